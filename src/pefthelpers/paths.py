@@ -1,0 +1,58 @@
+"""Where things are on disk: the data that ships with the package, and the cache of big models."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pefthelpers.errors import UserError
+
+
+def data_dir() -> Path:
+    """Return the folder ``data/``: of the checkout, or of the installed wheel.
+
+    Raises:
+        UserError: neither exists, so the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_data", package.parents[1] / "data"):
+        if folder.is_dir():
+            return folder
+    raise UserError("The package's data folder is missing: install pefthelpers again.")
+
+
+def cache_dir() -> Path:
+    """Return the folder of fetched models: ``$PEFTHELPERS_CACHE`` or ``~/.cache/pefthelpers``."""
+    return Path(os.environ.get("PEFTHELPERS_CACHE") or Path.home() / ".cache" / "pefthelpers")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it only if the block succeeds.
+
+    A reader of ``path`` sees the old file or the whole new one, never half of it.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"Cannot write {path}: choose another folder or fix its permissions."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
