@@ -1,0 +1,136 @@
+"""The command line: run, record, lint, fetch, doctor."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from pefthelpers import __version__
+from pefthelpers.errors import UserError
+
+
+def command_run(options: argparse.Namespace) -> int:
+    """Execute notebooks; 0 if all passed, 1 if one failed."""
+    from pefthelpers import notebooks, runner
+    from pefthelpers.profiles import settings
+
+    settings("decoder", options.profile)
+    values: dict[str, object] = {"PROFILE": options.profile}
+    for text in options.param:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--param takes NAME=VALUE, not {text!r}.")
+        values[name] = runner.typed(value)
+    paths = notebooks.find(options.notebook)
+    out = Path(options.out or f"runs/{options.profile}")
+
+    def report(result: runner.Result) -> None:
+        print(f"{result.notebook:32} {result.status:7} {result.seconds:7.1f} s  {result.reason}")
+        sys.stdout.flush()
+
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    with runner.local_pool(options.jobs) as pool:
+        results = runner.run(
+            paths,
+            out,
+            values,
+            executor=pool,
+            threads=threads,
+            cell_timeout_s=options.timeout,
+            report=report,
+        )
+    failed = [result for result in results if result.status != "passed"]
+    print(
+        f"{len(results) - len(failed)} passed, {len(failed)} failed; notebooks and metrics: {out}"
+    )
+    return 1 if failed else 0
+
+
+def command_record(options: argparse.Namespace) -> int:
+    """Execute notebooks in the tiny profile and keep their outputs in place."""
+    from pefthelpers import notebooks, recorder
+
+    for path in notebooks.find(options.notebook):
+        seconds = recorder.record_outputs(path)
+        print(f"{path.stem}: recorded in {seconds:.0f} s")
+    return 0
+
+
+def command_lint(options: argparse.Namespace) -> int:
+    """Check notebooks against the house style; 1 if a rule is broken."""
+    from pefthelpers import lint, notebooks
+
+    found = 0
+    for path in notebooks.find(options.notebook):
+        if options.fix:
+            lint.fix(path)
+        for problem in lint.problems(path):
+            print(f"{path.name}: {problem}")
+            found += 1
+    print(f"{found} problems")
+    return 1 if found else 0
+
+
+def command_fetch(options: argparse.Namespace) -> int:
+    """Bring a profile's models into the cache."""
+    from pefthelpers import fetch
+
+    print(fetch.fetch(options.profile))
+    return 0
+
+
+def command_doctor(_: argparse.Namespace) -> int:
+    """Say what this machine can run."""
+    from pefthelpers import doctor
+
+    print("\n".join(doctor.findings()))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    top = argparse.ArgumentParser(prog="pefthelpers", description=__doc__)
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, function, *, takes_notebooks: bool) -> argparse.ArgumentParser:
+        text = (function.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        if takes_notebooks:
+            command.add_argument("notebook", nargs="*", help="02, 02_lora, a path; default: all")
+        return command
+
+    run = add("run", command_run, takes_notebooks=True)
+    run.add_argument("--profile", default="tiny", help="tiny (default), laptop or gpu")
+    run.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
+    run.add_argument("--out", help="folder for executed notebooks; default: runs/PROFILE")
+    run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
+    run.add_argument("--timeout", type=int, metavar="SECONDS", help="limit for one cell")
+    add("record", command_record, takes_notebooks=True)
+    lint = add("lint", command_lint, takes_notebooks=True)
+    lint.add_argument("--fix", action="store_true", help="strip stale outputs, refresh badges")
+    fetch = add("fetch", command_fetch, takes_notebooks=False)
+    fetch.add_argument("profile", help="laptop")
+    add("doctor", command_doctor, takes_notebooks=False)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
+    options = parser().parse_args(arguments)
+    if getattr(options, "jobs", 1) < 1:
+        print("pefthelpers: --jobs takes a whole number from 1.", file=sys.stderr)
+        return 2
+    try:
+        return options.function(options)
+    except UserError as error:
+        print(f"pefthelpers: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("pefthelpers: stopped; finished notebooks are kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

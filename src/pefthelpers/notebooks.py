@@ -1,0 +1,76 @@
+"""What the runner, the recorder and the linter know about a notebook file."""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import nbformat
+
+from pefthelpers.errors import UserError
+
+
+def notebooks_dir() -> Path:
+    """Return the collection's folder: ``notebooks/`` here, or of the checkout."""
+    for folder in (Path.cwd() / "notebooks", Path(__file__).resolve().parents[2] / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise UserError("No folder notebooks/ here: run this command from a clone of the repository.")
+
+
+def find(names: list[str]) -> list[Path]:
+    """Return the notebooks named: paths, numbers (``02``), stems, or the whole collection.
+
+    Raises:
+        UserError: a name that fits no notebook; the sentence lists those there are.
+    """
+    if not names:
+        return sorted(notebooks_dir().glob("[0-9]*.ipynb"))
+    return [_find_one(name) for name in names]
+
+
+def _find_one(name: str) -> Path:
+    if name.endswith(".ipynb") and Path(name).is_file():
+        return Path(name)
+    known = sorted(notebooks_dir().glob("[0-9]*.ipynb"))
+    stem = Path(name).name.removesuffix(".ipynb")
+    fits = [path for path in known if path.stem == stem or path.stem.split("_")[0] == stem]
+    if len(fits) != 1:
+        raise UserError(
+            f"Unknown notebook {name!r}: choose from {', '.join(path.stem for path in known)}."
+        )
+    return fits[0]
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook.
+
+    Raises:
+        UserError: the file is not a notebook.
+    """
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:
+        raise UserError(f"{path.name} is not a notebook that can be read: {error}") from error
+
+
+def tags(cell) -> list[str]:
+    """Return a cell's tags."""
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def parameters(notebook) -> dict[str, object]:
+    """Return the parameters of the cell tagged ``parameters`` with their defaults."""
+    values = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "parameters" in tags(cell):
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    values[node.targets[0].id] = ast.literal_eval(node.value)
+    return values
+
+
+def source_hash(notebook) -> str:
+    """Return a hash of the code cells and their ids: outputs recorded under it are fresh."""
+    cells = [[cell.id, cell.source] for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]

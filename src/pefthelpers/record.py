@@ -1,0 +1,56 @@
+"""Metrics that survive papermill: a notebook records them, the runner reads them back."""
+
+import math
+from pathlib import Path
+
+METRIC_MIME = "application/vnd.pefthelpers.metric+json"
+
+
+def readable(value: float) -> str:
+    """Write a number with as many digits as a reader needs."""
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
+        return f"{int(value):,}"
+    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:,.4g}"
+
+
+def record(name: str, value: float, unit: str) -> None:
+    """Show a metric under a notebook cell and keep it for the runner.
+
+    Args:
+        name: snake_case, unique in the notebook.
+        value: a finite number.
+        unit: for instance ``share``, ``nats``, ``s``, ``MiB``, ``parameters``.
+
+    Raises:
+        ValueError: the value is NaN or infinite.
+    """
+    from IPython.display import display
+
+    value = value if isinstance(value, int) else float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"the metric {name} is {value}: a recorded metric must be finite")
+    display(
+        {
+            METRIC_MIME: {"name": name, "value": value, "unit": unit},
+            "text/plain": f"{name} = {readable(value)} {unit}",
+        },
+        raw=True,
+    )
+
+
+def read_metrics(notebook) -> dict[str, dict]:
+    """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook.
+
+    Args:
+        notebook: a path, or a notebook node.
+    """
+    if isinstance(notebook, (str, Path)):
+        import nbformat
+
+        notebook = nbformat.read(notebook, as_version=4)
+    metrics = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if metric := output.get("data", {}).get(METRIC_MIME):
+                metrics[metric["name"]] = {"value": metric["value"], "unit": metric["unit"]}
+    return metrics

@@ -1,0 +1,54 @@
+"""Start a notebook: quiet libraries, seeds, and one line that says what it runs on."""
+
+import os
+import platform
+import random
+import sys
+import warnings
+from importlib.metadata import version
+
+STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+
+
+def in_live_notebook() -> bool:
+    """Tell whether somebody watches: papermill and CI set ``PEFTHELPERS_HEADLESS``."""
+    return "ipykernel" in sys.modules and not os.environ.get("PEFTHELPERS_HEADLESS")
+
+
+def quiet() -> None:
+    """Silence what a reader cannot act on, and headless the progress bars too.
+
+    Deprecation and future warnings that point at a notebook's own line stay visible: the runner
+    reports them as failures.
+    """
+    # Optional kernels for 4-bit inference on CPUs; without them bitsandbytes takes its own path.
+    import logging
+
+    import transformers
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    for module in ("transformers", "peft", "trl", "torch", "accelerate", "bitsandbytes"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    if not in_live_notebook():
+        import datasets
+
+        transformers.logging.disable_progress_bar()
+        datasets.disable_progress_bars()
+
+
+def start(seed: int) -> str:
+    """Seed every generator and return one line that names the machine and the stack.
+
+    Args:
+        seed: for Python, NumPy and torch.
+    """
+    import torch
+    import transformers
+
+    quiet()
+    random.seed(seed)
+    transformers.set_seed(seed)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    stack = ", ".join(f"{name} {version(name)}" for name in STACK)
+    return f"Python {platform.python_version()} on {device}, {torch.get_num_threads()} threads; {stack}"
