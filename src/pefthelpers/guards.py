@@ -1,0 +1,139 @@
+"""Catch the silent failures of PEFT: each check passes quietly or says in one sentence what is wrong."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pefthelpers.errors import UserError
+
+FINGERPRINT = "base_fingerprint.json"
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """Return a hash of a tensor's bytes, whatever its dtype."""
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(data.numpy().tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a model's parameters were, by name: hashes of frozen and of trainable ones."""
+
+    frozen: dict[str, str]
+    trainable: dict[str, str]
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """Remember every parameter before training, for ``check_training`` afterwards."""
+    hashes: dict[bool, dict[str, str]] = {False: {}, True: {}}
+    for name, parameter in model.named_parameters():
+        hashes[parameter.requires_grad][name] = digest(parameter)
+    return Snapshot(frozen=hashes[False], trainable=hashes[True])
+
+
+def check_training(model: nn.Module, before: Snapshot) -> None:
+    """Compare a trained model with its snapshot.
+
+    Raises:
+        UserError: nothing was trainable; a frozen weight moved; a trainable one never moved.
+    """
+    if not before.trainable:
+        raise UserError("Nothing requires a gradient: wrap the model with get_peft_model first.")
+    now = {name: digest(parameter) for name, parameter in model.named_parameters()}
+    moved = [name for name, old in before.frozen.items() if now[name] != old]
+    if moved:
+        raise UserError(
+            f"{len(moved)} frozen weights moved, the first is {moved[0]}: "
+            f"give the optimizer only parameters that require a gradient."
+        )
+    stuck = [name for name, old in before.trainable.items() if now[name] == old]
+    if stuck:
+        raise UserError(
+            f"{len(stuck)} of {len(before.trainable)} trainable weights never moved, the first is "
+            f"{stuck[0]}: look for a detached loss, a zero learning rate, or gradient "
+            f"checkpointing without enable_input_require_grads()."
+        )
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash that names a base model, the same in 32, 16 and 4 bits, with or without adapters.
+
+    It covers embeddings and norms, which quantisation leaves alone, rounded to bfloat16.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole = hashlib.blake2b(digest_size=16)
+    for name, module in sorted(base.named_modules()):
+        is_norm = type(module).__name__.endswith(("Norm", "LayerNorm"))
+        if isinstance(module, nn.Embedding) or is_norm:
+            for parameter in module.parameters(recurse=False):
+                whole.update(name.encode() + digest(parameter.to(torch.bfloat16)).encode())
+    return whole.hexdigest()
+
+
+def sign(folder: str | Path, model: nn.Module) -> None:
+    """Write the base model's fingerprint beside a saved adapter."""
+    record = {"base_fingerprint": fingerprint(model)}
+    (Path(folder) / FINGERPRINT).write_text(json.dumps(record) + "\n")
+
+
+def check_base(folder: str | Path, model: nn.Module) -> None:
+    """Compare an adapter's signature with the model it is about to be loaded on.
+
+    Raises:
+        UserError: the folder has no signature, or the adapter was trained on another base.
+    """
+    file = Path(folder) / FINGERPRINT
+    if not file.is_file():
+        raise UserError(f"{file.parent.name} has no {FINGERPRINT}: call guards.sign when saving.")
+    if json.loads(file.read_text())["base_fingerprint"] != fingerprint(model):
+        raise UserError(
+            f"The adapter in {file.parent.name} was trained on another base model: "
+            f"shapes fit, answers would not; load the base that it was trained on."
+        )
+
+
+def merge_loss(layer, adapter: str = "default") -> float:
+    """Return the share of a LoRA layer's correction that rounding loses in a merge.
+
+    ``||round(W + dW) - W - dW|| / ||dW||`` with dW = (alpha / r) B A, computed in float32 and
+    rounded to the dtype of W. 0 for an untrained adapter.
+    """
+    weight = layer.get_base_layer().weight
+    correction = layer.get_delta_weight(adapter).float()
+    if not correction.any():
+        return 0.0
+    merged = (weight.float() + correction).to(weight.dtype).float()
+    return ((merged - weight.float() - correction).norm() / correction.norm()).item()
+
+
+def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
+    """Refuse a merge that would round the adapter away.
+
+    Args:
+        model: a PEFT model with LoRA layers.
+        max_loss: the largest share of a layer's correction that may be lost.
+
+    Raises:
+        UserError: the base is quantised, or its dtype loses more than ``max_loss``.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in model.named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        weight = layer.get_base_layer().weight
+        if not weight.is_floating_point():
+            raise UserError(
+                "The base is quantised: a merge would round the adapter to the 4-bit grid; load "
+                "the base in float32, load the adapter on it, merge there, and cast once."
+            )
+        if (lost := merge_loss(layer)) > max_loss:
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise UserError(
+                f"Merging into {dtype} loses {lost:.0%} of the correction of {name}: load the base "
+                f"in float32, merge, and cast the result once."
+            )
