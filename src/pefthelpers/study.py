@@ -1,0 +1,77 @@
+"""Experiments too long for a notebook: resumable, one JSON row per run, committed under data/results."""
+
+import datetime
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pefthelpers.paths import atomic_path
+from pefthelpers.recorder import versions
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def stamp() -> dict[str, object]:
+    """Return what every recorded figure hangs on: date, package versions, processor."""
+    today = datetime.date.today().isoformat()
+    return {"date": today, "versions": versions(), "processor": processor()}
+
+
+class Study:
+    """Rows of one experiment in one JSON file, written after each run.
+
+    Args:
+        path: the file; rows that it holds are not run again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read the rows there are."""
+        self.path = path
+        self.rows: list[dict] = json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def find(self, **key) -> list[dict]:
+        """Return the rows whose values equal those of ``key``."""
+        return [row for row in self.rows if all(row.get(k) == v for k, v in key.items())]
+
+    def measure(self, run: Callable[[], dict], **key) -> dict:
+        """Return the row of ``key``; if there is none, call ``run`` and keep what it returns.
+
+        Args:
+            run: returns the measured values of one run.
+            **key: what identifies the run: task, method, learning rate, seed.
+        """
+        if found := self.find(**key):
+            return found[0]
+        start = time.process_time()
+        values = run()
+        row = {**key, **values, "cpu_s": round(time.process_time() - start, 1)}
+        self.rows.append(row)
+        self.save()
+        print(json.dumps(row), flush=True)
+        return row
+
+    def save(self) -> None:
+        """Write the file, whole or not at all, one row a line."""
+        rows = ",\n".join(json.dumps(row) for row in self.rows)
+        with atomic_path(self.path) as temporary:
+            temporary.write_text(f'{{"about": {json.dumps(stamp())},\n"rows": [\n{rows}\n]}}\n')
+
+
+def best(rows: Iterable[dict], *, by: str = "validation") -> dict:
+    """Return the row with the highest ``by``; of equals the one with the lower learning rate."""
+    return max(rows, key=lambda row: (row[by], -row["learning_rate"]))
+
+
+def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (0 for a single value)."""
+    values = list(values)
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
