@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,3 +138,12 @@ def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
                 f"Merging into {dtype} loses {lost:.0%} of the correction of {name}: load the base "
                 f"in float32, merge, and cast the result once."
             )
+
+
+def explain(check: Callable, *arguments, **options) -> str:
+    """Run a check of this module and return its sentence, or ``ok``."""
+    try:
+        check(*arguments, **options)
+    except UserError as error:
+        return str(error)
+    return "ok"

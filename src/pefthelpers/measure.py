@@ -54,3 +54,32 @@ def count_parameters(model) -> tuple[int, int]:
     """Return ``(trainable, total)`` parameters; a tied tensor counts once."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+@torch.no_grad()
+def answers(
+    model, tokenizer, examples: list[Example], *, max_new_tokens: int = 40, batch_size: int = 50
+) -> list[str]:
+    """Return what the model generates greedily for each prompt, up to its end-of-sequence token.
+
+    Prompts of a decoder are padded on the left, so that each answer starts where its prompt ends.
+    """
+    model.eval()
+    generated = []
+    end = [tokenizer.eos_token_id] if is_seq2seq(model) else []
+    for start in range(0, len(examples), batch_size):
+        prompts = [e.prompt for e in examples[start : start + batch_size]]
+        rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
+        batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        output = model.generate(
+            **{name: tensor.to(device_of(model)) for name, tensor in batch.items()},
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        if not is_seq2seq(model):
+            output = output[:, batch["input_ids"].shape[1] :]
+        generated += [
+            text.strip() for text in tokenizer.batch_decode(output, skip_special_tokens=True)
+        ]
+    return generated
