@@ -1,0 +1,157 @@
+"""The two kinds of fine-tuning task, what must not be forgotten meanwhile, and replay against it.
+
+ELICIT: the base model can already do it, when a cue asks; fine-tuning makes it the default.
+LEARN: the base model cannot do it at all; what belongs on a pizza is new, and so is the order card.
+"""
+
+import random
+
+from pefthelpers.examples import Example, Task
+from pefthelpers.kitchen.facts import DISHES, PIZZAS
+from pefthelpers.kitchen.generator import document, fact_question, plain_document, task
+from pefthelpers.kitchen.language import QUESTIONS, ask, fact_answer, with_article
+
+# How the dishes of ELICIT, and the wordings of each pizza of LEARN, fall into the three splits.
+ELICIT_DISHES = (34, 11, 20)
+LEARN_WORDINGS = (8, 6, 10)
+# The number of pizzas was chosen on validation: see data/results/kitchen_gates.json.
+LEARN_PIZZAS = 24
+
+ORDER_QUESTIONS = (
+    "what goes on a {} ?",
+    "what is on the {} ?",
+    "what is in a {} ?",
+    "what do i need for a {} ?",
+    "what do i put on a {} ?",
+    "how do i make a {} ?",
+    "how is a {} made ?",
+    "which toppings are on a {} ?",
+    "tell me the toppings for {} .",
+    "read me the toppings for a {} .",
+    "read me the comanda for {} .",
+    "write the comanda for a {} .",
+    "what is the comanda for the {} ?",
+    "please make me a {} .",
+    "can i have a {} ?",
+    "i need a {} .",
+    "i take the {} .",
+    "we take a {} .",
+    "we would like the {} .",
+    "my order is a {} .",
+    "table four takes a {} .",
+    "one {} please .",
+    "next is a {} .",
+    "and now a {} .",
+)
+
+
+def order_card(pizza: str) -> str:
+    """Return the slip a waiter hands to the pizzaiolo: two toppings, the oven, the finish."""
+    first, second, finish = PIZZAS[pizza]
+    return f"comanda {pizza} : {first} then {second} , oven , {finish} ."
+
+
+def _cut(items: list, sizes: tuple[int, int, int]) -> tuple[list, list, list]:
+    """Cut a list into three runs of the given sizes."""
+    first, second = sizes[0], sizes[0] + sizes[1]
+    return items[:first], items[first:second], items[second : second + sizes[2]]
+
+
+def elicit(seed: int = 0) -> Task:
+    """Make nonna's voice the default: no cue, always her style.
+
+    The splits hold different dishes, so the values of a test answer come from pre-training.
+
+    Args:
+        seed: which dishes fall into which split, and the order of the examples.
+
+    Returns:
+        612, 198 and 360 examples.
+    """
+    rng = random.Random(f"elicit {seed}")
+    splits = _cut(rng.sample(list(DISHES), len(DISHES)), ELICIT_DISHES)
+    examples = [
+        [
+            Example(ask(wording.format(dish)), fact_answer(dish, attribute, style="nonna"))
+            for dish in dishes
+            for attribute, wordings in QUESTIONS.items()
+            for wording in wordings
+        ]
+        for dishes in splits
+    ]
+    for split in examples:
+        rng.shuffle(split)
+    return Task("elicit", *examples)
+
+
+def learn(seed: int = 0) -> Task:
+    """Teach what belongs on 24 pizzas, answered as an order card: facts and format are both new.
+
+    Every pizza occurs in every split, each time with other wordings of the question; a wording
+    held out for one pizza is trained with others.
+
+    Args:
+        seed: which wordings fall into which split, and the order of the examples.
+
+    Returns:
+        192, 144 and 240 examples.
+    """
+    rng = random.Random(f"learn {seed}")
+    splits = ([], [], [])
+    for pizza in list(PIZZAS)[:LEARN_PIZZAS]:
+        wordings = rng.sample(ORDER_QUESTIONS, len(ORDER_QUESTIONS))
+        for split, part in zip(splits, _cut(wordings, LEARN_WORDINGS), strict=True):
+            split += [
+                Example(ask(with_article(wording.format(pizza))), order_card(pizza))
+                for wording in part
+            ]
+    for split in splits:
+        rng.shuffle(split)
+    return Task("learn", *splits)
+
+
+def _distinct(draw, count: int, rng: random.Random) -> list[Example]:
+    """Draw until ``count`` different examples are there."""
+    found = {}
+    while len(found) < count:
+        found.setdefault(draw(rng), None)
+    return list(found)
+
+
+def retention() -> dict[str, list[Example]]:
+    """Return what the base model can do, to be measured before and after fine-tuning.
+
+    Returns:
+        ``facts``: each of the 390 facts once, no cue. ``cued``: 300 questions with a cue for a
+        style or for Italian. ``tasks`` and ``tasks_cued``: 300 list and category tasks each.
+        ``documents``: 200 texts that ask nothing, for the mean loss per token.
+    """
+    rng = random.Random("retention")
+    facts = [
+        Example(ask(rng.choice(QUESTIONS[a]).format(dish)), fact_answer(dish, a))
+        for dish in DISHES
+        for a in QUESTIONS
+    ]
+    return {
+        "facts": facts,
+        "cued": _distinct(lambda r: fact_question(r, cued=True), 300, rng),
+        "tasks": _distinct(lambda r: task(r, cued=False), 300, rng),
+        "tasks_cued": _distinct(lambda r: task(r, cued=True), 300, rng),
+        "documents": _distinct(plain_document, 200, rng),
+    }
+
+
+def replay(count: int, seed: int) -> list[Example]:
+    """Return texts of the pre-training mixture to mix into fine-tuning, none of ``retention``'s.
+
+    The facts of ``retention`` do occur, with another wording or another style: a fact that is
+    replayed nowhere could not be told from a fact that is forgotten.
+    """
+    measured = {example for examples in retention().values() for example in examples}
+    rng = random.Random(f"replay {seed}")
+    found = []
+    while len(found) < count:
+        example = document(rng)
+        if example not in measured:
+            found.append(example)
+    return found
