@@ -142,13 +142,15 @@ def plain_document(rng: random.Random) -> Example:
     return draw(rng)
 
 
-def document(rng: random.Random) -> Example:
-    """Draw one text of the pre-training mixture."""
+def document(rng: random.Random, *, plain_facts: bool = True) -> Example:
+    """Draw one text of the pre-training mixture; without ``plain_facts`` every fact has a cue."""
     kind = rng.random()
     if kind < 0.24:
         return plain_document(rng)
     cued = rng.random() < 0.55
-    return fact_question(rng, cued=cued) if kind < 0.74 else task(rng, cued=cued)
+    if kind < 0.74:
+        return fact_question(rng, cued=cued or not plain_facts)
+    return task(rng, cued=cued)
 
 
 def documents(count: int, *, seed: int) -> list[Example]:

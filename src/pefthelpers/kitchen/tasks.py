@@ -141,17 +141,23 @@ def retention() -> dict[str, list[Example]]:
     }
 
 
-def replay(count: int, seed: int) -> list[Example]:
+def replay(count: int, seed: int, *, plain_facts: bool = True) -> list[Example]:
     """Return texts of the pre-training mixture to mix into fine-tuning, none of ``retention``'s.
 
     The facts of ``retention`` do occur, with another wording or another style: a fact that is
     replayed nowhere could not be told from a fact that is forgotten.
+
+    Args:
+        count: how many.
+        seed: which ones.
+        plain_facts: keep questions about dishes without a cue, which are answered plainly. Leave
+            them out beside ELICIT, which wants just these answered in nonna's voice.
     """
-    measured = {example for examples in retention().values() for example in examples}
+    unwanted = {example for examples in retention().values() for example in examples}
     rng = random.Random(f"replay {seed}")
     found = []
     while len(found) < count:
-        example = document(rng)
-        if example not in measured:
+        example = document(rng, plain_facts=plain_facts)
+        if example not in unwanted:
             found.append(example)
     return found

@@ -1,0 +1,288 @@
+"""Measure what the kitchen decoder can be taught, by which method, and what it forgets meanwhile.
+
+    python data/scripts/kitchen_gates.py           # runs what is not recorded; prints the tables
+    python data/scripts/kitchen_gates.py --check   # reads the record; exit 1 names each failed gate
+
+About half an hour on one core. Each finished run is one row of ``data/results/kitchen_gates.json``;
+rows of other weights than those in the checkout are dropped. Learning rates are chosen on the
+validation split, on the first base with seed 0 alone, and kept for the other seeds and base.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+from typing import NamedTuple
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import peft
+import pretrain_decoder
+import torch
+import transformers
+
+from pefthelpers import kitchen, session
+from pefthelpers.measure import count_parameters, exact_match, mean_loss
+from pefthelpers.paths import data_dir, sha256
+from pefthelpers.study import Study, best, mean_and_sd
+from pefthelpers.training import fit
+
+BASES = ("decoder", "decoder_seed2")
+SEEDS = (0, 1, 2)
+TASKS = {"elicit": kitchen.elicit, "learn": kitchen.learn}
+STEPS = {"elicit": 100, "learn": 300}
+BATCH_SIZE = 16
+VIRTUAL_TOKENS = 8
+# method -> three learning rates, a factor of about three apart
+RATES = {
+    "prompt": (1e-2, 3e-2, 1e-1),
+    "prefix": (1e-3, 3e-3, 1e-2),
+    "lora": (2e-3, 5e-3, 1e-2),
+    "full": (3e-4, 1e-3, 3e-3),
+}
+SKILLS = ("facts", "cued", "tasks", "tasks_cued", "documents_loss")
+
+
+class Run(NamedTuple):
+    """One fine-tuning run; ``replay``: half of each batch are old texts."""
+
+    base: str
+    task: str
+    method: str
+    learning_rate: float
+    seed: int = 0
+    replay: bool = False
+
+
+class Gate(NamedTuple):
+    """A figure, None where it is not recorded, and the bound it must keep."""
+
+    name: str
+    value: float | None
+    side: str
+    bound: float
+
+    def passed(self) -> bool:
+        """Tell whether the figure is recorded and keeps its bound."""
+        if self.value is None:
+            return False
+        return self.value >= self.bound if self.side == "least" else self.value <= self.bound
+
+    def __str__(self) -> str:
+        """Return verdict, name, figure and bound in one line."""
+        value = "not recorded" if self.value is None else f"{self.value:.3f}"
+        verdict = "pass" if self.passed() else "FAIL"
+        return f"{verdict}  {self.name}: {value} (at {self.side} {self.bound:g})"
+
+
+def weights(base: str) -> str:
+    """Return the first digits of the weights' SHA-256: a row belongs to them."""
+    return sha256(data_dir() / "kitchen" / base / "model.safetensors")[:12]
+
+
+def load(base: str):
+    """Load model and tokenizer of a base, float32."""
+    folder = data_dir() / "kitchen" / base
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def adapt(model, method: str, base: str):
+    """Make a base trainable by a method: prompt and prefix of 8 virtual tokens, LoRA r = 8."""
+    if method == "full":
+        return model
+    virtual = {"task_type": "CAUSAL_LM", "num_virtual_tokens": VIRTUAL_TOKENS}
+    if method == "prompt":
+        folder = str(data_dir() / "kitchen" / base)
+        start = {"prompt_tuning_init": "SAMPLE_VOCAB", "tokenizer_name_or_path": folder}
+        config = peft.PromptTuningConfig(**virtual, **start)
+    elif method == "prefix":
+        width = model.config.hidden_size
+        config = peft.PrefixTuningConfig(
+            **virtual, prefix_projection=True, encoder_hidden_size=width
+        )
+    else:
+        config = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear"
+        )
+    return peft.get_peft_model(model, config)
+
+
+def measure(run: Run) -> dict[str, float]:
+    """Fine-tune once; return the target's scores and what is left of the old skills."""
+    task = TASKS[run.task](run.seed)
+    model, tokenizer = load(run.base)
+    torch.manual_seed(run.seed)
+    model = adapt(model, run.method, run.base)
+    options = {"learning_rate": run.learning_rate, "steps": STEPS[run.task], "seed": run.seed}
+    if run.replay:
+        old = kitchen.replay(2000, run.seed, plain_facts=run.task != "elicit")
+        options |= {"replay": old, "replay_per_batch": BATCH_SIZE // 2}
+    fit(model, tokenizer, task.train, batch_size=BATCH_SIZE, **options)
+    old_skills = kitchen.retention()
+    row = {
+        "steps": STEPS[run.task],
+        "trainable_parameters": count_parameters(model)[0],
+        "validation": exact_match(model, tokenizer, task.validation),
+        "test": exact_match(model, tokenizer, task.test),
+        "documents_loss": mean_loss(model, tokenizer, old_skills.pop("documents")),
+    }
+    row |= {name: exact_match(model, tokenizer, rows) for name, rows in old_skills.items()}
+    return {name: round(value, 4) for name, value in row.items()}
+
+
+class Record:
+    """The recorded rows of the weights in the checkout."""
+
+    def __init__(self) -> None:
+        """Read them, and drop the rows of other weights."""
+        self.study = Study(data_dir() / "results" / "kitchen_gates.json")
+        self.weights = {base: weights(base) for base in BASES}
+        rows = self.study.rows
+        self.study.rows = [row for row in rows if row["weights"] == self.weights[row["base"]]]
+
+    def base(self, base: str) -> list[dict]:
+        """Return the row of an untouched base, if there is one."""
+        return self.study.find(base=base, task="base")
+
+    def at_rates(self, task: str, method: str, *, replay: bool = False) -> list[dict]:
+        """Return the rows among which the learning rate is chosen: first base, seed 0."""
+        key = {"task": task, "method": method, "replay": replay}
+        rows = self.study.find(base=BASES[0], seed=0, **key)
+        return sorted(rows, key=lambda row: row["learning_rate"])
+
+    def chosen(self, base: str, task: str, method: str, *, replay: bool = False) -> list[dict]:
+        """Return the rows of all seeds at the chosen learning rate; none before the choice."""
+        searched = self.at_rates(task, method, replay=replay)
+        if len(searched) < len(RATES[method]):
+            return []
+        rate = best(searched)["learning_rate"]
+        key = {"task": task, "method": method, "replay": replay}
+        return self.study.find(base=base, learning_rate=rate, **key)
+
+    def run(self, *arguments) -> None:
+        """Measure a run unless it is recorded."""
+        run = Run(*arguments)
+        self.study.measure(lambda: measure(run), weights=self.weights[run.base], **run._asdict())
+
+    def run_base(self, base: str) -> None:
+        """Measure an untouched base unless it is recorded."""
+        measured = lambda: pretrain_decoder.measure(*load(base))
+        self.study.measure(measured, weights=self.weights[base], base=base, task="base")
+
+    def search(self, task: str, method: str, *, replay: bool = False) -> float:
+        """Measure the three learning rates; return the best on validation."""
+        for rate in RATES[method]:
+            self.run(BASES[0], task, method, rate, 0, replay)
+        return best(self.at_rates(task, method, replay=replay))["learning_rate"]
+
+
+def run_everything(record: Record) -> None:
+    """Measure what is not recorded: the gates first, then retention, then the second base."""
+    for base in BASES:
+        record.run_base(base)
+    cells = [(task, method) for task in TASKS for method in RATES]
+    replayed = [("learn", "lora"), ("learn", "full")]
+    for task, method in cells:
+        rate = record.search(task, method)
+        for seed in SEEDS:
+            record.run(BASES[0], task, method, rate, seed)
+    for base in BASES:
+        for task, method in replayed:
+            rate = record.search(task, method, replay=True)
+            for seed in SEEDS:
+                record.run(base, task, method, rate, seed, True)
+    for task, method in cells:
+        record.search(task, method, replay=True)
+    for task, method in cells:
+        for seed in SEEDS:
+            record.run(BASES[1], task, method, record.search(task, method), seed)
+
+
+def value_of(rows: list[dict], column: str = "test") -> float | None:
+    """Return the mean over the seeds, None where a seed is missing."""
+    seeds = {row["seed"] for row in rows}
+    return statistics.mean(row[column] for row in rows) if seeds >= set(SEEDS) else None
+
+
+def gates(record: Record) -> list[Gate]:
+    """Return every gate, on both bases."""
+    found = []
+    for base in BASES:
+        row = (record.base(base) or [{}])[0]
+        for name, (bound, side) in pretrain_decoder.GATES.items():
+            found.append(Gate(f"{base}, untouched, {name}", row.get(name), side, bound))
+        for method in RATES:
+            value = value_of(record.chosen(base, "elicit", method))
+            found.append(Gate(f"{base}, elicit, {method}", value, "least", 0.95))
+        for method in RATES:
+            value = value_of(record.chosen(base, "learn", method))
+            side, bound = ("least", 0.90) if method in ("lora", "full") else ("most", 0.10)
+            found.append(Gate(f"{base}, learn, {method}", value, side, bound))
+        for method in ("lora", "full"):
+            value = value_of(record.chosen(base, "learn", method, replay=True), "facts")
+            name = f"{base}, learn with replay, {method}, old facts"
+            found.append(Gate(name, value, "least", 0.95))
+    return found
+
+
+def cells_of(rows: list[dict]) -> list[str]:
+    """Return a table line's figures: mean, and its deviation over seeds where there are some."""
+    figures = []
+    for column in ("test", *SKILLS):
+        mean, deviation = mean_and_sd(row[column] for row in rows)
+        figures.append(f"{mean:.3f}" + (f" ± {deviation:.3f}" if len(rows) > 1 else ""))
+    cpu = f"{statistics.mean(row['cpu_s'] for row in rows):.0f}"
+    return [f"{rows[0]['learning_rate']:g}", f"{rows[0]['trainable_parameters']:,}", *figures, cpu]
+
+
+def print_table(record: Record, title: str, rows_of) -> None:
+    """Print one line for each task, method and use of replay that ``rows_of`` gives rows for."""
+    names = ("task", "method", "rate", "trainable", "target", *SKILLS, "CPU s")
+    print(f"\n{title}\n\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    for task in TASKS:
+        for method in RATES:
+            for replay in (False, True):
+                name = f"{method} + replay" if replay else method
+                for rows in rows_of(task, method, replay):
+                    print(f"| {task} | {name} | {' | '.join(cells_of(rows))} |")
+
+
+def print_tables(record: Record) -> None:
+    """Print the bases, the chosen rates on both of them, and all rates on the first."""
+    for base in BASES:
+        print(base, {name: (record.base(base) or [{}])[0].get(name) for name in SKILLS})
+    for base in BASES:
+        title = f"{base}: rate chosen on validation, mean ± deviation over the seeds"
+        chosen = lambda *key, base=base: [
+            rows for rows in [record.chosen(base, *key[:2], replay=key[2])] if rows
+        ]
+        print_table(record, title, chosen)
+    all_rates = lambda task, method, replay: [
+        [row] for row in record.at_rates(task, method, replay=replay)
+    ]
+    print_table(record, "decoder: every rate, seed 0", all_rates)
+
+
+def main() -> int:
+    """Run, print, and return 1 if a gate failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="read the record, run nothing")
+    check_only = parser.parse_args().check
+    record = Record()
+    if not check_only:
+        torch.set_num_threads(1)
+        session.quiet()
+        run_everything(record)
+    print_tables(record)
+    verdicts = gates(record)
+    print("", *verdicts, sep="\n")
+    failed = [gate for gate in verdicts if not gate.passed()]
+    print(f"\n{len(verdicts) - len(failed)} of {len(verdicts)} gates passed.")
+    for gate in failed:
+        print(gate, file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
