@@ -15,7 +15,10 @@ CLASSES = {
 
 def recorded_checksums() -> dict[str, str]:
     """Return ``{path relative to data/: sha256}`` from ``data/SHA256SUMS``."""
-    lines = (data_dir() / "SHA256SUMS").read_text().splitlines()
+    record = data_dir() / "SHA256SUMS"
+    if not record.is_file():
+        raise UserError("data/SHA256SUMS is missing: restore it with git checkout.")
+    lines = record.read_text().splitlines()
     return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
 
 

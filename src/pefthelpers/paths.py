@@ -55,4 +55,5 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: choose another folder or fix its permissions."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""The silent failures: each is caught, and the right way passes."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from pefthelpers import guards
+from pefthelpers.errors import UserError
+
+CONFIG = {"task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def train(model, parameters, *, steps=2):
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    ids = torch.arange(3, 43).reshape(4, 10)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+
+
+def wrapped(llama, seed=0):
+    torch.manual_seed(1)
+    return get_peft_model(llama(seed), LoraConfig(**CONFIG))
+
+
+def trained(llama, seed=0):
+    model = wrapped(llama, seed)
+    train(model, [p for p in model.parameters() if p.requires_grad], steps=3)
+    return model
+
+
+def test_honest_training_passes(llama):
+    model = wrapped(llama)
+    before = guards.snapshot(model)
+    train(model, [p for p in model.parameters() if p.requires_grad])
+    guards.check_training(model, before)
+    assert guards.explain(guards.check_training, model, before) == "ok"
+
+
+def test_a_lora_b_that_never_moved_is_caught(llama):
+    model = wrapped(llama)
+    before = guards.snapshot(model)
+    train(model, [p for name, p in model.named_parameters() if "lora_A" in name])
+    with pytest.raises(UserError, match=r"trainable weights never moved, the first is .*lora_"):
+        guards.check_training(model, before)
+
+
+def test_a_frozen_weight_that_moved_is_caught(llama):
+    model = wrapped(llama)
+    before = guards.snapshot(model)
+    model.requires_grad_(True)
+    train(model, model.parameters())
+    with pytest.raises(UserError, match="frozen weights moved, the first is .*embed_tokens"):
+        guards.check_training(model, before)
+
+
+def test_training_nothing_is_caught(llama):
+    model = llama().requires_grad_(False)
+    with pytest.raises(UserError, match="Nothing requires a gradient"):
+        guards.check_training(model, guards.snapshot(model))
+
+
+def test_an_adapter_on_another_base_is_refused(llama, tmp_path):
+    model = trained(llama)
+    model.save_pretrained(tmp_path)
+    guards.sign(tmp_path, model)
+    guards.check_base(tmp_path, llama(seed=0))
+    with pytest.raises(UserError, match="trained on another base model"):
+        guards.check_base(tmp_path, llama(seed=5))
+
+
+def test_the_same_base_in_16_bits_is_accepted(llama, tmp_path):
+    guards.sign(tmp_path, llama())
+    guards.check_base(tmp_path, llama().to(torch.bfloat16))
+
+
+def test_an_unsigned_adapter_is_told_from_a_wrong_one(llama, tmp_path):
+    with pytest.raises(UserError, match="call guards.sign when saving"):
+        guards.check_base(tmp_path, llama())
+
+
+def test_a_merge_in_the_wrong_dtype_is_refused(llama):
+    model = trained(llama)
+    guards.check_merge(model)
+    half = copy.deepcopy(model)
+    half.base_model.model.to(torch.bfloat16)
+    with torch.no_grad():  # a correction much smaller than the weights, as on real models
+        for name, parameter in half.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1e-2)
+    with pytest.raises(UserError, match=r"Merging into bfloat16 loses \d+% of the correction"):
+        guards.check_merge(half)
+
+
+def test_merge_loss_is_what_rounding_loses(llama):
+    layer = trained(llama).base_model.model.model.layers[0].self_attn.q_proj
+    assert guards.merge_loss(layer) < 1e-5
+    layer.get_base_layer().to(torch.bfloat16)
+    weight, delta = layer.get_base_layer().weight.float(), layer.get_delta_weight("default").float()
+    kept = (weight + delta).to(torch.bfloat16).float() - weight
+    assert guards.merge_loss(layer) == pytest.approx(((kept - delta).norm() / delta.norm()).item())
