@@ -47,11 +47,16 @@ def command_run(options: argparse.Namespace) -> int:
 
 
 def command_record(options: argparse.Namespace) -> int:
-    """Execute notebooks in the tiny profile and keep their outputs in place."""
+    """Execute notebooks and keep what they show: outputs (tiny) or figures (laptop)."""
     from pefthelpers import notebooks, recorder
+    from pefthelpers.profiles import settings
 
+    settings("decoder", options.profile)
+    record = {"tiny": recorder.record_outputs, "laptop": recorder.record_laptop}
+    if options.profile not in record:
+        raise UserError("Outputs are recorded in the profiles tiny and laptop only.")
     for path in notebooks.find(options.notebook):
-        seconds = recorder.record_outputs(path)
+        seconds = record[options.profile](path)
         print(f"{path.stem}: recorded in {seconds:.0f} s")
     return 0
 
@@ -107,7 +112,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", help="folder for executed notebooks; default: runs/PROFILE")
     run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
     run.add_argument("--timeout", type=int, metavar="SECONDS", help="limit for one cell")
-    add("record", command_record, takes_notebooks=True)
+    record = add("record", command_record, takes_notebooks=True)
+    record.add_argument("--profile", default="tiny", help="tiny (default) or laptop")
     lint = add("lint", command_lint, takes_notebooks=True)
     lint.add_argument("--fix", action="store_true", help="strip stale outputs, refresh badges")
     fetch = add("fetch", command_fetch, takes_notebooks=False)

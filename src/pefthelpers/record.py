@@ -1,9 +1,11 @@
 """Metrics that survive papermill: a notebook records them, the runner reads them back."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 METRIC_MIME = "application/vnd.pefthelpers.metric+json"
+TEXT_MIME = "application/vnd.pefthelpers.text+json"
 
 
 def readable(value: float) -> str:
@@ -38,19 +40,43 @@ def record(name: str, value: float, unit: str) -> None:
     )
 
 
+def quote(name: str, text: str) -> None:
+    """Show a generated text under a notebook cell and keep it for the recorder.
+
+    Args:
+        name: snake_case, unique in the notebook.
+        text: what the model said.
+    """
+    from IPython.display import display
+
+    data = {TEXT_MIME: {"name": name, "text": text}, "text/plain": f"{name}: {text}"}
+    display(data, raw=True)
+
+
+def _emitted(notebook, mime: str) -> Iterator[dict]:
+    """Yield what the cells of a notebook (a path or a node) displayed under a MIME type."""
+    if isinstance(notebook, (str, Path)):
+        import nbformat
+
+        notebook = nbformat.read(notebook, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if payload := output.get("data", {}).get(mime):
+                yield payload
+
+
+def read_texts(notebook) -> dict[str, str]:
+    """Return ``{name: text}`` of an executed notebook, given as a path or a node."""
+    return {text["name"]: text["text"] for text in _emitted(notebook, TEXT_MIME)}
+
+
 def read_metrics(notebook) -> dict[str, dict]:
     """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook.
 
     Args:
         notebook: a path, or a notebook node.
     """
-    if isinstance(notebook, (str, Path)):
-        import nbformat
-
-        notebook = nbformat.read(notebook, as_version=4)
-    metrics = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if metric := output.get("data", {}).get(METRIC_MIME):
-                metrics[metric["name"]] = {"value": metric["value"], "unit": metric["unit"]}
-    return metrics
+    return {
+        metric["name"]: {"value": metric["value"], "unit": metric["unit"]}
+        for metric in _emitted(notebook, METRIC_MIME)
+    }

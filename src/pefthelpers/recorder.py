@@ -1,10 +1,9 @@
 """Execute a notebook and keep its outputs in the file, without what differs on each run."""
 
-import datetime
 import json
+import resource
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -12,15 +11,11 @@ import nbformat
 from pefthelpers import notebooks, runner
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
-from pefthelpers.record import read_metrics
-from pefthelpers.session import STACK
+from pefthelpers.profiles import settings
+from pefthelpers.record import read_metrics, read_texts
+from pefthelpers.study import stamp
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that the numbers depend on."""
-    return {name: version(name) for name in STACK}
 
 
 def normalise(notebook) -> None:
@@ -54,22 +49,72 @@ def copy_outputs(executed, notebook) -> None:
             cell.outputs = outputs[cell.id]
 
 
+def run_once(path: Path, profile: str):
+    """Execute a notebook; return the executed notebook, wall seconds and CPU seconds.
+
+    Raises:
+        UserError: it failed; the sentence names the cell.
+    """
+    start, cpu = time.perf_counter(), children_cpu_s()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / path.name
+        result = runner.execute(path, output, {"PROFILE": profile}, threads=2)
+        if result.status != "passed":
+            raise UserError(f"{path.stem} failed, its record stays as it was: {result.reason}")
+        executed = notebooks.read(output)
+    return executed, time.perf_counter() - start, children_cpu_s() - cpu
+
+
+def children_cpu_s() -> float:
+    """Return the CPU seconds of finished child processes: a notebook's kernel is one."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def result_of(path: Path, profile: str, run) -> dict:
+    """Return what is kept of a run: metrics, texts, seconds, date, versions, processor."""
+    executed, seconds, cpu_s = run
+    return {
+        "notebook": path.stem,
+        "profile": profile,
+        "model": settings("decoder", profile).model,
+        "seconds": round(seconds, 1),
+        "cpu_s": round(cpu_s, 1),
+        **stamp(),
+        "metrics": read_metrics(executed),
+        "texts": read_texts(executed),
+    }
+
+
+def keep(path: Path, content: dict) -> None:
+    """Write a record as JSON, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def laptop_record(stem: str) -> Path:
+    """Return the path of a notebook's recorded run in the laptop profile."""
+    return data_dir() / "results" / f"{stem}.laptop.json"
+
+
+def record_laptop(path: Path) -> float:
+    """Execute ``path`` in the laptop profile and keep its figures; return wall seconds."""
+    result = result_of(path, "laptop", run_once(path, "laptop"))
+    keep(laptop_record(path.stem), result)
+    return result["seconds"]
+
+
 def record_outputs(path: Path) -> float:
     """Execute ``path`` in the tiny profile, keep outputs and baseline; return wall seconds.
 
     Raises:
-        UserError: the notebook failed; the sentence names the cell. The file stays as it was.
+        UserError: the notebook failed. The file stays as it was.
     """
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / path.name
-        result = runner.execute(path, output, {"PROFILE": "tiny"}, threads=2)
-        if result.status != "passed":
-            raise UserError(f"{path.stem} failed, its outputs stay as they were: {result.reason}")
-        executed = notebooks.read(output)
+    run = run_once(path, "tiny")
+    baseline = result_of(path, "tiny", run)
+    keep(data_dir() / "baselines" / f"{path.stem}.tiny.json", baseline)
     notebook = notebooks.read(path)
-    copy_outputs(executed, notebook)
-    baseline = write_baseline(path.stem, executed, time.perf_counter() - start)
+    copy_outputs(run[0], notebook)
     refresh_generated(notebook, baseline)
     notebook.metadata["pefthelpers"] = {
         "source_hash": notebooks.source_hash(notebook),
@@ -87,25 +132,9 @@ def write(path: Path, notebook) -> None:
         nbformat.write(notebook, temporary)
 
 
-def write_baseline(stem: str, executed, seconds: float) -> dict:
-    """Write ``data/baselines/<stem>.tiny.json``: what a later run is compared with."""
-    baseline = {
-        "notebook": stem,
-        "profile": "tiny",
-        "seconds": round(seconds, 1),
-        "date": datetime.date.today().isoformat(),
-        "versions": versions(),
-        "metrics": read_metrics(executed),
-    }
-    path = data_dir() / "baselines" / f"{stem}.tiny.json"
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(baseline, indent=1) + "\n")
-    return baseline
-
-
 def refresh_generated(notebook, baseline: dict) -> None:
     """Rewrite the line of measured minutes under the title: the cell tagged ``generated``."""
-    laptop = data_dir() / "results" / f"{baseline['notebook']}.laptop.json"
+    laptop = laptop_record(baseline["notebook"])
     other = (
         f"{json.loads(laptop.read_text())['seconds'] / 60:.1f} min in the laptop profile"
         if laptop.exists()

@@ -6,10 +6,11 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 
-from pefthelpers.paths import atomic_path
-from pefthelpers.recorder import versions
+from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.session import STACK
 
 
 def processor() -> str:
@@ -18,6 +19,11 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that the numbers depend on."""
+    return {name: version(name) for name in STACK}
 
 
 def stamp() -> dict[str, object]:
@@ -75,3 +81,24 @@ def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation (0 for a single value)."""
     values = list(values)
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def recorded(name: str):
+    """Return the rows of ``data/results/<name>.json`` as a pandas DataFrame.
+
+    Args:
+        name: of the record, for instance ``lora_study``.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(json.loads((data_dir() / "results" / f"{name}.json").read_text())["rows"])
+
+
+def at_chosen_rate(rows, by: list[str]):
+    """Keep the rows at the learning rate that validation chose: the one run on every seed.
+
+    Args:
+        rows: a DataFrame with a column ``learning_rate``; seed 0 ran at every rate.
+        by: the columns that name a cell of the study.
+    """
+    return rows.groupby([*by, "learning_rate"]).filter(lambda runs: runs["seed"].nunique() >= 3)
