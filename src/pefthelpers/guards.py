@@ -55,8 +55,8 @@ def check_training(model: nn.Module, before: Snapshot) -> None:
     if stuck:
         raise UserError(
             f"{len(stuck)} of {len(before.trainable)} trainable weights never moved, the first is "
-            f"{stuck[0]}: look for a detached loss, a zero learning rate, or gradient "
-            f"checkpointing without enable_input_require_grads()."
+            f"{stuck[0]}: look for an optimizer built before get_peft_model, a detached loss, a "
+            f"zero learning rate, or checkpointing without enable_input_require_grads()."
         )
 
 
