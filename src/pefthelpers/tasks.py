@@ -50,7 +50,7 @@ def style_task(profile: str, tokenizer, *, seed: int = 0) -> StyleTask:
     return StyleTask(
         task=Task(pizza.name, chat(pizza.train), chat(pizza.validation), chat(pizza.test)),
         follows_style=datasets.follows_style,
-        general=chat(datasets.general_questions().test),
+        general=chat([question.example for question in datasets.general_questions().measured]),
         separator="",
         max_new_tokens=60,
     )

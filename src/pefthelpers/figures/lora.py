@@ -1,11 +1,26 @@
 """LoRA drawn: the frozen path and the low-rank path, still and in motion."""
 
+import re
+
 from pefthelpers import figures
 from pefthelpers.figures import FROZEN, TRAINED, arrow, box
 
+# What stands on the player's buttons instead of an icon font.
+ICONS = {
+    "fa-minus": "−",
+    "fa-fast-backward": "|◀◀",
+    "fa-step-backward": "|◀",
+    "fa-play fa-flip-horizontal": "◀",
+    "fa-pause": "❚❚",
+    "fa-play": "▶",
+    "fa-step-forward": "▶|",
+    "fa-fast-forward": "▶▶|",
+    "fa-plus": "+",
+}
+
 # The route of a vector through each path, as (x, y) of the stations, in data coordinates.
-UPPER = [(0.9, 1.5), (2.6, 2.3), (5.2, 2.3), (7.2, 1.5), (8.9, 1.5)]
-LOWER = [(0.9, 1.5), (2.6, 0.7), (5.2, 0.7), (7.2, 1.5), (8.9, 1.5)]
+UPPER = [(1.6, 1.5), (2.6, 2.3), (5.2, 2.3), (7.2, 1.5), (8.9, 1.5)]
+LOWER = [(1.6, 1.5), (2.6, 0.7), (5.2, 0.7), (7.2, 1.5), (8.9, 1.5)]
 
 
 def draw(axis, *, d_in: int, d_out: int, r: int) -> None:
@@ -56,20 +71,21 @@ def position(route: list[tuple[float, float]], share: float) -> tuple[float, flo
     return x0 + (x1 - x0) * (at - index), y0 + (y1 - y0) * (at - index)
 
 
-def animation(*, d_in: int, d_out: int, r: int, frames: int = 10):
+def animation(*, d_in: int, d_out: int, r: int, frames: int = 9):
     """Return an inline HTML animation: a vector flows through both paths and the results meet.
 
     Args:
         d_in: inputs of W.
         d_out: outputs of W.
         r: rank of the correction.
-        frames: pictures in the loop; each adds about 10 kB to the notebook.
+        frames: pictures in the loop; each adds about 15 kB to the notebook.
     """
     import matplotlib.pyplot as plt
     from IPython.display import HTML
     from matplotlib.animation import FuncAnimation
 
-    figure, axis = figures.axes(width=6, height=2.1)
+    figure, axis = figures.axes(width=7.5, height=2.6)
+    figure.set_dpi(75)
     draw(axis, d_in=d_in, d_out=d_out, r=r)
     upper = axis.plot([], [], "o", color=figures.BLUE, markersize=13)[0]
     lower = axis.plot([], [], "o", color=figures.RED, markersize=9)[0]
@@ -80,25 +96,20 @@ def animation(*, d_in: int, d_out: int, r: int, frames: int = 10):
             dot.set_data([x], [y])
         return upper, lower
 
-    film = FuncAnimation(figure, move, frames=frames, interval=250)
-    # A name of its own, instead of a random one, keeps the recorded output the same on each run.
-    page = film.to_jshtml(default_mode="once")
+    page = FuncAnimation(figure, move, frames=frames, interval=250).to_jshtml(default_mode="once")
     plt.close(figure)
-    return HTML(stable_ids(page))
+    return HTML(self_contained(page))
 
 
-def stable_ids(page: str) -> str:
-    """Replace matplotlib's random element names, which would differ on each recording."""
-    import re
+def self_contained(page: str) -> str:
+    """Return matplotlib's player without its icon font from the network and its random names.
 
+    The buttons get plain characters, so that they show offline; fixed element names keep the
+    recorded output the same on each run.
+    """
+    page = re.sub(r'<link rel="stylesheet"[^>]*>', "", page, flags=re.DOTALL)
+    for icon, sign in ICONS.items():
+        page = re.sub(rf'<i class="fa {icon}"></i>', sign, page)
     for number, name in enumerate(dict.fromkeys(re.findall(r"[0-9a-f]{32}", page))):
         page = page.replace(name, f"lora{number}")
     return page
-
-
-def bars_with_error(axis, rows, *, label: str) -> None:
-    """Draw mean and standard deviation of ``(name, mean, sd)`` rows as horizontal bars."""
-    names, means, spreads = zip(*rows, strict=True)
-    axis.barh(names, means, xerr=spreads, color=figures.BLUE, height=0.6, capsize=3)
-    axis.invert_yaxis()
-    axis.set_xlabel(label)
