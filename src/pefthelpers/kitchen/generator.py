@@ -142,18 +142,25 @@ def plain_document(rng: random.Random) -> Example:
     return draw(rng)
 
 
-def document(rng: random.Random, *, plain_facts: bool = True) -> Example:
-    """Draw one text of the pre-training mixture; without ``plain_facts`` every fact has a cue."""
+def document(rng: random.Random, *, tasks_share: float = 0.26, plain_facts: bool = True) -> Example:
+    """Draw one text of the pre-training mixture.
+
+    Args:
+        rng: draws.
+        tasks_share: share of list and category tasks; the rest keeps its proportions, two
+            questions about a dish to one text that asks nothing.
+        plain_facts: keep questions about a dish without a cue.
+    """
     kind = rng.random()
-    if kind < 0.24:
+    if kind < (1 - tasks_share) * 0.24 / 0.74:
         return plain_document(rng)
     cued = rng.random() < 0.55
-    if kind < 0.74:
+    if kind < 1 - tasks_share:
         return fact_question(rng, cued=cued or not plain_facts)
     return task(rng, cued=cued)
 
 
-def documents(count: int, *, seed: int) -> list[Example]:
+def documents(count: int, *, seed: int, tasks_share: float = 0.26) -> list[Example]:
     """Return ``count`` texts of the pre-training mixture; the same seed gives the same texts."""
     rng = random.Random(seed)
-    return [document(rng) for _ in range(count)]
+    return [document(rng, tasks_share=tasks_share) for _ in range(count)]
