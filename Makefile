@@ -6,7 +6,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lab laptop clean
+.PHONY: run test lab laptop gates clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -23,6 +23,11 @@ lab: $(INSTALLED)
 laptop: $(INSTALLED)
 	$(BIN)/pefthelpers fetch laptop
 	$(BIN)/pefthelpers run 02 --profile laptop --out runs/laptop
+
+# The tables of all gates from the committed rows; measures only what is not recorded.
+gates: $(INSTALLED)
+	$(BIN)/python data/scripts/kitchen_gates.py
+	$(BIN)/python data/scripts/seq2seq_gates.py
 
 # torch comes first and by its exact version: as a dependency of another package pip might choose
 # a newer one.

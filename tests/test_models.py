@@ -92,3 +92,35 @@ def test_four_bits_keep_input_gradients_after_an_evaluation():
     y = torch.randn(2, layer.in_features, requires_grad=True)
     layer(y).sum().backward()
     assert y.grad is not None and y.grad.abs().sum() > 0
+
+
+LOADS = 'from pefthelpers import models\nmodels.load("decoder", PROFILE)'
+
+
+def refused(capsys, *arguments):
+    from pefthelpers import cli
+
+    code = cli.main(["run", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert len((captured.out + captured.err).strip().splitlines()) == 1
+    return code, captured.err
+
+
+def test_a_run_with_a_corrupt_model_ends_before_it_starts(
+    copied_data, capsys, make_notebook, tmp_path
+):
+    file = copied_data / "kitchen" / "decoder" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    code, text = refused(capsys, make_notebook(LOADS), "--out", tmp_path / "out")
+    assert code == 2 and "missing, truncated or changed" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_cache_and_network_names_the_command(
+    capsys, make_notebook, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path / "cache"))
+    path = make_notebook(LOADS)
+    code, text = refused(capsys, path, "--profile", "laptop", "--out", tmp_path / "out")
+    assert code == 2 and "pefthelpers fetch laptop" in text
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -68,6 +69,13 @@ def parameters(notebook) -> dict[str, object]:
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                     values[node.targets[0].id] = ast.literal_eval(node.value)
     return values
+
+
+def models_needed(notebook, profile: str) -> set[tuple[str, str]]:
+    """Return the ``(role, profile)`` of every model that the notebook's cells load."""
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    calls = re.findall(r'models\.load\("(\w+)"(, PROFILE)?', source)
+    return {(role, profile if of_profile else "tiny") for role, of_profile in calls}
 
 
 def source_hash(notebook) -> str:

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from pefthelpers import notebooks
+from pefthelpers import models, notebooks
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path
+from pefthelpers.profiles import settings
 from pefthelpers.record import read_metrics
 
 
@@ -65,6 +66,16 @@ def check_parameters(path: Path, values: dict[str, object]) -> None:
         if default is not None and type(value) is not type(default):
             kind = type(default).__name__
             raise UserError(f"Parameter {name} of {path.stem} takes a {kind}, not {value!r}.")
+
+
+def check_models(path: Path, profile: str) -> None:
+    """Refuse to start a notebook whose models are missing or damaged.
+
+    Raises:
+        UserError: names the model and the command that helps.
+    """
+    for role, of_profile in notebooks.models_needed(notebooks.read(path), profile):
+        models.folder_of(role, settings(role, of_profile))
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -169,11 +180,13 @@ def run(
         report: called with each result.
 
     Raises:
-        UserError: a parameter that a notebook does not have; a folder that cannot be written.
+        UserError: a parameter that a notebook does not have; a model that is missing or damaged; a
+            folder that cannot be written.
     """
     paths = list(paths)
     for path in paths:
         check_parameters(path, values)
+        check_models(path, str(values.get("PROFILE", "tiny")))
     writable(out)
     futures = {
         executor.submit(

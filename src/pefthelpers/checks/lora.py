@@ -1,33 +1,6 @@
 """Checks of the exercises in notebook 02."""
 
-import math
-
-import torch
-
 from pefthelpers.checks.verdict import NOT_ATTEMPTED, Verdict, call, correct, is_missing, not_yet
-
-
-def correction(function) -> Verdict:
-    """Check ``function(x, A, B, alpha, r)``: the low-rank path, (alpha / r) x A^T B^T."""
-    generator = torch.Generator().manual_seed(0)
-    x, a, b = (torch.randn(*shape, generator=generator) for shape in ((3, 6), (2, 6), (4, 2)))
-    result, verdict = call(function, x, a, b, 8, 2)
-    if verdict:
-        return verdict
-    right = 4 * x @ a.T @ b.T  # alpha / r = 8 / 2
-    if result.shape != right.shape:
-        return not_yet(f"The shape is {tuple(result.shape)}; x has 3 rows and B 4, so (3, 4).")
-    if torch.allclose(result, right, atol=1e-5):
-        return correct("alpha / r scales the correction, and W is not needed for it.")
-    if torch.allclose(result, 8 * x @ a.T @ b.T, atol=1e-4):
-        return not_yet("You multiply by alpha alone; Hu et al. (2021) divide it by r.")
-    if torch.allclose(result, x @ a.T @ b.T, atol=1e-5):
-        return not_yet("The scale is missing: alpha / r.")
-    if torch.allclose(result, 8 / math.sqrt(2) * x @ a.T @ b.T, atol=1e-4):
-        return not_yet(
-            "alpha / sqrt(r) is rsLoRA's scale (Kalajdzievski 2023); here it is alpha / r."
-        )
-    return not_yet("Right shape, wrong values: apply A first, then B, then the scale.")
 
 
 def first_gradient(answer) -> Verdict:
