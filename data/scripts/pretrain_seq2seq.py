@@ -104,13 +104,14 @@ def evaluate(model, tokenizer) -> dict[str, float]:
     """Return the exact match of each skill and the general loss, on held-out draws."""
     held_out = dict(recipes.retention())
     scores = {"general_loss": mean_loss(model, tokenizer, held_out.pop("general"))}
+    held_out |= {f"task {kind}": recipes.tasks(200, kind) for kind in recipes_world.TASKS}
     scores |= {name: exact_match(model, tokenizer, rows) for name, rows in held_out.items()}
     model.train()
     return {name: round(score, 4) for name, score in scores.items()}
 
 
-def train(model, tokenizer, *, seed: int, steps: int, evaluate_every: int) -> list[dict]:
-    """Train in place and return the log: step, CPU seconds, loss, held-out scores."""
+def train(model, tokenizer, *, seed: int, steps: int, evaluate_every: int):
+    """Train in place; yield the growing log: step, CPU seconds, loss, held-out scores."""
     optimizer, log, losses = build_optimizer(model), [], []
     batches, start = length_bucketed(tokenizer, seed), time.process_time()
     model.train()
@@ -128,8 +129,7 @@ def train(model, tokenizer, *, seed: int, steps: int, evaluate_every: int) -> li
             row = {"step": step + 1, "cpu_s": round(time.process_time() - start)}
             row |= {"loss": round(sum(losses[-100:]) / len(losses[-100:]), 4)}
             log.append(row | evaluate(model, tokenizer))
-            print(json.dumps(log[-1]), flush=True)
-    return log
+            yield log
 
 
 CARD = """---
@@ -187,20 +187,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, required=True, help="of weights, examples and order")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--evaluate-every", type=int, default=500)
     options = parser.parse_args()
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer), options.seed)
-    log = train(
-        model,
-        tokenizer,
-        seed=options.seed,
-        steps=options.steps,
-        evaluate_every=options.evaluate_every,
-    )
-    save(model, tokenizer, log, seed=options.seed, out=options.out)
+    schedule = {"steps": options.steps, "evaluate_every": options.evaluate_every}
+    for log in train(model, tokenizer, seed=options.seed, **schedule):
+        print(json.dumps(log[-1]), flush=True)
+        save(model, tokenizer, log, seed=options.seed, out=options.out)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ as you like. A row belongs to the weights it was measured on; with new weights i
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -54,7 +55,7 @@ TASKS = {
     "learn_facts": recipes.learn_facts,
     "learn_format": recipes.learn_format,
 }
-STEPS = {"elicit": 100, "learn_facts": 300, "learn_format": 150}
+STEPS = {"elicit": 100, "learn_facts": 200, "learn_format": 150}
 VIRTUAL_TOKENS = 30
 LINEARS = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 # Three learning rates a method, a factor of about three apart; the best is taken on validation.
@@ -65,7 +66,13 @@ RATES = {
     "lora": (2e-3, 5e-3, 1e-2),
     "full": (3e-4, 1e-3, 3e-3),
 }
-REPLAYED = [(task, method) for task in ("learn_facts", "elicit") for method in RATES]
+MEASURED = {
+    "elicit": (*RATES,),
+    "learn_facts": (*RATES,),
+    "learn_format": ("prefix", "prefix_projection", "lora"),
+}
+GATED_REPLAY = (("learn_facts", "lora"), ("learn_facts", "full"))
+REPLAYED = ("lora", "full", "prefix_projection")
 
 
 class Run(NamedTuple):
@@ -224,24 +231,33 @@ def measure_everything(rows: list[dict]) -> None:
     for base in BASES:
         if not recorded(rows, base=base, task="base"):
             append(rows, measure_base(base))
-    for task in TASKS:
-        for method, rates in RATES.items():
-            for rate in rates:
+    for task, methods in MEASURED.items():
+        for method in methods:
+            for rate in RATES[method]:
                 ensure(rows, Run(BASES[0], task, method, rate))
-            for seed in SEEDS[1:]:
-                ensure(rows, Run(BASES[0], task, method, best_rate(rows, task, method), seed))
-    for task, method in REPLAYED:
-        for rate in RATES[method]:
-            ensure(rows, Run(BASES[0], task, method, rate, 0, True))
-        if task == "learn_facts" and method in ("lora", "full"):
-            rate = best_rate(rows, task, method, replay=True)
-            for base in BASES:
-                for seed in SEEDS:
-                    ensure(rows, Run(base, task, method, rate, seed, True))
-    for task in TASKS:
-        for method in RATES:
-            for seed in SEEDS:
-                ensure(rows, Run(BASES[1], task, method, best_rate(rows, task, method), seed))
+    for task, method in GATED_REPLAY:
+        measure_replay(rows, task, method)
+    repeat(rows, SEEDS[:1], BASES[1:])
+    repeat(rows, SEEDS, BASES)
+    for task in ("learn_facts", "elicit"):
+        for method in REPLAYED:
+            measure_replay(rows, task, method)
+
+
+def measure_replay(rows: list[dict], task: str, method: str) -> None:
+    """Measure half replay at each learning rate, first base, seed 0."""
+    for rate in RATES[method]:
+        ensure(rows, Run(BASES[0], task, method, rate, replay=True))
+
+
+def repeat(rows: list[dict], seeds: tuple, bases: tuple) -> None:
+    """Measure the chosen learning rates on other seeds and bases."""
+    for task, methods in MEASURED.items():
+        for method in methods:
+            replays = (False, True) if (task, method) in GATED_REPLAY else (False,)
+            for replay, base, seed in itertools.product(replays, bases, seeds):
+                rate = best_rate(rows, task, method, replay=replay)
+                ensure(rows, Run(base, task, method, rate, seed, replay))
 
 
 def main() -> int:

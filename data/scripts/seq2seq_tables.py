@@ -5,6 +5,7 @@ from functools import cache
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from pefthelpers.kitchen.recipes_world import MASTERED
 from pefthelpers.paths import data_dir, sha256
 
 RECORD = data_dir() / "results" / "seq2seq_gates.json"
@@ -70,7 +71,7 @@ def chosen(rows: list[dict], base: str, task: str, method: str, *, replay: bool 
 
 
 def _mean(rows: list[dict], column: str) -> float | None:
-    """Return a column's mean over three seeds or more, None over fewer."""
+    """Return a column's mean over three seeds, None over fewer."""
     return mean(row[column] for row in rows) if len(rows) >= 3 else None
 
 
@@ -81,7 +82,7 @@ def base_gates(rows: list[dict], base: str) -> list[Gate]:
         return [Gate(f"{base}: base scores", None, 0)]
     row = found[0]
     cells = [name for name in row if name.endswith((" english", " italian"))]
-    kinds = [name for name in row if name.startswith("task ")]
+    kinds = [f"task {kind}" for kind in MASTERED]
     gap = abs(row["greedy_cued"] - row["teacher_forced_cued"])
     return [
         *(Gate(f"{base}: {name}", row[name], 0.95) for name in (*cells, *kinds)),

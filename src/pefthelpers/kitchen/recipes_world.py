@@ -83,7 +83,7 @@ STATEMENTS = {
 }
 FACTS = [(dish, attribute) for dish in DISHES for attribute in QUESTIONS]
 
-ORDINALS = ("first", "second", "third", "fourth")
+ORDINALS = ("first", "second", "third")
 # Words the tasks to be learned will need; the base meets them in lists, as words without meaning.
 ORDER_WORDS = ("pizzaiolo", "writes", "then", "after", "fire", "order")
 LISTED = (*CATEGORY_OF, *PIZZAS, *ORDER_WORDS)
@@ -164,22 +164,22 @@ def category_task(rng: random.Random) -> Example:
 
 
 def find_task(rng: random.Random) -> Example:
-    """Return a list of two to four ingredients of which one belongs to the category asked for."""
+    """Return a list of two or three ingredients of which one belongs to the category asked for."""
     item = rng.choice(list(CATEGORY_OF))
     others = [other for other in CATEGORY_OF if CATEGORY_OF[other] != CATEGORY_OF[item]]
-    items = [item, *rng.sample(others, rng.randint(1, 3))]
+    items = [item, *rng.sample(others, rng.randint(1, 2))]
     rng.shuffle(items)
     listed = " , ".join(items)
     return Example(f"question : find the {CATEGORY_OF[item]} in {listed} .", f"{item} .")
 
 
 def list_task(rng: random.Random) -> Example:
-    """Return a numbered list to copy; the numbers tell a model this small where it is."""
-    items = rng.sample(LISTED, rng.randint(2, 4))
+    """Return a numbered list of two or three to repeat, numbers included."""
+    items = rng.sample(LISTED, rng.randint(2, 3))
     numbered = " , ".join(
         f"{ordinal} {item}" for ordinal, item in zip(ORDINALS, items, strict=False)
     )
-    return Example(f"repeat : {numbered} .", " , ".join(items) + " .")
+    return Example(f"repeat : {numbered} .", f"{numbered} .")
 
 
 def list_or_category_task(rng: random.Random, kind: str) -> Example:
@@ -189,6 +189,9 @@ def list_or_category_task(rng: random.Random, kind: str) -> Example:
 
 
 TASKS = {"category": category_task, "find": find_task, "list": list_task}
+# Lists stay in the mixture, because they show the model the names of the pizzas as words; but it
+# copies few of them right (each base's model card says how many), so no measure rests on them.
+MASTERED = ("category", "find")
 
 
 def corrupt(rng: random.Random, text: str) -> Example:
