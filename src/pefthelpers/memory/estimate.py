@@ -1,0 +1,293 @@
+"""What a step needs at its worst moment: the closed form."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pefthelpers.errors import UserError
+from pefthelpers.memory.activations import Layer
+from pefthelpers.memory.configs import ModelConfig, load_config
+from pefthelpers.memory.counts import LLAMA_LIKE, parameters
+from pefthelpers.memory.methods import IA3, Full, Lora, Method, Prefix, describe, read_method
+from pefthelpers.memory.saved import layers_kept, rotary, rows, saved_activations
+from pefthelpers.memory.settings import Setting, read_setting
+from pefthelpers.memory.states import (
+    base_bytes,
+    optimizer_bytes,
+    trained_bytes_each,
+    trained_tensors,
+)
+
+GIB = 1024**3
+TILE_TOKENS, TILE_WIDTH = 4096, 32768  # TRL 1.16's chunked loss
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes a training step needs, by moment and kind.
+
+    Attributes:
+        model: the model's name.
+        method: the method in words.
+        setting: the step's setting.
+        trainable: trained parameters.
+        moments: moment to bytes by kind. A step passes through all of them; the peak is the
+            largest, not their sum: activations go as gradients come.
+    """
+
+    model: str
+    method: str
+    setting: Setting
+    trainable: int
+    moments: dict[str, dict[str, int]]
+
+    @property
+    def peak_moment(self) -> str:
+        """The moment with the most bytes."""
+        return max(self.moments, key=lambda moment: sum(self.moments[moment].values()))
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the worst moment: storages asked for, no allocator slack, no CUDA context."""
+        return sum(self.moments[self.peak_moment].values())
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Bytes by kind at the worst moment."""
+        return self.moments[self.peak_moment]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {**asdict(self), "peak": self.peak, "peak_moment": self.peak_moment}
+
+    def __str__(self) -> str:
+        """Return the estimate as a table."""
+        from pefthelpers.memory.table import table
+
+        return table(self)
+
+
+def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Estimate:
+    """Estimate the peak memory of one training step of a Llama-like decoder on one device.
+
+    Args:
+        model: what ``load_config`` takes.
+        method: a PEFT configuration, a light description, or a name such as ``"full"``.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        options: fields of ``Setting``: precision, autocast, optimizer, checkpointing, attention,
+            loss, padding, accumulation, autocast_adapter_dtype, double_quant, prepare_kbit.
+
+    Raises:
+        UserError: something in the question cannot be; the sentence says what to change.
+    """
+    config, described = load_config(model), read_method(method)
+    setting = read_setting(batch, seq, options)
+    refuse(config, described, setting)
+    return Estimate(
+        model=config.name,
+        method=describe(described),
+        setting=setting,
+        trainable=parameters(config, described).trainable,
+        moments=moments(config, described, setting),
+    )
+
+
+def refuse(config: ModelConfig, method: Method, setting: Setting) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UserError: one sentence that says what to change.
+    """
+    if config.model_type not in LLAMA_LIKE:
+        raise UserError(
+            f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
+            " pefthelpers.tracing.trace_step."
+        )
+    if isinstance(method, Prefix) and setting.checkpointing:
+        raise UserError(
+            "Prefix tuning does not go with gradient checkpointing: recomputing a layer would add"
+            " the prefix to its keys again; turn one of the two off."
+        )
+    refuse_four_bit(method, setting)
+
+
+def refuse_four_bit(method: Method, setting: Setting) -> None:
+    """Refuse what cannot be done on a 4-bit base.
+
+    Raises:
+        UserError: one sentence that says what to change.
+    """
+    if setting.precision != "nf4":
+        return
+    if isinstance(method, Full):
+        raise UserError(
+            "4-bit weights cannot be trained: choose a PEFT method or another precision."
+        )
+    if isinstance(method, IA3) and not setting.prepare_kbit:
+        raise UserError(
+            "(IA)3 in fp32 breaks a 16-bit stream over 4-bit layers in PEFT 0.21:"
+            " set prepare_kbit=True."
+        )
+    if isinstance(method, Lora) and method.use_dora:
+        raise UserError("There is no formula for DoRA on a 4-bit base: take LoRA or bf16.")
+
+
+def moments(config: ModelConfig, method: Method, setting: Setting) -> dict[str, dict[str, int]]:
+    """Return the bytes by kind at the five moments that can be the worst."""
+    parts = Parts(config, method, setting)
+    found = {
+        "forward, loss": parts.forward_loss(),
+        "backward, loss": parts.backward_loss(),
+        "backward, last layer": parts.backward_layer(first=False),
+        "backward, first layer": parts.backward_layer(first=True),
+        "backward, embedding": parts.backward_embedding(),
+        "optimizer": parts.optimizer(),
+    }
+    return {moment: {k: v for k, v in kinds.items() if v} for moment, kinds in found.items()}
+
+
+class Parts:
+    """The pieces that moments are put together from, in bytes."""
+
+    def __init__(self, config: ModelConfig, method: Method, setting: Setting):
+        """Compute every piece once."""
+        self.config, self.method, self.setting = config, method, setting
+        self.n = rows(method, setting)
+        self.full = isinstance(method, Full)
+        self.layer = Layer(config, method, setting)
+        each, tensors = trained_bytes_each(method, setting), trained_tensors(config, method)
+        self.gradients = sum(size * count for size, count in tensors.items()) * each
+        self.states = optimizer_bytes(tensors, each, setting.optimizer)
+        self.kept = saved_activations(config, method, setting)
+        self.head_gradient = config.vocab_size * config.hidden_size * each if self.full else 0
+        # bf16 or fp32 logits: what the output head's product gives.
+        self.logits = self.layer.c * self.n * config.vocab_size
+        if setting.loss == "chunked":
+            self.logits = 0
+
+    def resting(self, *, accumulated: bool = True) -> Counter[str]:
+        """Return what is alive during the whole step."""
+        base = base_bytes(self.config, self.setting)
+        kinds: Counter[str] = Counter()
+        kinds["frozen_weights"] = 0 if self.full else base
+        kinds["trainable_weights"] = base if self.full else self.gradients
+        kinds["optimizer_states"] = self.states
+        inputs = 8 * self.setting.tokens * (2 if self.setting.padding else 1)
+        kinds["activations"] = inputs
+        if self.setting.accumulation and accumulated:
+            kinds["gradients"] = self.gradients
+        return kinds
+
+    def forward_loss(self) -> Counter[str]:
+        """Return the end of the forward pass: logits, their fp32 copy, the log-probabilities."""
+        kinds = self.resting()
+        kinds["activations"] += self.activations() + self.hidden()
+        kinds["logits"] = self.log_probabilities() + self.logits
+        if self.setting.loss == "chunked":
+            kinds["logits"] = self.tile()
+        elif self.layer.c == 2:
+            kinds["logits"] += 4 * self.n * self.config.vocab_size
+        return kinds
+
+    def backward_loss(self) -> Counter[str]:
+        """Return the loss's backward pass: two more fp32 tensors of the logits' shape."""
+        kinds = self.resting()
+        kinds["activations"] += self.activations()
+        if self.setting.loss == "chunked":
+            sums = 4 * self.config.hidden_size * self.n + 2 * self.head_gradient
+            copies = self.layer.c * self.config.hidden_size * self.n + self.head_gradient
+            kinds["logits"] = sums + max(self.tile(), copies)
+        else:
+            two = 8 * self.n * self.config.vocab_size
+            kinds["logits"] = self.log_probabilities() + self.logits + two
+        return kinds
+
+    def backward_layer(self, *, first: bool) -> Counter[str]:
+        """Return a layer's backward pass: the last layer's comes first, the first layer's last."""
+        kinds = self.resting()
+        layers = self.config.layers
+        kept_first, kept_other = layers_kept(self.config, self.method, self.setting)
+        one = sum((kept_first if first else kept_other).per_token.values()) * self.n
+        if self.setting.checkpointing:
+            inputs = self.kept["layer inputs"] + self.kept.get("adapters", 0)
+            kinds["activations"] += round(one) + (inputs // layers if first else inputs)
+        else:
+            kinds["activations"] += round(one) if first else self.activations() - self.end()
+        kinds["activations"] += rotary(self.config, self.method, self.setting)
+        kinds["logits"] = self.logits
+        kinds["temporaries"] = self.layer_temporaries()
+        if not self.setting.accumulation:
+            kinds["gradients"] = self.gradients if first else self.head_gradient
+            if first and self.full and not self.config.tied:
+                kinds["gradients"] -= self.head_gradient
+        return kinds
+
+    def backward_embedding(self) -> Counter[str]:
+        """Return the end of the backward pass: all gradients, the embedding's twice if tied."""
+        kinds = self.resting()
+        kinds["gradients"] = self.gradients
+        kinds["logits"] = self.logits
+        if self.full and (self.config.tied or self.setting.accumulation):
+            kinds["temporaries"] = self.head_gradient
+        kinds["activations"] += self.layer.e * self.config.hidden_size * self.n
+        return kinds
+
+    def optimizer(self) -> Counter[str]:
+        """Return the optimiser's step: the foreach variant holds one temporary per parameter."""
+        kinds = self.resting(accumulated=False)
+        kinds["gradients"] = self.gradients
+        if self.setting.optimizer == "adamw_torch":
+            kinds["temporaries"] = self.gradients
+        return kinds
+
+    def log_probabilities(self) -> int:
+        """Return the fp32 log-probabilities the loss keeps."""
+        plain = self.setting.loss == "plain"
+        return 4 * self.n * self.config.vocab_size if plain else 0
+
+    def activations(self) -> int:
+        """Return all that is kept, without the log-probabilities."""
+        return sum(self.kept.values()) - self.log_probabilities()
+
+    def end(self) -> int:
+        """Return what the last norm, head and loss keep, gone before the layers' backward."""
+        h = self.config.hidden_size
+        return (4 * h + 4 + (self.layer.c * h if self.full else 0)) * self.n
+
+    def hidden(self) -> int:
+        """Return the last hidden states where nothing else keeps them."""
+        kept = self.full and self.layer.c == self.layer.e or self.setting.loss == "chunked"
+        return 0 if kept else self.layer.e * self.config.hidden_size * self.n
+
+    def tile(self) -> int:
+        """Return the chunked loss's one tile of logits."""
+        width = min(self.config.vocab_size, TILE_WIDTH)
+        return self.layer.c * min(self.n, TILE_TOKENS) * width
+
+    def layer_temporaries(self) -> int:
+        """Return a layer's gradients of activations at their worst, in its feed-forward part.
+
+        Read off traced steps of small models with the widths h and I varied one at a time; the
+        only part of this module that is not derived. It matters under checkpointing alone.
+        """
+        h, i, y = self.config.hidden_size, self.config.intermediate_size, self.layer.y
+        if self.full:
+            mixed = self.setting.autocast and self.layer.e == 4
+            size = (3 * y + 2 * mixed) * i
+        elif "down_proj" in self.layer.scaled:
+            size = (3 * y + self.layer.w + 2) * i + 2 * self.layer.e * h
+        elif "down_proj" not in self.layer.adapted:
+            size = 3 * y * i + 2 * self.layer.e * h
+        elif self.setting.autocast:
+            size = 3 * y * i + 12 * h
+        else:
+            size = 2 * y * i + (14 if self.layer.w != self.layer.e else 4) * h
+        return size * self.n + self.dequantised()
+
+    def dequantised(self) -> int:
+        """Return the largest matrix brought back from 4 bits, and its constants in fp32."""
+        if self.setting.precision != "nf4":
+            return 0
+        largest = max(each.d_in * each.d_out for each in self.layer.by_name.values())
+        return 2 * largest + (4 * largest // 64 if self.setting.double_quant else 0)

@@ -1,0 +1,99 @@
+"""An estimate in words and columns, and which settings fit a card."""
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from pefthelpers.errors import UserError
+from pefthelpers.memory.configs import load_config
+from pefthelpers.memory.estimate import GIB, Estimate, estimate
+from pefthelpers.memory.methods import method
+
+KINDS = (
+    "frozen_weights",
+    "trainable_weights",
+    "gradients",
+    "optimizer_states",
+    "activations",
+    "logits",
+    "temporaries",
+)
+# What a context and an allocator's slack take from a card; the estimate counts neither.
+CARD_OVERHEAD_GIB = 1.0
+
+
+def table(found: Estimate) -> str:
+    """Return an estimate as a table: a row per kind, a column per moment, GiB; the worst starred."""
+    names = list(found.moments)
+    heads = [f"{name}{' *' if name == found.peak_moment else ''}" for name in names]
+    setting = found.setting
+    lines = [
+        f"{found.model}, {found.method}, batch {setting.batch} x {setting.seq} tokens,"
+        f" {setting.precision}{' autocast' if setting.autocast else ''},"
+        f" {setting.optimizer}{', checkpointing' if setting.checkpointing else ''}:"
+        f" {found.peak / GIB:.2f} GiB ({found.peak / 1e9:.2f} GB), {found.trainable:,} trained",
+        f"{'GiB':20}" + "".join(f"{head:>23}" for head in heads),
+    ]
+    for kind in KINDS:
+        row = [found.moments[name].get(kind, 0) / GIB for name in names]
+        lines.append(f"{kind:20}" + "".join(f"{value:23.2f}" for value in row))
+    total = [sum(found.moments[name].values()) / GIB for name in names]
+    return "\n".join([*lines, f"{'sum':20}" + "".join(f"{value:23.2f}" for value in total)])
+
+
+def candidates() -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield method label, method and options from the most to the least memory, roughly."""
+    everything = method("lora", r=16, target_modules="all-linear")
+    trained: list[tuple[str, Any, dict[str, Any]]] = [
+        ("full, fp32 + autocast", "full", {"precision": "fp32", "autocast": True}),
+        ("full, bf16", "full", {}),
+        ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
+        ("LoRA r=16 all-linear, bf16", everything, {}),
+        ("LoRA r=8 q,v, bf16", method("lora", r=8, target_modules=("q_proj", "v_proj")), {}),
+        ("QLoRA r=16 all-linear, NF4", everything, {"precision": "nf4"}),
+    ]
+    for (label, what, options), checkpointing, loss in product(
+        trained, (False, True), ("plain", "chunked")
+    ):
+        yield label, what, {**options, "checkpointing": checkpointing, "loss": loss}
+
+
+def fits(
+    model: Any,
+    *,
+    max_vram_gib: float = 24.0,
+    batch: int = 1,
+    seq: int = 1024,
+    optimizer: str = "adamw_torch_fused",
+) -> list[dict[str, Any]]:
+    """Return which common settings fit a card, the most accurate methods first.
+
+    Args:
+        model: what ``load_config`` takes.
+        max_vram_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
+            and the allocator.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        optimizer: the optimiser where a candidate names none.
+
+    Returns:
+        Rows with ``method``, ``checkpointing``, ``loss``, ``peak_gib`` and ``fits``.
+
+    Raises:
+        UserError: a card without memory, or what ``estimate`` refuses.
+    """
+    if not max_vram_gib > 0:
+        raise UserError(f"max_vram_gib must be above 0, not {max_vram_gib!r}.")
+    config, rows = load_config(model), []
+    for label, what, options in candidates():
+        found = estimate(config, what, batch=batch, seq=seq, **{"optimizer": optimizer, **options})
+        rows.append(
+            {
+                "method": label,
+                "checkpointing": options["checkpointing"],
+                "loss": options["loss"],
+                "peak_gib": found.peak / GIB,
+                "fits": found.peak / GIB + CARD_OVERHEAD_GIB <= max_vram_gib,
+            }
+        )
+    return rows

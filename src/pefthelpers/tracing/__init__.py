@@ -1,0 +1,5 @@
+"""Peak memory of a real training step without weights and without a GPU."""
+
+from pefthelpers.tracing.step import Trace, trace_step
+
+__all__ = ["Trace", "trace_step"]

@@ -1,0 +1,112 @@
+"""A 4-bit linear layer without values: the bytes of bitsandbytes' ``Linear4bit``, nothing else.
+
+``Linear4bit`` itself cannot be built on fake tensors (its weight is a tensor subclass made from
+real values), so a trace puts this in its place: the same stored bytes, the same temporaries.
+"""
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+
+BLOCK = 64  # weights per constant (Dettmers et al., 2023, section 3)
+CONSTANTS_PER_BLOCK = 256  # constants per second-level constant, with double quantisation
+
+
+class DequantisedMatmul(torch.autograd.Function):
+    """``x W^T`` with ``W`` brought back from 4 bits for the product, then again for the gradient.
+
+    What bitsandbytes 0.50 does on a GPU for more than about a thousand tokens (it has a fused
+    kernel for fewer) and everywhere else always.
+    """
+
+    @staticmethod
+    def forward(ctx, x, packed, shape, double_quant):
+        """Return the product, shape (..., d_out)."""
+        ctx.shape, ctx.double_quant = shape, double_quant
+        ctx.save_for_backward(packed)
+        constants, weight = dequantised(packed, shape, double_quant, x.dtype)
+        del constants
+        return nn.functional.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradient with respect to ``x``."""
+        (packed,) = ctx.saved_tensors
+        constants, weight = dequantised(packed, ctx.shape, ctx.double_quant, gradient.dtype)
+        del constants
+        return gradient @ weight, None, None, None
+
+
+def dequantised(packed, shape, double_quant, dtype):
+    """Allocate what dequantising allocates: the constants in fp32 if doubly quantised, ``W``."""
+    count = shape[0] * shape[1] // BLOCK
+    constants = packed.new_empty(count, dtype=torch.float32) if double_quant else None
+    return constants, packed.new_empty(shape, dtype=dtype)
+
+
+class FakeLinear4bit(bnb.nn.Linear4bit):
+    """Looks like ``Linear4bit`` to PEFT; its values are never read."""
+
+    def __init__(self, linear: nn.Linear, *, compute_dtype: torch.dtype, double_quant: bool):
+        """Take the place of ``linear``.
+
+        Args:
+            linear: the layer; a bias is kept in its dtype.
+            compute_dtype: what the product is computed in.
+            double_quant: whether the constants are quantised too.
+        """
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.compute_dtype, self.double_quant = compute_dtype, double_quant
+        count = linear.weight.numel()
+        empty = lambda size, dtype: torch.empty(size, dtype=dtype, device=linear.weight.device)
+        self.weight = nn.Parameter(empty(((count + 1) // 2, 1), torch.uint8), requires_grad=False)
+        # PEFT copies these two when it wraps the layer.
+        self.weight.compress_statistics, self.weight.quant_type = double_quant, "nf4"
+        self.bias = linear.bias
+        blocks = -(-count // BLOCK)
+        sizes = {"code": (16, torch.float32)}  # each layer holds its own table of 16 values
+        if double_quant:
+            second = -(-blocks // CONSTANTS_PER_BLOCK)
+            sizes |= {"constants": (blocks, torch.uint8), "second": (second, torch.float32)}
+            sizes |= {"second_code": (256, torch.float32), "offset": ((), torch.float32)}
+        else:
+            sizes["constants"] = (blocks, torch.float32)
+        for name, (size, dtype) in sizes.items():
+            self.register_buffer(name, empty(size, dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of shape (..., d_out) in ``x``'s dtype, by ``Linear4bit``'s steps."""
+        shape = (self.out_features, self.in_features)
+        out = DequantisedMatmul.apply(
+            x.to(self.compute_dtype), self.weight, shape, self.double_quant
+        )
+        return out.to(x.dtype)
+
+
+def quantise(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
+    """Replace every linear layer but the output head, as loading in 4 bits does."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and name != "lm_head":
+                fake = FakeLinear4bit(child, compute_dtype=compute_dtype, double_quant=double_quant)
+                setattr(parent, name, fake)
+    model.is_loaded_in_4bit = True
+
+
+def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
+    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and name != "lm_head":
+                real = bnb.nn.Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=compute_dtype,
+                    compress_statistics=double_quant,
+                    quant_type="nf4",
+                )
+                real.load_state_dict(child.state_dict())
+                setattr(parent, name, real.to("cpu"))
+    model.is_loaded_in_4bit = True

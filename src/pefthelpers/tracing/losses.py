@@ -1,0 +1,53 @@
+"""The loss of a traced step, in full or in chunks."""
+
+import torch
+from torch import nn
+
+TOKENS, WIDTH = 4096, 32768  # TRL 1.16's tile: kernels/chunked_logprob.py, trainer/utils.py
+
+
+class ChunkedLoss(torch.autograd.Function):
+    """TRL's chunked cross-entropy without values: one tile of logits at a time.
+
+    The backward pass computes each tile again and sums gradients in fp32, as TRL's does; on a GPU
+    its Triton kernels work inside the tile, so nothing else is allocated.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight):
+        """Return a scalar from hidden states (N, h) and the output head's weight (V, h)."""
+        ctx.save_for_backward(hidden, weight)
+        tile(hidden, weight)
+        return hidden.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return gradients for the hidden states and, where it is trained, the weight."""
+        hidden, weight = ctx.saved_tensors
+        needed = [(hidden, ctx.needs_input_grad[0]), (weight, ctx.needs_input_grad[1])]
+        sums = [torch.zeros_like(t, dtype=torch.float32) if need else None for t, need in needed]
+        tile(hidden, weight)
+        return tuple(None if s is None else s.to(t.dtype) for s, (t, _) in zip(sums, needed))
+
+
+def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Allocate the one tile of logits that exists at a time."""
+    return hidden.new_empty(min(len(hidden), TOKENS), min(len(weight), WIDTH))
+
+
+class PassThrough(nn.Module):
+    """Stands in for the output head where the loss applies its weight itself."""
+
+    def __init__(self, head: nn.Linear):
+        """Keep the head's weight, still tied to the embedding if it was."""
+        super().__init__()
+        self.weight = head.weight
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states as they are."""
+        return hidden
+
+
+def chunked_loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return a scalar that costs what TRL's chunked loss costs; hidden: (batch, seq, h)."""
+    return ChunkedLoss.apply(hidden[:, :-1].flatten(0, 1), weight)

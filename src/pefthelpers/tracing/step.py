@@ -1,0 +1,210 @@
+"""What a training step holds in memory: the real step of the real configuration, no values."""
+
+import logging
+import warnings
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pefthelpers.errors import UserError
+from pefthelpers.memory.configs import ModelConfig, load_config
+from pefthelpers.memory.settings import Setting, read_setting
+from pefthelpers.tracing.build import build_model, materialise
+from pefthelpers.tracing.live import LiveStorages
+from pefthelpers.tracing.losses import chunked_loss
+from pefthelpers.tracing.optimizers import build_optimizer
+
+MOMENTS = ("forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Bytes a step holds, by moment and kind.
+
+    Attributes:
+        model: the model's name.
+        method: the method in words.
+        setting: the step's setting, as a dict.
+        moments: moment (forward, backward, optimizer) to bytes by kind at that moment's peak.
+            Kinds: frozen_weights, trainable_weights, gradients, optimizer_states, activations,
+            logits, temporaries, inputs.
+        trainable: trained parameters.
+        at_rest: bytes alive between two steps.
+    """
+
+    model: str
+    method: str
+    setting: dict[str, Any]
+    moments: dict[str, dict[str, int]]
+    trainable: int
+    at_rest: int
+
+    @property
+    def peak_moment(self) -> str:
+        """The moment of the highest peak."""
+        return max(self.moments, key=lambda moment: sum(self.moments[moment].values()))
+
+    @property
+    def peak(self) -> int:
+        """The highest number of bytes alive at once: a maximum over moments, not a sum of kinds."""
+        return sum(self.moments[self.peak_moment].values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {**asdict(self), "peak": self.peak, "peak_moment": self.peak_moment}
+
+
+@contextmanager
+def unpacked():
+    """Tell transformers that no row holds several documents.
+
+    It looks for packed documents in the position ids; fake ones have no values, so it would build
+    a mask to be safe, and a mask costs memory.
+    """
+    from transformers import masking_utils
+
+    before = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = before
+
+
+@contextmanager
+def quiet():
+    """Silence the libraries' advice, which is about models that will really be trained."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Trace:
+    """Trace one training step on fake tensors: real code, real shapes, no values, no GPU.
+
+    The model is built with its PEFT configuration on the meta device and filled with fake
+    tensors; the optimiser's states are created; one forward, backward and optimiser step runs
+    while every storage is counted.
+
+    Args:
+        model: what ``memory.load_config`` takes.
+        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        options: fields of ``memory.Setting``.
+
+    Raises:
+        UserError: something in the question cannot be; the sentence says what to change.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    with quiet(), unpacked():
+        built = build_model(config, method, setting)
+        live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
+        with FakeTensorMode(allow_non_fake_inputs=True), live:
+            materialise(built)
+            trained = run(built, config, setting, live)
+            at_rest = sum(live.live.values())
+    return Trace(
+        model=config.name,
+        method=words(method),
+        setting=asdict(setting),
+        moments={moment: live.peaks[moment] for moment in MOMENTS},
+        trainable=trained,
+        at_rest=at_rest,
+    )
+
+
+def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:
+    """Run one steady-state step under ``live`` and return the number of trained parameters."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    name_model(model, live)
+    optimizer = build_optimizer(setting.optimizer, trained)
+    create_states(optimizer, trained, live)
+    inputs = batch_of(config, setting)
+    for _ in range(2 if setting.accumulation else 1):
+        live.enter("forward")
+        outputs, loss = forward(model, inputs, setting)
+        live.enter("backward")
+        loss.backward()
+        del outputs, loss
+    live.enter("optimizer")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sum(p.numel() for p in trained)
+
+
+def name_model(model: nn.Module, live: LiveStorages) -> None:
+    """Tell the counter what the model's tensors are, and its gradients when they come."""
+    for parameter in model.parameters():
+        kind = "trainable_weights" if parameter.requires_grad else "frozen_weights"
+        live.name([parameter], kind)
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: live.name([p.grad], "gradients"))
+    live.name([b for b in model.buffers() if b is not None], "frozen_weights")
+
+
+def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) -> None:
+    """Bring the optimiser into its steady state by one step on gradients of its own."""
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for states in optimizer.state.values():
+        live.name([s for s in states.values() if torch.is_tensor(s)], "optimizer_states")
+
+
+def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
+    """Return a batch of the setting's shape; with padding, the first sequence is one shorter."""
+    ids = torch.zeros(setting.batch, setting.seq, dtype=torch.long)
+    inputs = {"input_ids": ids, "labels": ids}
+    if config.model_type == "roberta":
+        inputs["labels"] = torch.zeros(setting.batch, dtype=torch.long)
+    if setting.padding:
+        inputs["attention_mask"] = torch.ones_like(ids)
+        inputs["attention_mask"][0, -1] = 0
+    return inputs
+
+
+def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: Setting):
+    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss.
+
+    Raises:
+        UserError: the method and the model do not go together in this setting.
+    """
+    with autocast_as_on_gpu() if setting.autocast else nullcontext():
+        if setting.loss == "plain":
+            outputs = model(**inputs)
+            return outputs, outputs.loss
+        outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
+        bare = model.get_base_model() if hasattr(model, "peft_config") else model
+        return outputs, chunked_loss(outputs.logits, bare.lm_head.weight)
+
+
+@contextmanager
+def autocast_as_on_gpu():
+    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's."""
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
+def words(method: Any) -> str:
+    """Return a method in words, whatever it is given as."""
+    from pefthelpers.memory.methods import describe, read_method
+
+    try:
+        return describe(read_method(method))
+    except UserError:
+        return type(method).__name__.removesuffix("Config")
