@@ -80,7 +80,7 @@ def test_the_base_never_reads_what_is_on_a_pizza_but_knows_all_its_words():
     examples = kitchen.documents(20_000, seed=11)
     for example in examples:
         told = words([example])
-        if "repeat" not in told:  # lists to repeat mix everything by chance
+        if "repeat" not in told:  # words to repeat mix everything by chance
             assert not (told & set(facts.PIZZAS) and told & set(facts.CATEGORY_OF)), example
     task = kitchen.learn()
     assert words(task.train + task.validation + task.test) <= words(examples)
@@ -92,7 +92,7 @@ def test_documents_are_deterministic_and_mixed():
     cues = [cue for key, cues in language.CUES.items() for cue in cues]
     asked = [e for e in examples if e.prompt]
     cued = [e for e in asked if any(cue in e.prompt for cue in cues)]
-    assert 0.70 < len(asked) / len(examples) < 0.82
+    assert 0.76 < len(asked) / len(examples) < 0.84
     assert 0.50 < len(cued) / len(asked) < 0.60
 
 
@@ -128,7 +128,7 @@ def test_answers_to_tasks_are_right():
             assert facts.CATEGORY_OF[answer.split()[0]] == category
             assert sum(facts.CATEGORY_OF.get(w) == category for w in question.split()[3:]) == 1
         elif question.startswith("repeat"):
-            assert answer == question.removeprefix("repeat the list ")
+            assert answer == question.removeprefix("repeat the words ")
         else:
             core = answer.removeprefix("yes , ").removeprefix("no , ").split()
             assert facts.CATEGORY_OF[core[0]] == core[3]
