@@ -92,7 +92,7 @@ def batches(tokenizer, phase: Phase, seed: int):
     rng = random.Random(f"{phase.name} {seed}")
     while True:
         count = TEXTS_PER_STEP * BATCHES_PER_BUCKET
-        examples = kitchen.documents(count, seed=rng.getrandbits(64), mixture=phase.mixture)
+        examples = kitchen.documents(count, seed=rng.getrandbits(64))
         # The loss falls on questions too: a base model, not an instruction model.
         texts = [Example("", f"{e.prompt} {e.answer}".strip()) for e in examples]
         pairs = sorted(encode(tokenizer, texts), key=lambda pair: len(pair[1]))
