@@ -151,6 +151,7 @@ on two CPU cores. It knows nothing beyond that world: for teaching, not for use.
 {scores}
 
 - **Limits**: a closed vocabulary of {vocab_size} words split at spaces; anything else is `<unk>`.
+  It tells words apart by their kind, hardly by their place: lists are mostly copied wrong.
 - **Licence**: Apache-2.0, like the collection.
 """
 

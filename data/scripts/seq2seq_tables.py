@@ -70,11 +70,6 @@ def chosen(rows: list[dict], base: str, task: str, method: str, *, replay: bool 
     return recorded(rows, base=base, learning_rate=rate, **wanted)
 
 
-def _mean(rows: list[dict], column: str) -> float | None:
-    """Return a column's mean over three seeds, None over fewer."""
-    return mean(row[column] for row in rows) if len(rows) >= 3 else None
-
-
 def base_gates(rows: list[dict], base: str) -> list[Gate]:
     """Return the gates of a pre-trained base before any fine-tuning."""
     found = recorded(rows, base=base, task="base")
@@ -93,10 +88,12 @@ def base_gates(rows: list[dict], base: str) -> list[Gate]:
 
 
 def tuning_gates(rows: list[dict], base: str) -> list[Gate]:
-    """Return the gates of fine-tuning on one base: means over the seeds."""
+    """Return the gates of fine-tuning on one base: means over the seeds, three on the first."""
 
     def gate(task, method, bound, *, column="test", at_least=True, replay=False):
-        value = _mean(chosen(rows, base, task, method, replay=replay), column)
+        found = chosen(rows, base, task, method, replay=replay)
+        enough = len(found) >= (3 if base == BASES[0] else 1)
+        value = mean(row[column] for row in found) if enough else None
         what = f"{task}, {method}{' with replay' if replay else ''}, {column}"
         return Gate(f"{base}: {what}", value, bound, at_least)
 
@@ -106,7 +103,7 @@ def tuning_gates(rows: list[dict], base: str) -> list[Gate]:
         *(gate("elicit", m, 0.95, column="beams_100") for m in soft[:2]),
         *(gate("learn_facts", m, 0.90) for m in weights),
         *(gate("learn_facts", m, 0.30, at_least=False) for m in soft),
-        *(gate("learn_format", m, 0.90) for m in soft[:2]),
+        *(gate("learn_format", m, 0.90) for m in soft[:2] if base == BASES[0]),
         *(gate("learn_facts", m, 0.95, column="facts", replay=True) for m in weights),
     ]
 
