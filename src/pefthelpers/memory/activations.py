@@ -100,10 +100,10 @@ class Layer:
         if name in self.scaled:
             self.factor(kept, each)
         grad_out = grad_in or self.full or name in self.adapted or name in self.scaled
-        if isinstance(self.method, Bottleneck) and name in ("o_proj", "down_proj"):
-            if self.method.placement == "houlsby":
-                self.bottleneck(kept, grad_out)
-                return True
+        houlsby = getattr(self.method, "placement", "") == "houlsby"
+        if houlsby and name in ("o_proj", "down_proj"):
+            self.bottleneck(kept, grad_out)
+            return True
         return grad_out
 
     def factor(self, kept: Kept, each) -> None:

@@ -8,7 +8,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.memory.activations import Layer
 from pefthelpers.memory.configs import ModelConfig, load_config
 from pefthelpers.memory.counts import LLAMA_LIKE, parameters
-from pefthelpers.memory.methods import IA3, Full, Lora, Method, Prefix, describe, read_method
+from pefthelpers.memory.methods import Full, Method, describe, read_method
 from pefthelpers.memory.saved import layers_kept, rotary, rows, saved_activations
 from pefthelpers.memory.settings import Setting, read_setting
 from pefthelpers.memory.states import (
@@ -17,6 +17,7 @@ from pefthelpers.memory.states import (
     trained_bytes_each,
     trained_tensors,
 )
+from pefthelpers.memory.together import refuse_together
 
 GIB = 1024**3
 TILE_TOKENS, TILE_WIDTH = 4096, 32768  # TRL 1.16's chunked loss
@@ -83,7 +84,8 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
     """
     config, described = load_config(model), read_method(method)
     setting = read_setting(batch, seq, options)
-    refuse(config, described, setting)
+    refuse(config)
+    refuse_together(described, setting)
     return Estimate(
         model=config.name,
         method=describe(described),
@@ -93,44 +95,17 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
     )
 
 
-def refuse(config: ModelConfig, method: Method, setting: Setting) -> None:
-    """Refuse what does not go together.
+def refuse(config: ModelConfig) -> None:
+    """Refuse a model whose activations are not described.
 
     Raises:
-        UserError: one sentence that says what to change.
+        UserError: one sentence that says what to do instead.
     """
     if config.model_type not in LLAMA_LIKE:
         raise UserError(
             f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
             " pefthelpers.tracing.trace_step."
         )
-    if isinstance(method, Prefix) and setting.checkpointing:
-        raise UserError(
-            "Prefix tuning does not go with gradient checkpointing: recomputing a layer would add"
-            " the prefix to its keys again; turn one of the two off."
-        )
-    refuse_four_bit(method, setting)
-
-
-def refuse_four_bit(method: Method, setting: Setting) -> None:
-    """Refuse what cannot be done on a 4-bit base.
-
-    Raises:
-        UserError: one sentence that says what to change.
-    """
-    if setting.precision != "nf4":
-        return
-    if isinstance(method, Full):
-        raise UserError(
-            "4-bit weights cannot be trained: choose a PEFT method or another precision."
-        )
-    if isinstance(method, IA3) and not setting.prepare_kbit:
-        raise UserError(
-            "(IA)3 in fp32 breaks a 16-bit stream over 4-bit layers in PEFT 0.21:"
-            " set prepare_kbit=True."
-        )
-    if isinstance(method, Lora) and method.use_dora:
-        raise UserError("There is no formula for DoRA on a 4-bit base: take LoRA or bf16.")
 
 
 def moments(config: ModelConfig, method: Method, setting: Setting) -> dict[str, dict[str, int]]:

@@ -27,13 +27,13 @@ def table(found: Estimate) -> str:
     names = list(found.moments)
     heads = [f"{name}{' *' if name == found.peak_moment else ''}" for name in names]
     setting = found.setting
-    lines = [
+    extras = " autocast" * setting.autocast + ", checkpointing" * setting.checkpointing
+    title = (
         f"{found.model}, {found.method}, batch {setting.batch} x {setting.seq} tokens,"
-        f" {setting.precision}{' autocast' if setting.autocast else ''},"
-        f" {setting.optimizer}{', checkpointing' if setting.checkpointing else ''}:"
-        f" {found.peak / GIB:.2f} GiB ({found.peak / 1e9:.2f} GB), {found.trainable:,} trained",
-        f"{'GiB':20}" + "".join(f"{head:>23}" for head in heads),
-    ]
+        f" {setting.precision}{extras}, {setting.optimizer}: {found.peak / GIB:.2f} GiB"
+        f" ({found.peak / 1e9:.2f} GB), {found.trainable:,} trained"
+    )
+    lines = [title, f"{'GiB':20}" + "".join(f"{head:>23}" for head in heads)]
     for kind in KINDS:
         row = [found.moments[name].get(kind, 0) / GIB for name in names]
         lines.append(f"{kind:20}" + "".join(f"{value:23.2f}" for value in row))

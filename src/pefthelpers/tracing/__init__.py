@@ -1,5 +1,15 @@
-"""Peak memory of a real training step without weights and without a GPU."""
+"""Peak memory and operations of a real training step without weights and without a GPU."""
 
+from pefthelpers.tracing.flops import Flops, trace_flops
+from pefthelpers.tracing.measure import measure_saved, measure_states, measure_step
 from pefthelpers.tracing.step import Trace, trace_step
 
-__all__ = ["Trace", "trace_step"]
+__all__ = [
+    "Flops",
+    "Trace",
+    "measure_saved",
+    "measure_states",
+    "measure_step",
+    "trace_flops",
+    "trace_step",
+]

@@ -135,11 +135,20 @@ def wrap(model: nn.Module, peft_config: Any, setting: Setting) -> nn.Module:
     except (ValueError, TypeError, NotImplementedError) as error:
         sentence = str(error).split(". ")[0].rstrip(".")
         raise UserError(f"PEFT refuses this method on this model: {sentence}.") from error
+    if setting.precision == "nf4" and not setting.autocast_adapter_dtype:
+        cast_adapters(wrapped)
     for parent in list(wrapped.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Dropout and child.p > 0:
                 setattr(parent, name, MaskedDropout(child.p))
     return wrapped
+
+
+def cast_adapters(model: nn.Module) -> None:
+    """Cast adapters to bf16, as TRL does on a quantised base (PEFT alone leaves them in fp32)."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "prompt_encoder" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def checkpoint(model: nn.Module, *, trained_whole: bool) -> None:

@@ -24,10 +24,11 @@ class ChunkedLoss(torch.autograd.Function):
     def backward(ctx, gradient):
         """Return gradients for the hidden states and, where it is trained, the weight."""
         hidden, weight = ctx.saved_tensors
-        needed = [(hidden, ctx.needs_input_grad[0]), (weight, ctx.needs_input_grad[1])]
-        sums = [torch.zeros_like(t, dtype=torch.float32) if need else None for t, need in needed]
+        of_hidden = torch.zeros_like(hidden, dtype=torch.float32)
+        trained = ctx.needs_input_grad[1]
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if trained else None
         tile(hidden, weight)
-        return tuple(None if s is None else s.to(t.dtype) for s, (t, _) in zip(sums, needed))
+        return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if trained else None
 
 
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The same step with real tensors, measured by the allocator: what a trace has to agree with."""
 
+import weakref
 from typing import Any
 
 import torch
@@ -103,3 +104,58 @@ def highest(record: profile) -> int:
         level += event.nbytes()
         top = max(top, level)
     return top
+
+
+def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> int:
+    """Run a real forward pass and return the bytes of all tensors autograd keeps.
+
+    Parameters, buffers and the batch itself are not counted, nor is what is gone when the pass is
+    over. The arguments are those of ``measure_step``.
+
+    Raises:
+        UserError: too big to try, or the question cannot be.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    refuse_big(config, setting)
+    kept: dict[int, tuple[weakref.ref, int]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = (weakref.ref(storage), storage.nbytes())
+        return tensor
+
+    with quiet():
+        built = build_model(config, method, setting, device="cpu")
+        inputs = batch_of(config, setting)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = forward(built, inputs, setting)
+    known = [*built.parameters(), *built.buffers(), *inputs.values()]
+    for tensor in known:
+        kept.pop(tensor.untyped_storage()._cdata, None)
+    size = sum(nbytes for storage, nbytes in kept.values() if storage() is not None)
+    del outputs
+    return size
+
+
+def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> int:
+    """Return the bytes of the optimiser's real states, each storage once.
+
+    The arguments are those of ``measure_step``.
+
+    Raises:
+        UserError: too big to try, or the question cannot be.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    refuse_big(config, setting)
+    with quiet():
+        built = build_model(config, method, setting, device="cpu")
+        trained = [p for p in built.parameters() if p.requires_grad]
+        optimizer = build_real_optimizer(setting, trained)
+        create_states(optimizer, trained, LiveStorages())
+    tensors = [t for states in optimizer.state.values() for t in states.values()]
+    sizes = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in tensors
+        if torch.is_tensor(t)
+    }
+    return sum(sizes.values())

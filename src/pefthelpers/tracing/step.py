@@ -12,7 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pefthelpers.errors import UserError
 from pefthelpers.memory.configs import ModelConfig, load_config
+from pefthelpers.memory.counts import LLAMA_LIKE, added_parameters
+from pefthelpers.memory.methods import BY_PEFT_TYPE, describe, read_method
 from pefthelpers.memory.settings import Setting, read_setting
+from pefthelpers.memory.together import refuse_together
 from pefthelpers.tracing.build import build_model, materialise
 from pefthelpers.tracing.live import LiveStorages
 from pefthelpers.tracing.losses import chunked_loss
@@ -106,6 +109,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         UserError: something in the question cannot be; the sentence says what to change.
     """
     config, setting = load_config(model), read_setting(batch, seq, options)
+    check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
@@ -121,6 +125,26 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         trainable=trained,
         at_rest=at_rest,
     )
+
+
+def check(config: ModelConfig, method: Any, setting: Setting) -> None:
+    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT.
+
+    Raises:
+        UserError: an impossible size, target or combination.
+    """
+    peft_type = getattr(method, "peft_type", None)
+    if peft_type is not None and getattr(peft_type, "name", peft_type) not in BY_PEFT_TYPE:
+        return
+    try:
+        described = read_method(method)
+    except UserError:
+        if peft_type is None:
+            raise
+        return  # a feature the formulas do not cover, such as modules_to_save
+    refuse_together(described, setting)
+    if config.model_type in LLAMA_LIKE:
+        added_parameters(config, described)
 
 
 def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:
@@ -202,8 +226,6 @@ def autocast_as_on_gpu():
 
 def words(method: Any) -> str:
     """Return a method in words, whatever it is given as."""
-    from pefthelpers.memory.methods import describe, read_method
-
     try:
         return describe(read_method(method))
     except UserError:
