@@ -3,10 +3,10 @@
     python data/scripts/pretrain_decoder.py --seed 1 --out data/kitchen/decoder
     python data/scripts/pretrain_decoder.py --seed 2 --out data/kitchen/decoder_seed2
 
-About a quarter of an hour on one core. There are two phases, each with an optimiser of its own,
-because the first run of seed 1 was stopped at step 1,200 and taken up again from its weights. The
-number of steps is fixed and one thread is used, so that the same seed on the same machine and
-versions gives the same weights.
+About fifteen minutes on one core. There are two phases, each with an optimiser of its own, because
+the first run of seed 1 was stopped at step 1,200 and taken up again from its weights. The number of
+steps is fixed and one thread is used, so that the same seed on the same machine and versions gives
+the same weights.
 """
 
 import argparse
@@ -170,9 +170,8 @@ embeddings, float32), pre-trained from scratch on the synthetic kitchen world of
 reviews and orders. Word-level tokenizer, no beginning-of-sequence token. It exists to be
 fine-tuned in a minute in the notebooks, and knows nothing else.
 
-Made by `python data/scripts/pretrain_decoder.py --seed {seed}`: {PHASES[0].steps:,} and
-{PHASES[1].steps:,} steps of {TEXTS_PER_STEP} texts, AdamW at {PHASES[0].learning_rate:g} and
-{PHASES[1].learning_rate:g}, {last["cpu_s"]} CPU seconds on one core
+Made by `python data/scripts/pretrain_decoder.py --seed {seed}`: {sum(p.steps for p in PHASES):,}
+steps of {TEXTS_PER_STEP} texts, AdamW, {last["cpu_s"]} CPU seconds on one core
 ({platform.machine()}), torch {torch.__version__}, transformers
 {transformers.__version__}, {date.today()}. The whole course stands in `training_log.json`.
 
@@ -193,19 +192,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--every", type=int, default=200, help="measure and save every N steps")
     parser.add_argument(
-        "--second-phase", action="store_true", help="the first phase's weights are in --out already"
+        "--resume", action="store_true", help="leave out the phases that --out's log holds already"
     )
     return parser.parse_args()
 
 
 def start(arguments: argparse.Namespace, tokenizer):
     """Return the model to train, the log so far, and the phases to come."""
-    if not arguments.second_phase:
+    if not arguments.resume:
         torch.manual_seed(arguments.seed)
         return build_model(tokenizer), [], PHASES
     log = json.loads((arguments.out / "training_log.json").read_text(encoding="utf-8"))["log"]
+    done = {(row["phase"], row["step"]) for row in log}
     model = transformers.LlamaForCausalLM.from_pretrained(arguments.out, dtype=torch.float32)
-    return model, log, PHASES[1:]
+    return model, log, [phase for phase in PHASES if (phase.name, phase.steps) not in done]
 
 
 def main() -> int:
