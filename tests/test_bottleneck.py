@@ -14,6 +14,7 @@ from peft import (
     get_peft_model,
     inject_adapter_in_model,
 )
+from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from pefthelpers.bottleneck import BottleneckConfig, BottleneckLayer
@@ -23,6 +24,10 @@ from pefthelpers.errors import UserError
 PLACEMENTS = ("houlsby", "pfeiffer")
 KINDS = ("bert", "roberta", "distilbert", "llama", "qwen3", "gpt2", "t5")  # the promised ones
 every = pytest.mark.parametrize("kind", tuple(TASK_TYPES))
+checks_checkpoints = pytest.mark.skipif(
+    not hasattr(BaseTuner, "_remap_adapter_state_dict_for_load"),
+    reason="peft below 0.21 does not ask the method before it loads a checkpoint",
+)
 promised = pytest.mark.parametrize("kind", KINDS)
 both = pytest.mark.parametrize("placement", PLACEMENTS)
 
@@ -295,10 +300,10 @@ def test_merging_is_refused_with_the_reason(call):
 def test_a_name_used_twice_is_refused():
     model = train_weights(adapted("llama"))
     wanted = logits(model, "llama")
-    with pytest.raises(ValueError, match="Adapter with name 'default' already exists"):  # peft's
-        model.add_adapter("default", config("llama"))
     with pytest.raises(UserError, match="already carries an adapter named 'default'"):
         get_peft_model(model.get_base_model(), config("llama", reduction_factor=4))
+    with pytest.raises((ValueError, UserError), match="already exists"):  # ValueError is peft's
+        model.add_adapter("default", config("llama"))
     assert torch.equal(logits(model, "llama"), wanted)
 
 
@@ -310,6 +315,7 @@ def test_a_name_used_twice_is_refused():
     ],
 )
 @promised
+@checks_checkpoints
 def test_a_checkpoint_for_another_placement_or_width_is_refused(kind, changes, sentence, tmp_path):
     adapted(kind).save_pretrained(tmp_path)
     model = adapted(kind, **changes)
@@ -317,6 +323,7 @@ def test_a_checkpoint_for_another_placement_or_width_is_refused(kind, changes, s
         model.load_adapter(tmp_path, "default")
 
 
+@checks_checkpoints
 def test_a_checkpoint_for_another_model_is_refused(tmp_path):
     adapted("llama").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="an adapter of its own width"):

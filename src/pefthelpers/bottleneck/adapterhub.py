@@ -169,7 +169,7 @@ def _add(
             )
         state = {**mine, **{key: weights[name] for key, name in theirs.items()}}
         set_peft_model_state_dict(model, state, adapter_name=adapter_name)
-    except UserError:
+    except (UserError, RuntimeError):  # RuntimeError: peft 0.20's word for another width
         model.unload() if fresh else model.delete_adapter(adapter_name)
         raise
     return model

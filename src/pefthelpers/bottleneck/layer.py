@@ -54,8 +54,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
                 that is a floating one (packed 4-bit weights are not).
 
         Raises:
-            UserError: the reduction factor is larger than the hidden size.
+            UserError: the name is in use, or the reduction factor is larger than the hidden size.
         """
+        if adapter_name in self.bottleneck_down:  # peft 0.20 lets this through
+            raise UserError(
+                f"Choose another name or call delete_adapter({adapter_name!r}) first: an adapter "
+                "of this name already exists."
+            )
         width = config.width(hidden_size)
         down, up = nn.Linear(hidden_size, width), nn.Linear(width, hidden_size)
         _initialise(down, up, config.init_weights)

@@ -129,7 +129,8 @@ def _check_checkpoint(
     """Compare a checkpoint with the adapter it is about to fill.
 
     ``peft`` loads what fits and passes over the rest, so an adapter of another placement would
-    stay at its initial values without a word.
+    stay at its initial values without a word. (peft calls this from 0.21 on; 0.20 only refuses
+    another width, as a size mismatch.)
 
     Raises:
         UserError: the sites or the shapes differ.
