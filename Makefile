@@ -41,3 +41,19 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 clean:
 	rm -rf .venv runs
+
+# AdapterHub's own library runs on transformers 4 alone: an environment beside ours that reuses the
+# installed torch, and a check that files of both libraries give the same outputs.
+HUB := .venv-adapterhub/bin/python
+
+.PHONY: adapterhub
+adapterhub: .venv-adapterhub/installed
+	$(BIN)/python data/scripts/adapterhub_fixture.py back tests/fixtures/adapterhub runs/adapterhub
+	$(HUB) data/scripts/adapterhub_fixture.py check tests/fixtures/adapterhub runs/adapterhub
+
+.venv-adapterhub/installed: requirements-adapterhub.txt $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip .venv-adapterhub
+	$(BIN)/python -m pip --python $(HUB) install --quiet --no-deps -r requirements-adapterhub.txt
+	$(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
+	    > $$($(HUB) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main-environment.pth
+	touch $@
