@@ -50,7 +50,7 @@ def style_task(profile: str, tokenizer, *, seed: int = 0) -> StyleTask:
     return StyleTask(
         task=Task(pizza.name, chat(pizza.train), chat(pizza.validation), chat(pizza.test)),
         follows_style=datasets.follows_style,
-        general=chat([question.example for question in datasets.general_questions().measured]),
+        general=chat([question.example for question in datasets.general_questions().measured[::2]]),
         separator="",
-        max_new_tokens=60,
+        max_new_tokens=48,
     )
