@@ -11,14 +11,27 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE="1")
 
 import torch
+from memory_cases import (
+    LORA_ALL,
+    LORA_QV,
+    TOY,
+    Case,
+    comparisons,
+    cut,
+    key_of,
+    measured_cases,
+    method_of,
+)
 
 from pefthelpers import memory
 from pefthelpers.memory.methods import read_method
@@ -29,34 +42,12 @@ from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.tracing import measure_saved, measure_states, measure_step, trace_step
 
 RESULT = data_dir() / "results" / "memory_benchmark.json"
-QV = ["q_proj", "v_proj"]
-MLP = ["gate_proj", "up_proj", "down_proj"]
-LORA_QV = {"name": "lora", "r": 8, "target_modules": QV}
-LORA_ALL = {"name": "lora", "r": 16, "target_modules": "all-linear"}
-TOY = {
-    "model_type": "llama",
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "vocab_size": 1024,
-}
-Case = tuple[Any, dict, int, int, dict]
-
-
-def method_of(described: dict[str, Any]):
-    """Return the method a row names."""
-    options = {key: value for key, value in described.items() if key != "name"}
-    if isinstance(options.get("target_modules"), list):
-        options["target_modules"] = tuple(options["target_modules"])
-    return memory.method(described["name"], **options)
+PUBLISHED = data_dir() / "published" / "peft_metamathqa.json"
 
 
 def published() -> Iterator[dict[str, Any]]:
     """Yield the traced peak of every published row at the longest batch its setting allows."""
-    sheet = json.loads((data_dir() / "published" / "peft_metamathqa.json").read_text())
-    for row in sheet["rows"]:
+    for row in json.loads(PUBLISHED.read_text())["rows"]:
         described = {"name": row["method"]} if isinstance(row["method"], str) else row["method"]
         yield {
             "key": row["name"],
@@ -65,21 +56,35 @@ def published() -> Iterator[dict[str, Any]]:
 
 
 def published_row(described: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """Trace one published row; say at which length the formula would give the published peak."""
-    method, options = method_of(described), {"padding": True}
-    trace = trace_step("llama-3.2-3b", method, batch=4, seq=768, **options)
-    peak = lambda seq: memory.estimate("llama-3.2-3b", method, batch=4, seq=seq, **options).peak
-    target = row.get("peak_bytes", row["peak_gb"] * 1e9)
-    implied = min(range(64, 1025), key=lambda seq: abs(peak(seq) - target))
+    """Trace one published row."""
+    method = method_of(described)
+    trace = trace_step("llama-3.2-3b", method, batch=4, seq=768, padding=True)
     return {
         "traced_gb": trace.peak / 1e9,
         "published_gb": row["peak_gb"],
-        "ratio": trace.peak / target,
+        "ratio": trace.peak / row.get("peak_bytes", row["peak_gb"] * 1e9),
         "peak_moment": trace.peak_moment,
-        "closed_form_gb": peak(768) / 1e9,
-        "length_at_which_the_formula_gives_the_published_peak": implied,
         "accelerate_gb": accelerate_gb() if described["name"] == "full" else None,
     }
+
+
+def closed_peak_gb(row: dict[str, Any], seq: int) -> float:
+    """Return the closed form's peak of a published row at a length, in GB."""
+    described = {"name": row["method"]} if isinstance(row["method"], str) else row["method"]
+    options = {"batch": 4, "seq": seq, "padding": True}
+    return memory.estimate("llama-3.2-3b", method_of(described), **options).peak / 1e9
+
+
+def add_closed_form(rows: dict[str, Any]) -> None:
+    """Put the closed form beside the traced rows, and the length that would give the peak."""
+    for row in json.loads(PUBLISHED.read_text())["rows"]:
+        if row["name"] not in rows:
+            continue
+        found, peak = rows[row["name"]], partial(closed_peak_gb, row)
+        found["closed_form_gb"] = peak(768)
+        found["closed_form_over_traced"] = peak(768) / found["traced_gb"]
+        implied = bisect_left(range(1536), row["peak_gb"], lo=1, key=peak)
+        found["length_at_which_the_formula_gives_the_published_peak"] = implied
 
 
 def accelerate_gb() -> float:
@@ -98,60 +103,18 @@ def accelerate_gb() -> float:
     return max(estimate_training_usage(total, "float16").values()) / 1e9
 
 
-def comparisons() -> list[Case]:
-    """Return the cases of closed form against trace: model, method, batch, length, options."""
-    ckpt, chunk = {"checkpointing": True}, {"loss": "chunked"}
-    full, prefix = {"name": "full"}, {"name": "prefix", "num_virtual_tokens": 30}
-    small, mid, large = "smollm2-135m", "llama-3.2-1b", "llama-3.2-3b"
-    return [
-        (small, full, 4, 512, {}),
-        (small, full, 4, 512, {"precision": "fp32"}),
-        (small, full, 4, 512, {"precision": "fp32", "autocast": True}),
-        (small, full, 4, 512, {"precision": "fp32", "autocast": True, "accumulation": True}),
-        (small, full, 4, 512, {**ckpt, **chunk}),
-        (small, full, 8, 1024, {"attention": "eager"}),
-        (small, LORA_ALL, 8, 1024, ckpt),
-        (small, LORA_ALL, 8, 1024, {**ckpt, **chunk}),
-        (small, LORA_ALL, 2, 512, {"autocast": True}),
-        (small, {"name": "houlsby"}, 4, 512, {}),
-        (small, {"name": "pfeiffer"}, 4, 512, {}),
-        (small, {"name": "pfeiffer"}, 4, 512, {**ckpt, **chunk}),
-        (small, {"name": "prompt", "num_virtual_tokens": 100}, 4, 512, {}),
-        (small, {**LORA_ALL, "lora_dropout": 0.05}, 4, 512, {}),
-        ("qwen3-0.6b", full, 2, 512, {"optimizer": "adamw_8bit"}),
-        ("qwen3-0.6b", LORA_ALL, 2, 1024, {"padding": True}),
-        (mid, full, 2, 1024, {"optimizer": "adamw_torch_fused"}),
-        (mid, full, 2, 1024, {"optimizer": "adamw_8bit", **ckpt, **chunk}),
-        (mid, full, 1, 256, {"accumulation": True}),
-        (mid, LORA_QV, 4, 1024, {}),
-        (mid, LORA_ALL, 4, 1024, {"autocast_adapter_dtype": False}),
-        (mid, LORA_ALL, 4, 1024, {"precision": "nf4", **ckpt, **chunk}),
-        (mid, prefix, 4, 512, {}),
-        (mid, {"name": "ia3"}, 4, 512, {}),
-        (mid, {"name": "ln"}, 4, 512, {"padding": True}),
-        (mid, {**LORA_QV, "name": "dora"}, 4, 512, {}),
-        (mid, LORA_ALL, 2, 1024, {"precision": "nf4", "prepare_kbit": True, **ckpt}),
-        (large, full, 4, 768, {"accumulation": True}),
-        (large, LORA_ALL, 4, 768, {}),
-        ("llama-2-7b", LORA_QV, 1, 2048, ckpt),
-        ("llama-2-7b", LORA_QV, 1, 2048, {"attention": "eager"}),
-        ("llama-3.1-8b", {**LORA_ALL, "r": 64}, 1, 2048, {"precision": "nf4", **ckpt, **chunk}),
-        ("llama-3.1-8b", full, 1, 2048, {"optimizer": "adamw_torch_fused", **ckpt}),
-    ]
-
-
 def closed_over_traced() -> Iterator[dict[str, Any]]:
     """Yield the closed form's peak over the traced one, case by case."""
     for case in comparisons():
-        yield {"key": key_of(case), "compute": lambda case=case: compare(case, memory.estimate)}
+        yield {"key": key_of(case), "compute": lambda case=case: compare(case)}
 
 
-def compare(case: Case, other: Callable[..., Any]) -> dict[str, Any]:
-    """Trace a case and put another way of finding the peak over it."""
-    model, described, batch, seq, options = case
-    method = method_of(described)
+def compare(case: Case) -> dict[str, Any]:
+    """Trace a case and put the closed form's peak over the traced one."""
+    (name, layers), described, batch, seq, options = case
+    model, method = cut(name, layers), method_of(described)
     trace = trace_step(model, method, batch=batch, seq=seq, **options)
-    found = other(model, method, batch=batch, seq=seq, **options)
+    found = memory.estimate(model, method, batch=batch, seq=seq, **options)
     return {
         "closed_form_gb": found.peak / 1e9,
         "traced_gb": trace.peak / 1e9,
@@ -159,48 +122,6 @@ def compare(case: Case, other: Callable[..., Any]) -> dict[str, Any]:
         "closed_form_moment": found.peak_moment,
         "traced_moment": trace.peak_moment,
     }
-
-
-def key_of(case: Case) -> str:
-    """Return a case in one line."""
-    model, described, batch, seq, options = case
-    name = "small Llama" if isinstance(model, dict) else model
-    words = [f"{key}={value}" for key, value in options.items()]
-    return " ".join([name, memory.describe(method_of(described)), f"{batch}x{seq}", *words])
-
-
-def measured_cases() -> list[Case]:
-    """Return the cases that run here for real, at a size where a step takes seconds."""
-    ckpt, nf4 = {"checkpointing": True}, {"precision": "nf4"}
-    small = [
-        (TOY, method, 4, 256, options)
-        for method, options in [
-            ({"name": "full"}, {}),
-            ({"name": "full"}, {"precision": "fp32", "autocast": True}),
-            ({"name": "full"}, {"optimizer": "adamw_8bit"}),
-            (LORA_QV, {}),
-            (LORA_ALL, {"padding": True}),
-            ({**LORA_QV, "name": "dora"}, {}),
-            ({"name": "prefix", "num_virtual_tokens": 30}, {}),
-            ({"name": "prompt", "num_virtual_tokens": 30}, {}),
-            ({"name": "ia3"}, {}),
-            ({"name": "ln"}, {}),
-            ({"name": "houlsby"}, {}),
-            ({"name": "pfeiffer"}, {}),
-        ]
-    ]
-    real = [
-        ("smollm2-135m", method, 1, 256, options)
-        for method, options in [
-            ({"name": "full"}, {"precision": "fp32"}),
-            ({"name": "full"}, {"precision": "fp32", **ckpt}),
-            (LORA_ALL, {"precision": "fp32"}),
-            (LORA_ALL, {"precision": "fp32", **ckpt}),
-            (LORA_ALL, nf4),
-            (LORA_ALL, {**nf4, **ckpt}),
-        ]
-    ]
-    return [*small, *real]
 
 
 def traced_over_measured() -> Iterator[dict[str, Any]]:
@@ -215,7 +136,7 @@ def measure(case: Case) -> dict[str, Any]:
     method = method_of(described)
     trace = trace_step(model, method, batch=batch, seq=seq, **options)
     measured = measure_step(model, method, batch=batch, seq=seq, **options)
-    found = {"traced_bytes": trace.peak, "measured_bytes": measured}
+    found: dict[str, Any] = {"traced_bytes": trace.peak, "measured_bytes": measured}
     return {**found, "ratio": trace.peak / measured, "peak_moment": trace.peak_moment}
 
 
@@ -292,10 +213,44 @@ def main() -> None:
             print(name, case["key"], rows[case["key"]], file=sys.stderr, flush=True)
 
 
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """Return each section's number of rows and its farthest ratio, named."""
+    found: dict[str, Any] = {}
+    for name in ("published", "closed_over_traced", "traced_over_measured"):
+        rows = result.get(name, {})
+        if rows:
+            worst = max(rows, key=lambda key: abs(rows[key]["ratio"] - 1))
+            found[name] = {"rows": len(rows), "worst": worst, "ratio": rows[worst]["ratio"]}
+    exact_rows = result.get("exact", {})
+    equal = [row["formula_bytes"] == row["measured_bytes"] for row in exact_rows.values()]
+    found["exact"] = {"rows": len(equal), "equal": sum(equal)}
+    if result.get("published"):
+        found["one_longest_batch"] = one_longest_batch(result["published"])
+    return found
+
+
+def one_longest_batch(rows: dict[str, Any]) -> dict[str, Any]:
+    """Return the ratios at one common length for all published rows.
+
+    The runs share their data and its order, so they share their longest batch, which nobody
+    recorded: the median of the lengths that the rows imply stands in for it. This is a fit of one
+    number to all rows, not a prediction; it shows what the method itself explains.
+    """
+    lengths = sorted(
+        r["length_at_which_the_formula_gives_the_published_peak"] for r in rows.values()
+    )
+    seq = lengths[len(lengths) // 2]
+    rows_sheet = json.loads(PUBLISHED.read_text())["rows"]
+    ratios = {row["name"]: closed_peak_gb(row, seq) / row["peak_gb"] for row in rows_sheet}
+    return {"seq": seq, "closed_form_over_published": ratios}
+
+
 def write(result: dict[str, Any]) -> None:
     """Write the results with versions and date, atomically."""
     packages = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
     result["date"] = datetime.now(timezone.utc).date().isoformat()
+    add_closed_form(result.get("published", {}))
+    result["summary"] = summary(result)
     result["versions"] = {name: version(name) for name in packages}
     with atomic_path(RESULT) as path:
         path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")

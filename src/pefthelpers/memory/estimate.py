@@ -7,8 +7,8 @@ from typing import Any
 from pefthelpers.errors import UserError
 from pefthelpers.memory.activations import Layer
 from pefthelpers.memory.configs import ModelConfig, load_config
-from pefthelpers.memory.counts import LLAMA_LIKE, parameters
-from pefthelpers.memory.methods import Full, Method, describe, read_method
+from pefthelpers.memory.counts import LLAMA_LIKE, block_linear, parameters
+from pefthelpers.memory.methods import Full, Method, Prefix, describe, read_method
 from pefthelpers.memory.saved import layers_kept, rotary, rows, saved_activations
 from pefthelpers.memory.settings import Setting, read_setting
 from pefthelpers.memory.states import (
@@ -149,15 +149,26 @@ class Parts:
         kinds["trainable_weights"] = base if self.full else self.gradients
         kinds["optimizer_states"] = self.states
         inputs = 8 * self.setting.tokens * (2 if self.setting.padding else 1)
-        kinds["activations"] = inputs
+        kinds["activations"] = inputs + self.held_cache()
         if self.setting.accumulation and accumulated:
             kinds["gradients"] = self.gradients
         return kinds
 
+    def held_cache(self) -> int:
+        """Return the keys and values a prefix's cache holds beside the repeated ones autograd keeps.
+
+        The cache is part of the outputs, which a plain loop holds until after the backward pass.
+        """
+        repeated = self.config.heads != self.config.kv_heads
+        if not (isinstance(self.method, Prefix) and repeated):
+            return 0
+        keys = self.setting.batch * self.layer.keys * self.config.layers
+        return 2 * self.layer.e * self.config.kv_dim * keys
+
     def forward_loss(self) -> Counter[str]:
         """Return the end of the forward pass: logits, their fp32 copy, the log-probabilities."""
         kinds = self.resting()
-        kinds["activations"] += self.activations() + self.hidden()
+        kinds["activations"] += self.activations() + self.hidden() + self.cast_cache()
         kinds["logits"] = self.log_probabilities() + self.logits
         if self.setting.loss == "chunked":
             kinds["logits"] = self.tile()
@@ -183,7 +194,8 @@ class Parts:
         kinds = self.resting()
         layers = self.config.layers
         kept_first, kept_other = layers_kept(self.config, self.method, self.setting)
-        one = sum((kept_first if first else kept_other).per_token.values()) * self.n
+        layer = kept_first if first else kept_other
+        one = sum(layer.per_token.values()) * self.n + layer.fixed
         if self.setting.checkpointing:
             inputs = self.kept["layer inputs"] + self.kept.get("adapters", 0)
             kinds["activations"] += round(one) + (inputs // layers if first else inputs)
@@ -211,6 +223,7 @@ class Parts:
     def optimizer(self) -> Counter[str]:
         """Return the optimiser's step: the foreach variant holds one temporary per parameter."""
         kinds = self.resting(accumulated=False)
+        kinds["activations"] -= self.held_cache()  # gone with the outputs
         kinds["gradients"] = self.gradients
         if self.setting.optimizer == "adamw_torch":
             kinds["temporaries"] = self.gradients
@@ -234,6 +247,14 @@ class Parts:
         """Return the last hidden states where nothing else keeps them."""
         kept = self.full and self.layer.c == self.layer.e or self.setting.loss == "chunked"
         return 0 if kept else self.layer.e * self.config.hidden_size * self.n
+
+    def cast_cache(self) -> int:
+        """Return autocast's bf16 copies of trained fp32 weights, cached until its block ends.
+
+        Without checkpointing autograd keeps them anyway.
+        """
+        mixed = self.setting.autocast and self.setting.precision == "fp32"
+        return 2 * block_linear(self.config) * (self.full and mixed and self.setting.checkpointing)
 
     def tile(self) -> int:
         """Return the chunked loss's one tile of logits."""
