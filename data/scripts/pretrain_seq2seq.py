@@ -1,4 +1,4 @@
-"""Pre-train the collection's encoder-decoder on the recipe world (about 25 minutes on one core).
+"""Pre-train the collection's encoder-decoder on the recipe world (about 15 minutes on one core).
 
     python data/scripts/pretrain_seq2seq.py --seed 1 --out data/kitchen/seq2seq
 
@@ -151,7 +151,7 @@ on two CPU cores. It knows nothing beyond that world: for teaching, not for use.
 {scores}
 
 - **Limits**: a closed vocabulary of {vocab_size} words split at spaces; anything else is `<unk>`.
-  It tells words apart by their kind, hardly by their place: lists are mostly copied wrong.
+  It tells words apart by their kind, less well by their place: lists are often copied wrong.
 - **Licence**: Apache-2.0, like the collection.
 """
 

@@ -93,14 +93,15 @@ def tuning_gates(rows: list[dict], base: str) -> list[Gate]:
     def gate(task, method, bound, *, column="test", at_least=True, replay=False):
         found = chosen(rows, base, task, method, replay=replay)
         enough = len(found) >= (3 if base == BASES[0] else 1)
-        value = mean(row[column] for row in found) if enough else None
+        values = [row[column] for row in found if column in row]
+        value = mean(values) if enough and values else None
         what = f"{task}, {method}{' with replay' if replay else ''}, {column}"
         return Gate(f"{base}: {what}", value, bound, at_least)
 
     weights, soft = ("lora", "full"), ("prefix", "prefix_projection", "prompt")
     return [
         *(gate("elicit", m, 0.95) for m in ("prefix", "prefix_projection", "lora", "full")),
-        *(gate("elicit", m, 0.95, column="beams_100") for m in soft[:2]),
+        *(gate("elicit", m, 0.95, column="beams_100") for m in soft[:2] if base == BASES[0]),
         *(gate("learn_facts", m, 0.90) for m in weights),
         *(gate("learn_facts", m, 0.30, at_least=False) for m in soft),
         *(gate("learn_format", m, 0.90) for m in soft[:2] if base == BASES[0]),
@@ -117,8 +118,10 @@ def all_gates(rows: list[dict]) -> list[Gate]:
 
 
 def _spread(rows: list[dict], column: str) -> str:
-    """Return mean ± standard deviation over seeds."""
-    values = [row[column] for row in rows]
+    """Return mean ± standard deviation over the seeds that measured a column."""
+    values = [row[column] for row in rows if column in row]
+    if not values:
+        return ""
     deviation = f"±{stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{deviation}"
 

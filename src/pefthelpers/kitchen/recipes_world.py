@@ -190,7 +190,7 @@ def list_or_category_task(rng: random.Random, kind: str) -> Example:
 
 TASKS = {"category": category_task, "find": find_task, "list": list_task}
 # Lists stay in the mixture, because they show the model the names of the pizzas as words; but it
-# copies few of them right (each base's model card says how many), so no measure rests on them.
+# copies too few of them right (each base's model card says how many), so no measure rests on them.
 MASTERED = ("category", "find")
 
 
