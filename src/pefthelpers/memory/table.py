@@ -9,23 +9,21 @@ from pefthelpers.memory.configs import load_config
 from pefthelpers.memory.estimate import GIB, Estimate, estimate
 from pefthelpers.memory.methods import method
 
-KINDS = (
-    "frozen_weights",
-    "trainable_weights",
-    "gradients",
-    "optimizer_states",
-    "activations",
-    "logits",
-    "temporaries",
-)
+COLUMNS = {
+    "frozen_weights": "frozen",
+    "trainable_weights": "trained",
+    "gradients": "gradients",
+    "optimizer_states": "optimizer",
+    "activations": "activations",
+    "logits": "logits",
+    "temporaries": "temporary",
+}
 # What a context and an allocator's slack take from a card; the estimate counts neither.
 CARD_OVERHEAD_GIB = 1.0
 
 
 def table(found: Estimate) -> str:
-    """Return an estimate as a table: a row per kind, a column per moment, GiB; the worst starred."""
-    names = list(found.moments)
-    heads = [f"{name}{' *' if name == found.peak_moment else ''}" for name in names]
+    """Return an estimate as a table in GiB: a row per moment, the worst starred."""
     setting = found.setting
     extras = " autocast" * setting.autocast + ", checkpointing" * setting.checkpointing
     title = (
@@ -33,12 +31,18 @@ def table(found: Estimate) -> str:
         f" {setting.precision}{extras}, {setting.optimizer}: {found.peak / GIB:.2f} GiB"
         f" ({found.peak / 1e9:.2f} GB), {found.trainable:,} trained"
     )
-    lines = [title, f"{'GiB':20}" + "".join(f"{head:>23}" for head in heads)]
-    for kind in KINDS:
-        row = [found.moments[name].get(kind, 0) / GIB for name in names]
-        lines.append(f"{kind:20}" + "".join(f"{value:23.2f}" for value in row))
-    total = [sum(found.moments[name].values()) / GIB for name in names]
-    return "\n".join([*lines, f"{'sum':20}" + "".join(f"{value:23.2f}" for value in total)])
+    heads = [*COLUMNS.values(), "sum"]
+    widths = [max(len(head) + 2, 8) for head in heads]
+    lines = [
+        title,
+        f"{'GiB':21}" + "".join(f"{h:>{w}}" for h, w in zip(heads, widths, strict=True)),
+    ]
+    for moment, kinds in found.moments.items():
+        worst = "*" if moment == found.peak_moment else " "
+        values = [kinds.get(kind, 0) / GIB for kind in COLUMNS] + [sum(kinds.values()) / GIB]
+        cells = (f"{v:{w}.2f}" for v, w in zip(values, widths, strict=True))
+        lines.append(f"{worst}{moment:20}" + "".join(cells))
+    return "\n".join(lines)
 
 
 def candidates() -> Iterator[tuple[str, Any, dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """A model with its real PEFT configuration and no values: on meta, then on fake tensors."""
 
+import copy
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -104,7 +105,7 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
         UserError: the description is none.
     """
     if hasattr(method, "peft_type"):
-        return method
+        return copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
     described: Method = read_method(method)
     if isinstance(described, Full):
         return None
