@@ -64,8 +64,8 @@ def main() -> None:
     torch.set_num_threads(1)
     session.quiet()
     study = Study(data_dir() / "results" / "lora_study.json")
-    for targets in TARGETS:
-        for r in RANKS:
+    for r in RANKS:
+        for targets in TARGETS:
 
             def measure(learning_rate, seed=0, cell=(targets, r)):
                 key = dict(zip(("targets", "r"), cell, strict=True))
