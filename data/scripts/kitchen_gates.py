@@ -182,7 +182,7 @@ class Record:
 
 
 def run_first_base(record: Record) -> None:
-    """Measure the first base where it is not recorded: the gates first, then retention."""
+    """Measure the first base where it is not recorded: all that has a gate."""
     cells = [(task, method) for task in TASKS for method in RATES]
     record.run_base(BASES[0])
     for replay, chosen in ((False, cells), (True, WEIGHT_METHODS)):
@@ -190,8 +190,13 @@ def run_first_base(record: Record) -> None:
             rate = record.search(task, method, replay=replay)
             for seed in SEEDS:
                 record.run(BASES[0], task, method, rate, seed, replay)
-    for task, method in cells:
-        record.search(task, method, replay=True)
+
+
+def run_retention(record: Record) -> None:
+    """Measure the rest of the retention table: three rates with replay for every cell."""
+    for task in TASKS:
+        for method in reversed(RATES):
+            record.search(task, method, replay=True)
 
 
 def run_second_base(record: Record) -> None:
@@ -259,6 +264,7 @@ def main() -> int:
         run_first_base(record)
         if record.weights[BASES[1]] != "missing":
             run_second_base(record)
+        run_retention(record)
     print_tables(record, bases=BASES, tasks=TASKS, methods=RATES, skills=SKILLS)
     verdicts = gates(record)
     print("", *verdicts, sep="\n")

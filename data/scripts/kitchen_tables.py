@@ -31,6 +31,7 @@ def print_table(title: str, rows_of, *, tasks, methods, skills) -> None:
 
 def print_tables(record, *, bases, tasks, methods, skills) -> None:
     """Print the untouched bases, the chosen rates on each, and every rate on the first."""
+    print("Under ELICIT the column facts asks for the very answers that ELICIT replaces.")
     axes = {"tasks": tasks, "methods": methods, "skills": skills}
     for base in bases:
         untouched = (record.base(base) or [{}])[0]
