@@ -71,6 +71,11 @@ MEASURED = {
     "learn_facts": (*RATES,),
     "learn_format": ("prefix", "prefix_projection"),
 }
+# What is repeated on the second base, to show that nothing hangs on the first.
+SECOND_BASE = {
+    "elicit": ("prefix_projection", "lora"),
+    "learn_facts": ("prefix_projection", "lora", "full"),
+}
 GATED_REPLAY = (("learn_facts", "lora"), ("learn_facts", "full"))
 REPLAYED = (*GATED_REPLAY, *itertools.product(["elicit"], ["lora", "full", "prefix_projection"]))
 
@@ -241,34 +246,30 @@ def measure_everything(rows: list[dict]) -> None:
     for base in BASES:
         if not recorded(rows, base=base, task="base"):
             append(rows, measure_base(base))
-    for task, methods in MEASURED.items():
-        for method, rate in grid(methods):
-            ensure(rows, Run(BASES[0], task, method, rate))
-    measure_replay(rows, GATED_REPLAY)
-    repeat(rows, BASES[0], SEEDS)
-    repeat(rows, BASES[1], SEEDS[:1])
-    measure_replay(rows, REPLAYED)
-    repeat(rows, BASES[1], SEEDS)
+    measure_rates(rows, pairs(MEASURED), replay=False)
+    measure_rates(rows, GATED_REPLAY, replay=True)
+    repeat(rows, BASES[0], pairs(MEASURED), SEEDS)
+    repeat(rows, BASES[1], pairs(SECOND_BASE), SEEDS[:1])
+    repeat(rows, BASES[0], GATED_REPLAY, SEEDS, replay=True)
+    measure_rates(rows, REPLAYED, replay=True)
+    repeat(rows, BASES[1], pairs(SECOND_BASE), SEEDS)
 
 
-def grid(methods):
-    """Return every method with each of its learning rates."""
-    return [(method, rate) for method in methods for rate in RATES[method]]
+def pairs(methods_of: dict) -> list[tuple[str, str]]:
+    """Return every (task, method) of a table."""
+    return [(task, method) for task, methods in methods_of.items() for method in methods]
 
 
-def measure_replay(rows: list[dict], pairs) -> None:
-    """Measure half replay at each learning rate, first base, seed 0."""
-    for task, method in pairs:
+def measure_rates(rows: list[dict], chosen, *, replay: bool) -> None:
+    """Measure tasks and methods at each learning rate, first base, seed 0."""
+    for task, method in chosen:
         for rate in RATES[method]:
-            ensure(rows, Run(BASES[0], task, method, rate, replay=True))
+            ensure(rows, Run(BASES[0], task, method, rate, replay=replay))
 
 
-def repeat(rows: list[dict], base: str, seeds) -> None:
-    """Measure the chosen learning rates on a base, for some seeds; a new form on the first alone."""
-    tasks = [task for task in MEASURED if base == BASES[0] or task != "learn_format"]
-    chosen = [(task, method, False) for task in tasks for method in MEASURED[task]]
-    chosen += [(task, method, True) for task, method in GATED_REPLAY]
-    for (task, method, replay), seed in itertools.product(chosen, seeds):
+def repeat(rows: list[dict], base: str, chosen, seeds, *, replay: bool = False) -> None:
+    """Measure tasks and methods at their chosen learning rates, on a base, for some seeds."""
+    for (task, method), seed in itertools.product(chosen, seeds):
         rate = best_rate(rows, task, method, replay=replay)
         ensure(rows, Run(base, task, method, rate, seed, replay))
 

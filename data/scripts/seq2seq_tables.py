@@ -98,14 +98,20 @@ def tuning_gates(rows: list[dict], base: str) -> list[Gate]:
         what = f"{task}, {method}{' with replay' if replay else ''}, {column}"
         return Gate(f"{base}: {what}", value, bound, at_least)
 
-    weights, soft = ("lora", "full"), ("prefix", "prefix_projection", "prompt")
+    gates = [
+        *(gate("elicit", m, 0.95) for m in ("prefix_projection", "lora")),
+        *(gate("learn_facts", m, 0.90) for m in ("lora", "full")),
+        gate("learn_facts", "prefix_projection", 0.30, at_least=False),
+    ]
+    if base != BASES[0]:
+        return gates
     return [
-        *(gate("elicit", m, 0.95) for m in ("prefix", "prefix_projection", "lora", "full")),
-        *(gate("elicit", m, 0.95, column="beams_100") for m in soft[:2] if base == BASES[0]),
-        *(gate("learn_facts", m, 0.90) for m in weights),
-        *(gate("learn_facts", m, 0.30, at_least=False) for m in soft),
-        *(gate("learn_format", m, 0.90) for m in soft[:2] if base == BASES[0]),
-        *(gate("learn_facts", m, 0.95, column="facts", replay=True) for m in weights),
+        *gates,
+        *(gate("elicit", m, 0.95) for m in ("prefix", "full")),
+        *(gate("elicit", m, 0.95, column="beams_100") for m in ("prefix", "prefix_projection")),
+        *(gate("learn_facts", m, 0.30, at_least=False) for m in ("prefix", "prompt")),
+        *(gate("learn_format", m, 0.90) for m in ("prefix", "prefix_projection")),
+        *(gate("learn_facts", m, 0.95, column="facts", replay=True) for m in ("lora", "full")),
     ]
 
 
