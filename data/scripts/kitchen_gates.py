@@ -208,16 +208,17 @@ def run_second_base(record: Record) -> None:
                 if replay and (task, method) not in WEIGHT_METHODS:
                     continue
                 rate = record.search(task, method, replay=replay)
-                for seed in seeds_of(BASES[1], task, method):
+                for seed in seeds_of(BASES[1], task, method, replay=replay):
                     record.run(BASES[1], task, method, rate, seed, replay)
 
 
-def seeds_of(base: str, task: str, method: str) -> tuple[int, ...]:
+def seeds_of(base: str, task: str, method: str, *, replay: bool = False) -> tuple[int, ...]:
     """Return the seeds a cell is measured with: three, but mostly one on the second base.
 
     LEARN by LoRA and in full keeps three: there the second base could tell another story.
     """
-    return SEEDS if base == BASES[0] or (task, method) in WEIGHT_METHODS else SEEDS[:1]
+    main_cell = (task, method) in WEIGHT_METHODS and not replay
+    return SEEDS if base == BASES[0] or main_cell else SEEDS[:1]
 
 
 def gate(record: Record, cell: tuple, side: str, bound: float, *, replay: bool = False) -> Gate:
@@ -226,7 +227,7 @@ def gate(record: Record, cell: tuple, side: str, bound: float, *, replay: bool =
     With replay the figure is the share of old facts, else the target's.
     """
     rows = record.chosen(*cell, replay=replay)
-    wanted = seeds_of(*cell)
+    wanted = seeds_of(*cell, replay=replay)
     complete = {row["seed"] for row in rows} >= set(wanted)
     column = "facts" if replay else "test"
     value = statistics.mean(row[column] for row in rows) if complete else None
