@@ -45,8 +45,8 @@ def comparisons() -> Iterator[Case]:
     kbit = {"precision": "nf4", "prepare_kbit": True}
     full, prefix = {"name": "full"}, {"name": "prefix", "num_virtual_tokens": 30}
     prompt, houlsby, pfeiffer = {"name": "prompt"}, {"name": "houlsby"}, {"name": "pfeiffer"}
-    small, one = ("smollm2-135m", 6), ("llama-3.2-1b", 4)
-    seven, eight, qwen = ("llama-2-7b", 4), ("llama-3.1-8b", 4), ("qwen3-0.6b", 4)
+    small, one = ("smollm2-135m", 4), ("llama-3.2-1b", 2)
+    seven, eight, qwen = ("llama-2-7b", 2), ("llama-3.1-8b", 2), ("qwen3-0.6b", 2)
     whole = ("smollm2-135m", 30)
     yield (whole, full, 4, 512, {})
     yield (whole, full, 4, 512, {"precision": "fp32"})
@@ -114,7 +114,7 @@ def measured_cases() -> list[Case]:
         ]
     ]
     real = [
-        ("smollm2-135m", method, 1, 256, options)
+        ("smollm2-135m", method, 1, 128, options)
         for method, options in [
             ({"name": "full"}, {"precision": "fp32"}),
             ({"name": "full"}, {"precision": "fp32", **ckpt}),

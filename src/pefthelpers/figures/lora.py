@@ -71,7 +71,7 @@ def position(route: list[tuple[float, float]], share: float) -> tuple[float, flo
     return x0 + (x1 - x0) * (at - index), y0 + (y1 - y0) * (at - index)
 
 
-def animation(*, d_in: int, d_out: int, r: int, frames: int = 9):
+def animation(*, d_in: int, d_out: int, r: int, frames: int = 7):
     """Return an inline HTML animation: a vector flows through both paths and the results meet.
 
     Args:

@@ -211,12 +211,16 @@ class Parts:
         return kinds
 
     def backward_embedding(self) -> Counter[str]:
-        """Return the end of the backward pass: all gradients, the embedding's twice if tied."""
+        """Return the end of the backward pass: all gradients, and the embedding's that is new.
+
+        A tied embedding gets a second gradient from the output head; accumulated gradients stand
+        beside new ones until these are added.
+        """
         kinds = self.resting()
         kinds["gradients"] = self.gradients
         kinds["logits"] = self.logits
-        if self.full and (self.config.tied or self.setting.accumulation):
-            kinds["temporaries"] = self.head_gradient
+        new = self.config.tied + self.setting.accumulation
+        kinds["temporaries"] = self.head_gradient * new
         kinds["activations"] += self.layer.e * self.config.hidden_size * self.n
         return kinds
 

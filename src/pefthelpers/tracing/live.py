@@ -39,6 +39,9 @@ class LiveStorages(TorchDispatchMode):
         self._kind: dict[int, str] = {}
         self._highest: Counter[str] = Counter()
         self._total = 0
+        # Where two gradients meet, autograd adds them in place, except to fake tensors: there a
+        # sum's two terms die at once. So a sum is looked at only when the next tensor is born.
+        self._summed = False
         self._vocab_size, self._tokens = vocab_size, tokens
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -47,6 +50,7 @@ class LiveStorages(TorchDispatchMode):
             return args[0].fake_device  # more than half of all calls, and none makes a tensor
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
+            self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
             self.born(out)
         elif isinstance(out, tuple | list):
             for tensor in tree_iter(out):
@@ -64,11 +68,13 @@ class LiveStorages(TorchDispatchMode):
         if kind in ("activations", "temporaries") and self._is_logits(tensor):
             kind = "logits"
         size = storage.nbytes()
+        self._look()  # at what a sum before this left alive
         self._kind[key] = kind
         self.live[kind] += size
         weakref.finalize(storage, self._died, key, size).atexit = False
         self._total += size
-        self._look()
+        if not self._summed:
+            self._look()
 
     def name(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
         """Say what some live tensors are."""
@@ -82,6 +88,8 @@ class LiveStorages(TorchDispatchMode):
 
     def enter(self, moment: str) -> None:
         """Begin a moment: its peak is at least what is alive now."""
+        self._look()
+        self._summed = False
         self.moment = moment
         self._highest[moment] = 0
         self._look()
