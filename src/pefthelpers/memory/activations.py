@@ -98,7 +98,7 @@ class Layer:
         if name in self.adapted:
             self.lora(kept, each, grad_in, inputs, source)
         if name in self.scaled:
-            self.factor(kept, each)
+            self.factor(kept, each, grad_in)
         grad_out = grad_in or self.full or name in self.adapted or name in self.scaled
         houlsby = getattr(self.method, "placement", "") == "houlsby"
         if houlsby and name in ("o_proj", "down_proj"):
@@ -106,12 +106,12 @@ class Layer:
             return True
         return grad_out
 
-    def factor(self, kept: Kept, each) -> None:
+    def factor(self, kept: Kept, each, grad_in: bool) -> None:
         """(IA)3: what the factor multiplies, an output or down_proj's input, and the factor."""
         outside = each.name != "down_proj"
         width = each.d_out if outside else each.d_in
         kept.per_token["adapters"] += (self.y if outside else self.w) * width
-        kept.fixed += self.w * width
+        kept.fixed += self.w * width * grad_in
 
     def keep_input(self, kept: Kept, key: str, size: int, inputs: set[str]) -> None:
         """Keep a linear map's input unless it is kept already."""
@@ -126,7 +126,7 @@ class Layer:
         source_bytes = self.c if source == "attended" else self.e
         shared = bytes_in == source_bytes and (w == source_bytes or self.setting.precision == "nf4")
         if self.method.lora_dropout:
-            kept.per_token["adapters"] += (1 + bytes_in) * each.d_in
+            kept.per_token["adapters"] += (grad_in + bytes_in) * each.d_in  # mask, input
         elif shared:
             self.keep_input(kept, source, self.e * each.d_in, inputs)
         else:

@@ -268,26 +268,22 @@ class Parts:
     def layer_temporaries(self) -> int:
         """Return a layer's gradients of activations at their worst, in its feed-forward part.
 
-        Read off traced steps of small models with the widths h and I varied one at a time; the
-        only part of this module that is not derived. It matters under checkpointing alone.
+        Read off traced steps of small models with the widths h and I and the batch varied one at
+        a time: the only part of the closed form that is not derived. It decides the peak only
+        where checkpointing and a chunked loss leave nothing larger.
         """
         h, i, y = self.config.hidden_size, self.config.intermediate_size, self.layer.y
+        four_bit, own_copy = self.setting.precision == "nf4", self.layer.w != self.layer.e
         if self.full:
-            mixed = self.setting.autocast and self.layer.e == 4
-            size = (3 * y + 2 * mixed) * i
-        elif "down_proj" in self.layer.scaled:
+            return (2 * y * i + 4 * h) * self.n + self.layer.e * h * i  # and down's gradient
+        if "down_proj" in self.layer.scaled:
             size = (3 * y + self.layer.w + 2) * i + 2 * self.layer.e * h
         elif "down_proj" not in self.layer.adapted:
             size = 3 * y * i + 2 * self.layer.e * h
         elif self.setting.autocast:
-            size = 3 * y * i + 12 * h
+            size = 3 * y * i + (20 if four_bit else 12) * h
+        elif own_copy:
+            size = 2 * y * i + (12 if four_bit else 14) * h
         else:
-            size = 2 * y * i + (14 if self.layer.w != self.layer.e else 4) * h
-        return size * self.n + self.dequantised()
-
-    def dequantised(self) -> int:
-        """Return the largest matrix brought back from 4 bits, and its constants in fp32."""
-        if self.setting.precision != "nf4":
-            return 0
-        largest = max(each.d_in * each.d_out for each in self.layer.by_name.values())
-        return 2 * largest + (4 * largest // 64 if self.setting.double_quant else 0)
+            size = 2 * y * i + 4 * h
+        return size * self.n

@@ -16,7 +16,7 @@ COLUMNS = {
     "optimizer_states": "optimizer",
     "activations": "activations",
     "logits": "logits",
-    "temporaries": "temporary",
+    "temporaries": "temp",
 }
 # What a context and an allocator's slack take from a card; the estimate counts neither.
 CARD_OVERHEAD_GIB = 1.0
