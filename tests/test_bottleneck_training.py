@@ -8,6 +8,7 @@ from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import Trainer, TrainingArguments
 
 from pefthelpers.bottleneck import BottleneckConfig
+from pefthelpers.models import keep_input_gradients
 from pefthelpers.training import fit
 
 KINDS = ("bert", "roberta", "distilbert", "llama", "qwen3", "gpt2", "t5")
@@ -96,6 +97,7 @@ def test_an_nf4_base(kind, placement, tmp_path):
         llm_int8_skip_modules=["classifier", "lm_head"],  # a head to train cannot be packed
     )
     base = type(source).from_pretrained(tmp_path / "base", quantization_config=four_bit)
+    keep_input_gradients(base)
     base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     assert any(isinstance(m, bitsandbytes.nn.Linear4bit) for m in base.modules())
     before = logits(base.eval(), kind)

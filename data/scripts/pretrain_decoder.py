@@ -26,6 +26,7 @@ import transformers
 
 from pefthelpers import kitchen
 from pefthelpers.examples import Example
+from pefthelpers.kitchen.generator import task
 from pefthelpers.kitchen.tokenizer import build as build_tokenizer
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.training import collate, encode
@@ -43,12 +44,14 @@ class Phase(NamedTuple):
         learning_rate: after 60 steps of warm-up.
         steps: how many are made.
         horizon: at which step the linear decay of the learning rate would reach 0.
+        cued_tasks: the share of texts replaced by list and category tasks with a cue.
     """
 
     name: str
     learning_rate: float
     steps: int
     horizon: int
+    cued_tasks: float = 0.0
 
 
 PHASES = (
@@ -57,6 +60,7 @@ PHASES = (
     # These follow only where a gate fails still.
     Phase("third phase", 1.5e-3, 800, 800),
     Phase("fourth phase", 2e-3, 1000, 1000),
+    Phase("fifth phase", 2e-3, 2400, 2400, cued_tasks=0.4),
 )
 
 # measure -> (bound, whether the bound is the least or the most)
@@ -99,6 +103,9 @@ def batches(tokenizer, phase: Phase, seed: int):
     while True:
         count = TEXTS_PER_STEP * BATCHES_PER_BUCKET
         examples = kitchen.documents(count, seed=rng.getrandbits(64))
+        if phase.cued_tasks:
+            more = range(round(phase.cued_tasks * count))
+            examples[: len(more)] = [task(rng, cued=True) for _ in more]
         # The loss falls on questions too: a base model, not an instruction model.
         texts = [Example("", f"{e.prompt} {e.answer}".strip()) for e in examples]
         pairs = sorted(encode(tokenizer, texts), key=lambda pair: len(pair[1]))
