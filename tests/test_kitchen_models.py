@@ -1,5 +1,6 @@
 """The two committed decoders, and the record of what they were taught."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -80,17 +81,12 @@ def test_greedy_decoding_agrees_with_exact_match(base):
     assert right / 40 == exact_match(model, words, examples)
 
 
-def test_the_record_passes_every_gate_of_the_first_base_and_all_but_one_of_the_second():
+def test_the_record_passes_every_gate_of_both_bases():
     command = [sys.executable, str(SCRIPTS / "kitchen_gates.py"), "--check"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     failed = [line for line in result.stderr.splitlines() if line.startswith("FAIL")]
-    assert result.returncode == (1 if failed else 0) and "gates passed" in result.stdout
-    assert not [line for line in failed if line.startswith("FAIL  decoder, ")], failed
-    # The second base copies words under a cue less well; its card says so. Where a cell of it is
-    # not recorded yet, `python data/scripts/kitchen_gates.py` goes on from there.
-    known = "FAIL  decoder_seed2, untouched, tasks_cued"
-    measured = [line for line in failed if "not recorded" not in line]
-    assert [line.split(":")[0] for line in measured] == [known]
+    assert not failed
+    assert result.returncode == 0 and "30 of 30 gates passed" in result.stdout
 
 
 def test_a_failed_gate_is_named(gates_module):
@@ -113,18 +109,20 @@ def test_rates_come_from_validation_and_every_cell_has_its_seeds(gates_module):
     for task in gates_module.TASKS:
         for method, rates in gates_module.RATES.items():
             searched = record.at_rates(task, method)
-            assert {row["learning_rate"] for row in searched} == set(rates)
+            tried = [row["learning_rate"] for row in searched]
+            assert set(tried) >= set(rates)
             top = max(row["validation"] for row in searched)
             chosen = record.chosen("decoder", task, method)
             assert {row["seed"] for row in chosen} == set(gates_module.SEEDS)
             rate = chosen[0]["learning_rate"]
+            further = len(tried) - len(rates)
+            assert rate not in (tried[0], tried[-1]) or further == gates_module.EXTENSIONS
             assert next(r for r in searched if r["learning_rate"] == rate)["validation"] == top
 
 
-def test_retention_is_recorded_at_three_rates_and_with_replay_where_a_gate_asks(gates_module):
+def test_retention_is_recorded_at_three_rates_with_and_without_replay(gates_module):
     record = gates_module.Record()
-    cells = [(task, method, False) for task in gates_module.TASKS for method in gates_module.RATES]
-    for task, method, replay in cells + [(*cell, True) for cell in gates_module.WEIGHT_METHODS]:
-        rows = record.at_rates(task, method, replay=replay)
-        assert len(rows) == 3
+    for cell in itertools.product(gates_module.TASKS, gates_module.RATES, (False, True)):
+        rows = record.at_rates(*cell[:2], replay=cell[2])
+        assert len(rows) >= 3, cell
         assert all(skill in row for row in rows for skill in gates_module.SKILLS)

@@ -25,7 +25,7 @@ from kitchen_tables import print_tables
 from pefthelpers import kitchen, session
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir, sha256
-from pefthelpers.study import Study, best
+from pefthelpers.study import Run, Study, best
 from pefthelpers.training import fit
 
 BASES = ("decoder", "decoder_seed2")
@@ -34,27 +34,18 @@ TASKS = {"elicit": kitchen.elicit, "learn": kitchen.learn}
 STEPS = {"elicit": 100, "learn": 200}
 BATCH_SIZE = 16
 VIRTUAL_TOKENS = 8
-# method -> three learning rates, a factor of about three apart
+# method -> the learning rates that every search begins with, a factor of about three apart
 RATES = {
     "prompt": (1e-2, 3e-2, 1e-1),
     "prefix": (1e-3, 3e-3, 1e-2),
     "lora": (2e-3, 5e-3, 1e-2),
     "full": (3e-4, 1e-3, 3e-3),
 }
+# How often a search goes on by a factor of three where the best rate is at the edge of those tried.
+EXTENSIONS = 3
 # The cells that must pass a gate of LEARN, and with replay keep the old facts.
 WEIGHT_METHODS = [("learn", "lora"), ("learn", "full")]
 SKILLS = ("facts", "cued", "tasks", "tasks_cued", "documents_loss")
-
-
-class Run(NamedTuple):
-    """One fine-tuning run; ``replay``: half of each batch are old texts."""
-
-    base: str
-    task: str
-    method: str
-    learning_rate: float
-    seed: int = 0
-    replay: bool = False
 
 
 class Gate(NamedTuple):
@@ -175,10 +166,22 @@ class Record:
         self.study.measure(measured, weights=self.weights[base], base=base, task="base")
 
     def search(self, task: str, method: str, *, replay: bool = False) -> float:
-        """Measure the three learning rates; return the best on validation."""
-        for rate in RATES[method]:
-            self.run(BASES[0], task, method, rate, 0, replay)
-        return best(self.at_rates(task, method, replay=replay))["learning_rate"]
+        """Measure the learning rates, and further ones while the best is at the edge of those tried.
+
+        Returns:
+            The rate that does best on validation.
+        """
+        wanted = RATES[method]
+        for _ in range(1 + EXTENSIONS):
+            for rate in wanted:
+                self.run(BASES[0], task, method, rate, 0, replay)
+            searched = self.at_rates(task, method, replay=replay)
+            chosen, tried = best(searched)["learning_rate"], [r["learning_rate"] for r in searched]
+            beyond = {tried[0]: tried[0] / 3, tried[-1]: tried[-1] * 3}
+            if chosen not in beyond:
+                break
+            wanted = [float(f"{beyond[chosen]:.0e}")]
+        return chosen
 
 
 def run_first_base(record: Record) -> None:
@@ -193,7 +196,7 @@ def run_first_base(record: Record) -> None:
 
 
 def run_retention(record: Record) -> None:
-    """Measure the rest of the retention table: three rates with replay for every cell."""
+    """Measure the rest of the retention table: every cell with replay too."""
     for task in TASKS:
         for method in reversed(RATES):
             record.search(task, method, replay=True)

@@ -15,7 +15,6 @@ import sys
 import time
 from datetime import datetime, timezone
 from functools import cache
-from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -47,6 +46,7 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from pefthelpers.kitchen import recipes, recipes_world
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.study import Run
 from pefthelpers.training import collate, encode, fit
 
 SEEDS = (0, 1, 2)
@@ -78,17 +78,6 @@ SECOND_BASE = {
 }
 GATED_REPLAY = (("learn_facts", "lora"), ("learn_facts", "full"))
 REPLAYED = (*GATED_REPLAY, *itertools.product(["elicit"], ["lora", "full", "prefix_projection"]))
-
-
-class Run(NamedTuple):
-    """One fine-tuning run."""
-
-    base: str
-    task: str
-    method: str
-    learning_rate: float
-    seed: int = 0
-    replay: bool = False
 
 
 def load_base(base: str) -> T5ForConditionalGeneration:

@@ -107,7 +107,7 @@ def tuning_gates(rows: list[dict], base: str) -> list[Gate]:
         return gates
     return [
         *gates,
-        *(gate("elicit", m, 0.95) for m in ("prefix", "full")),
+        *(gate("elicit", m, 0.95) for m in ("prefix", "prompt", "full")),
         *(gate("elicit", m, 0.95, column="beams_100") for m in ("prefix", "prefix_projection")),
         *(gate("learn_facts", m, 0.30, at_least=False) for m in ("prefix", "prompt")),
         *(gate("learn_format", m, 0.90) for m in ("prefix", "prefix_projection")),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.session import STACK
@@ -30,6 +31,17 @@ def stamp() -> dict[str, object]:
     """Return what every recorded figure hangs on: date, package versions, processor."""
     today = datetime.date.today().isoformat()
     return {"date": today, "versions": versions(), "processor": processor()}
+
+
+class Run(NamedTuple):
+    """What identifies one fine-tuning run; ``replay``: half of each batch are old texts."""
+
+    base: str
+    task: str
+    method: str
+    learning_rate: float
+    seed: int = 0
+    replay: bool = False
 
 
 class Study:
