@@ -211,17 +211,8 @@ def run_second_base(record: Record) -> None:
                 if replay and (task, method) not in WEIGHT_METHODS:
                     continue
                 rate = record.search(task, method, replay=replay)
-                for seed in seeds_of(BASES[1], task, method, replay=replay):
+                for seed in SEEDS:
                     record.run(BASES[1], task, method, rate, seed, replay)
-
-
-def seeds_of(base: str, task: str, method: str, *, replay: bool = False) -> tuple[int, ...]:
-    """Return the seeds a cell is measured with: three, but mostly one on the second base.
-
-    LEARN by LoRA and in full keeps three: there the second base could tell another story.
-    """
-    main_cell = (task, method) in WEIGHT_METHODS and not replay
-    return SEEDS if base == BASES[0] or main_cell else SEEDS[:1]
 
 
 def gate(record: Record, cell: tuple, side: str, bound: float, *, replay: bool = False) -> Gate:
@@ -230,12 +221,11 @@ def gate(record: Record, cell: tuple, side: str, bound: float, *, replay: bool =
     With replay the figure is the share of old facts, else the target's.
     """
     rows = record.chosen(*cell, replay=replay)
-    wanted = seeds_of(*cell, replay=replay)
-    complete = {row["seed"] for row in rows} >= set(wanted)
+    complete = {row["seed"] for row in rows} >= set(SEEDS)
     column = "facts" if replay else "test"
     value = statistics.mean(row[column] for row in rows) if complete else None
     what = " with replay, old facts" if replay else ""
-    return Gate(f"{', '.join(cell)}{what}, n = {len(wanted)}", value, side, bound)
+    return Gate(f"{', '.join(cell)}{what}, n = {len(SEEDS)}", value, side, bound)
 
 
 def gates(record: Record) -> list[Gate]:

@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from pefthelpers import kitchen, models, session
 from pefthelpers.measure import count_parameters, exact_match
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, best
+from pefthelpers.study import Study, climb
 from pefthelpers.training import fit
 
 TARGETS = {
@@ -46,19 +46,6 @@ def one_run(targets: str, r: int, learning_rate: float, seed: int) -> dict:
     }
 
 
-def search(measure) -> dict:
-    """Return the best row on validation, climbing the ladder while the best is at an edge."""
-    tried = {position: measure(LADDER[position]) for position in FIRST}
-    while True:
-        chosen = best(tried.values())
-        position = LADDER.index(chosen["learning_rate"])
-        wanted = {position - 1, position + 1} & set(range(len(LADDER))) - set(tried)
-        if not wanted:
-            return chosen
-        for step in wanted:
-            tried[step] = measure(LADDER[step])
-
-
 def main() -> None:
     """Run what is not in the record yet."""
     torch.set_num_threads(1)
@@ -72,7 +59,7 @@ def main() -> None:
                 run = lambda: one_run(*cell, learning_rate, seed)
                 return study.measure(run, **key, learning_rate=learning_rate, seed=seed)
 
-            chosen = search(measure)
+            chosen = climb(measure, LADDER, FIRST)
             for seed in (1, 2):
                 measure(chosen["learning_rate"], seed)
 

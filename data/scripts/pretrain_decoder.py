@@ -4,7 +4,7 @@
     python data/scripts/pretrain_decoder.py --seed 2 --out data/kitchen/decoder_seed2
 
 About fifteen minutes on one core. There are two phases, each with an optimiser of its own, because
-the first run of seed 1 was stopped at step 1,200 and taken up again from its weights; two more
+the first run of seed 1 was stopped at step 1,200 and taken up again from its weights; three more
 follow where a gate fails still. The number of steps is fixed and one thread is used, so that the
 same seed on the same machine and versions gives the same weights.
 """

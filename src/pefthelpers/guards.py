@@ -130,13 +130,14 @@ def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
         if not weight.is_floating_point():
             raise UserError(
                 "The base is quantised: a merge would round the adapter to the 4-bit grid; load "
-                "the base in float32, load the adapter on it, merge there, and cast once."
+                "the base in float32, load the adapter on it, and merge there."
             )
         if (lost := merge_loss(layer)) > max_loss:
             dtype = str(weight.dtype).removeprefix("torch.")
             raise UserError(
                 f"Merging into {dtype} loses {lost:.0%} of the correction of {name}: load the base "
-                f"in float32, merge, and cast the result once."
+                f"in float32, merge, keep that as the master copy, and compare answers before you "
+                f"serve it in {dtype}."
             )
 
 

@@ -5,7 +5,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -84,9 +84,40 @@ class Study:
             temporary.write_text(f'{{"about": {json.dumps(stamp())},\n"rows": [\n{rows}\n]}}\n')
 
 
-def best(rows: Iterable[dict], *, by: str = "validation") -> dict:
-    """Return the row with the highest ``by``; of equals the one with the lower learning rate."""
-    return max(rows, key=lambda row: (row[by], -row["learning_rate"]))
+def by_validation(row: dict) -> tuple:
+    """Return what a choice is made by: validation, and of equals the lower learning rate."""
+    return row["validation"], -row["learning_rate"]
+
+
+def best(rows: Iterable[dict]) -> dict:
+    """Return the row that validation chooses."""
+    return max(rows, key=by_validation)
+
+
+def climb(
+    measure: Callable[[float], dict],
+    ladder: Sequence[float],
+    first: Iterable[int],
+    key: Callable[[dict], object] = by_validation,
+) -> dict:
+    """Search a learning rate, going on while the best is at the edge of those tried.
+
+    Args:
+        measure: returns the row of a learning rate.
+        ladder: the learning rates that may be tried, in rising order.
+        first: positions on the ladder that are tried in any case.
+        key: the best row has the highest.
+
+    Returns:
+        The best row; at the edge of what was tried only where the ladder ends.
+    """
+    tried = {position: measure(ladder[position]) for position in first}
+    while True:
+        best_position = max(sorted(tried), key=lambda position: key(tried[position]))
+        wanted = {best_position - 1, best_position + 1} & set(range(len(ladder))) - set(tried)
+        if not wanted:
+            return tried[best_position]
+        tried |= {position: measure(ladder[position]) for position in sorted(wanted)}
 
 
 def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:

@@ -1,0 +1,66 @@
+"""Resumable experiments: rows that survive, and searches that do not stop at an edge."""
+
+import json
+
+import pytest
+
+from pefthelpers.study import Study, best, climb, mean_and_sd
+
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+
+
+def curve(*validation):
+    """Return a measure that looks up the score of a rate, and the rates it was asked for."""
+    asked = []
+
+    def measure(rate):
+        asked.append(rate)
+        return {"learning_rate": rate, "validation": validation[LADDER.index(rate)]}
+
+    return measure, asked
+
+
+def test_a_search_goes_on_past_the_edge():
+    measure, asked = curve(0.9, 0.8, 0.5, 0.2, 0.1)
+    assert climb(measure, LADDER, (2, 3))["learning_rate"] == 1e-4
+    assert asked == [1e-3, 3e-3, 3e-4, 1e-4]
+
+
+def test_a_search_stops_once_both_neighbours_are_worse():
+    measure, asked = curve(0.1, 0.2, 0.9, 0.3, 0.99)
+    assert climb(measure, LADDER, (1, 2, 3))["learning_rate"] == 1e-3
+    assert asked == [3e-4, 1e-3, 3e-3]
+
+
+def test_of_equals_the_lower_rate_is_taken_and_another_key_may_choose():
+    measure, _ = curve(0.1, 1.0, 1.0, 1.0, 0.1)
+    assert climb(measure, LADDER, (2,))["learning_rate"] == 3e-4
+    lowest = climb(measure, LADDER, (2,), key=lambda row: row["learning_rate"])
+    assert lowest["learning_rate"] == LADDER[-1]
+    assert best([{"validation": 1, "learning_rate": r} for r in (3, 1, 2)])["learning_rate"] == 1
+
+
+def test_a_row_is_measured_once_and_survives(tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    calls = []
+    run = lambda: calls.append(1) or {"test": 0.5}
+    first = Study(path).measure(run, method="lora", seed=0)
+    again = Study(path).measure(run, method="lora", seed=0)
+    assert calls == [1] and first == again and again["cpu_s"] >= 0
+    Study(path).measure(run, method="lora", seed=1)
+    stored = json.loads(path.read_text())
+    assert [row["seed"] for row in stored["rows"]] == [0, 1]
+    assert {"date", "versions", "processor"} <= set(stored["about"])
+
+
+def test_a_run_that_breaks_leaves_the_rows_as_they_were(tmp_path):
+    path = tmp_path / "rows.json"
+    Study(path).measure(lambda: {"test": 1}, seed=0)
+    with pytest.raises(ZeroDivisionError):
+        Study(path).measure(lambda: {"test": 1 / 0}, seed=1)
+    assert len(Study(path).rows) == 1
+
+
+def test_mean_and_deviation():
+    assert mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
+    assert mean_and_sd([4.0]) == (4.0, 0.0)
