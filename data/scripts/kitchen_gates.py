@@ -42,7 +42,7 @@ RATES = {
     "full": (3e-4, 1e-3, 3e-3),
 }
 # How often a search goes on by a factor of three where the best rate is at the edge of those tried.
-EXTENSIONS = 3
+EXTENSIONS = 2
 # The cells that must pass a gate of LEARN, and with replay keep the old facts.
 WEIGHT_METHODS = [("learn", "lora"), ("learn", "full")]
 SKILLS = ("facts", "cued", "tasks", "tasks_cued", "documents_loss")
@@ -119,6 +119,7 @@ def measure(run: Run) -> dict[str, float]:
         "steps": STEPS[run.task],
         "trainable_parameters": count_parameters(model)[0],
         "validation": exact_match(model, tokenizer, task.validation),
+        "validation_loss": mean_loss(model, tokenizer, task.validation),
         "test": exact_match(model, tokenizer, task.test),
         "documents_loss": mean_loss(model, tokenizer, old_skills.pop("documents")),
     }

@@ -85,8 +85,11 @@ class Study:
 
 
 def by_validation(row: dict) -> tuple:
-    """Return what a choice is made by: validation, and of equals the lower learning rate."""
-    return row["validation"], -row["learning_rate"]
+    """Return what a choice is made by: the validation score, of equals the lower validation loss.
+
+    Where there is no such loss, or it is the same too, the lower learning rate is taken.
+    """
+    return row["validation"], -row.get("validation_loss", 0), -row["learning_rate"]
 
 
 def best(rows: Iterable[dict]) -> dict:
