@@ -56,6 +56,16 @@ def test_a_changed_cell_makes_outputs_stale_and_fix_strips_them(make_notebook, d
     assert not any("stale" in problem for problem in lint.problems(path))
 
 
+def test_fix_writes_the_set_up_cell(make_notebook):
+    path = make_notebook("import sys")
+    notebook = notebooks.read(path)
+    notebook.cells[1].metadata["tags"] = ["setup"]
+    nbformat.write(notebook, path)
+    lint.fix(path)
+    assert not any("set-up" in problem for problem in lint.problems(path))
+    assert lint.repository() in notebooks.read(path).cells[1].source
+
+
 def found(make_notebook, change, *sources):
     path = make_notebook(*sources)
     notebook = notebooks.read(path)
@@ -99,6 +109,7 @@ def markdown(text):
         (lambda n: n.metadata.update(kernelspec={"name": "x"}), "kernelspec must be python3"),
         (lambda n: n.cells[0].metadata.clear(), "exactly one cell tagged parameters"),
         (nothing, "the Colab badge does not follow pyproject.toml"),
+        (nothing, "the set-up cell is missing or differs"),
         (nothing, "fewer than three cells tagged exercise"),
         (nothing, "words of prose; the guide is"),
     ],

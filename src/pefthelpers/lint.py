@@ -35,6 +35,17 @@ def badge(path: Path) -> str:
     return f"[![Open in Colab]({image})]({colab}/blob/main/notebooks/{path.name})"
 
 
+def setup() -> str:
+    """Return the source of every notebook's set-up cell: on Colab it installs only this package.
+
+    The package is imported before the libraries, because it silences what they would print then.
+    """
+    return f"""import importlib.util, sys
+if "google.colab" in sys.modules and not importlib.util.find_spec("pefthelpers"):
+    %pip install -q "pefthelpers @ git+{repository()}"
+import pefthelpers  # before the libraries: it silences what no reader can act on"""
+
+
 def code_lines(cell) -> int:
     """Count a cell's lines of code: no blank lines, no comments."""
     return sum(bool(line.strip()) and line.strip()[0] != "#" for line in cell.source.splitlines())
@@ -80,6 +91,8 @@ def of_structure(notebook) -> list[str]:
     tagged = [cell for cell in code if "parameters" in notebooks.tags(cell)]
     if len(tagged) != 1 or {"PROFILE", "SEED"} - set(notebooks.parameters(notebook)):
         found.append("exactly one cell tagged parameters must define PROFILE and SEED")
+    if [cell.source for cell in code if "setup" in notebooks.tags(cell)] != [setup()]:
+        found.append("the set-up cell is missing or differs from the others'; run lint --fix")
     lengths = sorted(code_lines(cell) for cell in code)
     if statistics.median(lengths) > 6:
         found.append(
@@ -145,8 +158,11 @@ def problems(path: Path) -> list[str]:
 
 
 def fix(path: Path) -> None:
-    """Strip stale outputs and tool metadata, and let the badge follow pyproject.toml."""
+    """Strip stale outputs and tool metadata; let badge and set-up cell follow pyproject.toml."""
     notebook = notebooks.read(path)
+    for cell in notebook.cells:
+        if "setup" in notebooks.tags(cell):
+            cell.source = setup()
     if stale(notebook):
         notebook.metadata.pop("pefthelpers", None)
         for cell in notebook.cells:

@@ -21,12 +21,8 @@ def quiet() -> None:
     Deprecation and future warnings that point at a notebook's own line stay visible: the runner
     reports them as failures.
     """
-    # Optional kernels for 4-bit inference on CPUs; without them bitsandbytes takes its own path.
-    import logging
-
     import transformers
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     for module in ("transformers", "peft", "trl", "torch", "accelerate", "bitsandbytes"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
