@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pefthelpers.study import Study, best, climb, mean_and_sd
+from pefthelpers.study import Study, at_chosen_rate, best, climb, mean_and_sd
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -64,3 +64,25 @@ def test_a_run_that_breaks_leaves_the_rows_as_they_were(tmp_path):
 def test_mean_and_deviation():
     assert mean_and_sd([1.0, 3.0]) == (2.0, pytest.approx(2**0.5))
     assert mean_and_sd([4.0]) == (4.0, 0.0)
+
+
+def test_the_chosen_rate_is_validations_even_where_others_ran_on_all_seeds():
+    pd = pytest.importorskip("pandas")
+    rows = [
+        {"method": method, "learning_rate": rate, "seed": seed, "validation": rate * good}
+        for method, good in (("high", 1), ("low", -1))
+        for rate in (0.1, 0.2)
+        for seed in (0, 1, 2)
+    ]
+    rows.append({"method": "short", "learning_rate": 0.1, "seed": 0, "validation": 1.0})
+    kept = at_chosen_rate(pd.DataFrame(rows), ["method"])
+    assert kept.groupby("method")["learning_rate"].unique().map(list).to_dict() == {
+        "high": [0.2],
+        "low": [0.1],
+    }
+    assert len(kept) == 6
+
+
+def test_a_row_without_a_validation_loss_can_be_compared():
+    row = {"validation": 1.0, "learning_rate": 0.1}
+    assert best([row, row | {"validation_loss": float("nan"), "learning_rate": 0.2}]) == row

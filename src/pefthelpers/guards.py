@@ -135,7 +135,7 @@ def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
         if (lost := merge_loss(layer)) > max_loss:
             dtype = str(weight.dtype).removeprefix("torch.")
             raise UserError(
-                f"Merging into {dtype} loses {lost:.0%} of the correction of {name}: load the base "
+                f"Merging into {dtype} loses {lost:.1%} of the correction of {name}: load the base "
                 f"in float32, merge, keep that as the master copy, and compare answers before you "
                 f"serve it in {dtype}."
             )

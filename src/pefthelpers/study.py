@@ -89,7 +89,9 @@ def by_validation(row: dict) -> tuple:
 
     Where there is no such loss, or it is the same too, the lower learning rate is taken.
     """
-    return row["validation"], -row.get("validation_loss", 0), -row["learning_rate"]
+    loss = row.get("validation_loss", 0)
+    known = loss == loss  # a table has NaN where a row has no such loss
+    return row["validation"], -loss if known else 0, -row["learning_rate"]
 
 
 def best(rows: Iterable[dict]) -> dict:
@@ -141,10 +143,16 @@ def recorded(name: str):
 
 
 def at_chosen_rate(rows, by: list[str]):
-    """Keep the rows at the learning rate that validation chose: the one run on every seed.
+    """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
 
     Args:
-        rows: a DataFrame with a column ``learning_rate``; seed 0 ran at every rate.
-        by: the columns that name a cell of the study.
+        rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
+        by: the columns that name a cell of the study; a cell with fewer seeds is left out.
     """
-    return rows.groupby([*by, "learning_rate"]).filter(lambda runs: runs["seed"].nunique() >= 3)
+
+    def chosen(cell):
+        rate = best(cell[cell["seed"] == 0].to_dict("records"))["learning_rate"]
+        runs = cell[cell["learning_rate"] == rate]
+        return runs if runs["seed"].nunique() >= 3 else runs.iloc[:0]
+
+    return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)

@@ -85,7 +85,7 @@ def animation(*, d_in: int, d_out: int, r: int, frames: int = 7):
     from matplotlib.animation import FuncAnimation
 
     figure, axis = figures.axes(width=7.5, height=2.6)
-    figure.set_dpi(75)
+    figure.set_dpi(66)
     draw(axis, d_in=d_in, d_out=d_out, r=r)
     upper = axis.plot([], [], "o", color=figures.BLUE, markersize=13)[0]
     lower = axis.plot([], [], "o", color=figures.RED, markersize=9)[0]
