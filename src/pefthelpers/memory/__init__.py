@@ -4,7 +4,7 @@ from pefthelpers.memory.advice import CARDS_GIB, Advice, advise, fits, largest_f
 from pefthelpers.memory.configs import ModelConfig, load_config, model_names
 from pefthelpers.memory.counts import Parameters, parameters
 from pefthelpers.memory.estimate import Estimate, estimate
-from pefthelpers.memory.methods import describe, method
+from pefthelpers.memory.methods import describe, method, read_method
 from pefthelpers.memory.moments import GIB
 from pefthelpers.memory.settings import Setting
 from pefthelpers.memory.table import table
@@ -26,5 +26,6 @@ __all__ = [
     "method",
     "model_names",
     "parameters",
+    "read_method",
     "table",
 ]
