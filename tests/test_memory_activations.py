@@ -55,6 +55,12 @@ def test_switches_move_saved_activations_as_the_formula_says(method, options):
     assert sum(found.values()) == measure_saved(TOY, method, batch=2, seq=24, **options)
 
 
+@pytest.mark.parametrize("method", [*METHODS[:2], METHODS[5]], ids=words)
+def test_a_single_sequence_is_counted_to_the_byte_too(method):
+    found = saved_activations(memory.load_config(TOY), method, memory.Setting(batch=1, seq=9))
+    assert sum(found.values()) == measure_saved(TOY, method, batch=1, seq=9)
+
+
 @pytest.mark.parametrize("method", ["full", ALL], ids=str)
 def test_head_norms_of_qwen3_are_counted(method):
     qwen = {**TOY, "model_type": "qwen3", "head_dim": 16}

@@ -15,8 +15,8 @@ def model_states(answer, *, parameters: int) -> Verdict:
     """Check the GB (1e9 bytes) of weights, gradients, states under autocast with accumulation."""
     if is_missing(answer):
         return NOT_ATTEMPTED
-    near = lambda each: _is_number(answer) and math.isclose(
-        answer, each * parameters / 1e9, rel_tol=0.01
+    near = lambda each: (
+        _is_number(answer) and math.isclose(answer, each * parameters / 1e9, rel_tol=0.01)
     )
     if near(18):
         return correct("4 + 4 + 8, and the 2 of autocast's bf16 copies beside old gradients.")
@@ -90,7 +90,7 @@ def what_helps(answer, *, peaks_gib: dict[str, float], card_gib: float) -> Verdi
     if peaks_gib[answer] <= card_gib:
         return correct(f"{peaks_gib[answer]:.1f} GiB: most of the peak was activations.")
     why = {
-        "rank 4": "the adapters are a hundredth of the peak, at any rank",
+        "rank 4": "the adapters are a small part of the peak at any of these ranks",
         "8-bit AdamW": "it shrinks the states of what is trained, and little is trained",
         "the chunked loss": "the logits are one part, the layers' activations another",
     }

@@ -54,6 +54,7 @@ def stacks(
     *,
     cards_gib: Sequence[float] = (),
     chosen_gib: float | None = None,
+    title: str = "",
 ):
     """Return a figure of stacked bars by kind, one bar a row, and a line for each card.
 
@@ -61,6 +62,7 @@ def stacks(
         rows: label to bytes by kind.
         cards_gib: memory of cards, drawn as vertical lines.
         chosen_gib: the card whose line is bold.
+        title: above the bars.
     """
     figure, axis = figures.axes(width=8, height=1.35 + 0.42 * len(rows))
     left = np.zeros(len(rows))
@@ -78,6 +80,7 @@ def stacks(
         axis.text(card, 1.0, f"{card:g}", fontweight="bold" if bold else "normal", **place)
     axis.set(xlim=(0, end), xlabel="GiB" + (", lines: cards" if cards_gib else ""))
     axis.invert_yaxis()
+    axis.set_title(title, fontsize=11, pad=18)
     figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
 
@@ -124,6 +127,9 @@ def curves(x: Sequence[int], lines: Mapping[str, Sequence[int]], *, xlabel: str,
         axis.plot(x, np.array(peaks) / GIB, marker="o", ms=4, label=label)
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="peak, GiB")
     axis.set_xticks(list(x), [f"{value:,}" for value in x])
+    low, high = axis.get_ylim()
+    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
+    axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
     axis.legend(fontsize=9)
     figures.show(figure, alt)

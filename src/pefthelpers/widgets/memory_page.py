@@ -78,5 +78,7 @@ def show_page(model: str, card_gib: int) -> None:
             f"{label} {sum(kinds.values()) / memory.GIB:.1f} GiB" for label, kinds in rows.items()
         )
     )
-    figures.show(stacks(rows, cards_gib=memory.CARDS_GIB), alt)
+    title = f"{model}, one sequence of 2,048 tokens, plain loss, no checkpointing"
+    cards = {"cards_gib": memory.CARDS_GIB, "chosen_gib": card_gib, "title": title}
+    figures.show(stacks(rows, **cards), alt)
     display(HTML(page(model, card_gib)))
