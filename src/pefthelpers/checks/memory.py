@@ -65,7 +65,7 @@ def peak(function) -> Verdict:
     if result == 60:
         return correct("The largest sum of one moment: kinds that never meet are not added.")
     wrong = {
-        115: "You add each kind at its own worst moment: activations and gradients never meet.",
+        105: "You add each kind at its own worst moment: activations and gradients never meet.",
         155: "You add up all moments: a step passes through them one after the other.",
         50: "That is the largest single kind: kinds alive in one moment must be added.",
         "forward": "That is the moment's name; return its bytes.",
