@@ -1,16 +1,11 @@
 """Start a notebook: quiet libraries, seeds, and one line that says what it runs on."""
 
-import logging
 import os
 import platform
 import random
 import sys
 import warnings
 from importlib.metadata import version
-
-# Some processors have optional kernels for 4-bit inference, which bitsandbytes looks for when it is
-# imported; without them it takes its own path. Set here, so that importing this module is enough.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes")
 

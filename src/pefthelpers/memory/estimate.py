@@ -1,7 +1,6 @@
 """What a step needs at its worst moment: the closed form."""
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from pefthelpers.errors import UserError
@@ -23,23 +22,8 @@ from pefthelpers.memory.together import refuse_together
 TILE_TOKENS, TILE_WIDTH = 4096, 32768  # TRL 1.16's chunked loss
 
 
-@dataclass(frozen=True)
 class Estimate(Moments):
-    """Bytes a training step needs, by moment and kind.
-
-    Attributes:
-        model: the model's name.
-        method: the method in words.
-        setting: the step's setting.
-        trainable: trained parameters.
-        moments: six moments that can be the worst, to bytes by kind.
-    """
-
-    model: str
-    method: str
-    setting: Setting
-    trainable: int
-    moments: dict[str, dict[str, int]]
+    """What the closed form gives: six moments that can be the worst."""
 
 
 def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Estimate:

@@ -1,19 +1,30 @@
 """The peak of a step: a maximum over moments, whether a formula or a trace gives them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from pefthelpers.memory.settings import Setting
 
 GIB = 1024**3
 
 
+@dataclass(frozen=True)
 class Moments:
-    """What a step holds, moment by moment; base of ``Estimate`` and ``Trace``.
+    """What a step holds, moment by moment.
 
     Attributes:
+        model: the model's name.
+        method: the method in words.
+        setting: the step's setting.
+        trainable: trained parameters.
         moments: moment to bytes by kind. A step passes through all of them; the peak is the
             largest, not their sum: activations go as gradients come.
     """
 
+    model: str
+    method: str
+    setting: Setting
+    trainable: int
     moments: dict[str, dict[str, int]]
 
     @property

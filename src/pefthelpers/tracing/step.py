@@ -27,24 +27,14 @@ MOMENTS = ("forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Trace(Moments):
-    """Bytes a step holds, by moment and kind.
+    """What a trace gives: the peaks of forward, backward and optimizer.
+
+    Beside the formula's kinds of bytes there is ``inputs``, the batch.
 
     Attributes:
-        model: the model's name.
-        method: the method in words.
-        setting: the step's setting.
-        moments: moment (forward, backward, optimizer) to bytes by kind at that moment's peak.
-            Kinds: frozen_weights, trainable_weights, gradients, optimizer_states, activations,
-            logits, temporaries, inputs.
-        trainable: trained parameters.
         at_rest: bytes alive between two steps.
     """
 
-    model: str
-    method: str
-    setting: Setting
-    moments: dict[str, dict[str, int]]
-    trainable: int
     at_rest: int
 
 
