@@ -126,3 +126,10 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert sentence in err and err.startswith("pefthelpers: ") and err.count("\n") == 1
+
+
+def test_a_config_whose_heads_do_not_divide_is_refused(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**TOY, "num_key_value_heads": 3}))
+    code, out, err = run(capsys, str(path))
+    assert (code, out) == (2, "") and "cannot share 3 key/value heads" in err
