@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from memory_models import TOY
 
 from pefthelpers import memory
 from pefthelpers.errors import UserError
@@ -12,15 +13,6 @@ from pefthelpers.memory.counts import block_linear
 from pefthelpers.memory.states import nf4_bytes
 
 EVERY = ("q_proj", "k_proj", "v_proj", "o_proj")
-TOY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 96,
-}
 
 
 def test_importing_the_formulas_imports_neither_torch_nor_peft():

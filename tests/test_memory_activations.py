@@ -1,6 +1,7 @@
 """The closed form against real tensors, to the byte: saved activations, optimiser states."""
 
 import pytest
+from memory_models import TOY
 
 from pefthelpers import memory
 from pefthelpers.memory.methods import describe, read_method
@@ -8,15 +9,6 @@ from pefthelpers.memory.saved import saved_activations
 from pefthelpers.memory.states import optimizer_bytes, trained_bytes_each, trained_tensors
 from pefthelpers.tracing import measure_saved, measure_states
 
-TOY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 176,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 96,
-}
 QV = memory.method("lora", r=4, target_modules=("q_proj", "v_proj"))
 MLP = memory.method("lora", r=4, target_modules=("gate_proj", "down_proj"))
 ALL = memory.method("lora", r=4, target_modules="all-linear")
@@ -61,6 +53,12 @@ def test_switches_move_saved_activations_as_the_formula_says(method, options):
     setting = memory.Setting(batch=2, seq=24, **options)
     found = saved_activations(memory.load_config(TOY), method, setting)
     assert sum(found.values()) == measure_saved(TOY, method, batch=2, seq=24, **options)
+
+
+@pytest.mark.parametrize("method", [*METHODS[:2], METHODS[5]], ids=words)
+def test_a_single_sequence_is_counted_to_the_byte_too(method):
+    found = saved_activations(memory.load_config(TOY), method, memory.Setting(batch=1, seq=9))
+    assert sum(found.values()) == measure_saved(TOY, method, batch=1, seq=9)
 
 
 @pytest.mark.parametrize("method", ["full", ALL], ids=str)

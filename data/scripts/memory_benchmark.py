@@ -32,6 +32,7 @@ from memory_cases import (
     measured_cases,
     method_of,
 )
+from memory_claims import SEVEN, SEVEN_STEPS, SEVENTY_STEPS, STEP
 
 from pefthelpers import memory
 from pefthelpers.memory.methods import read_method
@@ -124,6 +125,24 @@ def compare(case: Case) -> dict[str, Any]:
     }
 
 
+def article() -> Iterator[dict[str, Any]]:
+    """Yield the trace of every step behind the article's 7B table and its 70B arithmetic."""
+    for row, steps in SEVEN_STEPS.items():
+        for label, (method, options) in steps.items():
+            step = (SEVEN, method, {**STEP, **options})
+            yield {"key": f"7B, {row}, {label}", "compute": lambda step=step: article_row(*step)}
+    for name, (model, method, options) in SEVENTY_STEPS.items():
+        step = (model, method, {**STEP, **options})
+        yield {"key": name, "compute": lambda step=step: article_row(*step)}
+
+
+def article_row(model: str, method: Any, step: dict[str, Any]) -> dict[str, Any]:
+    """Trace a step at full depth and put the closed form beside it."""
+    traced = trace_step(model, method, **step).peak
+    closed = memory.estimate(model, method, **step).peak
+    return {"closed_form_gb": closed / 1e9, "traced_gb": traced / 1e9, "ratio": closed / traced}
+
+
 def traced_over_measured() -> Iterator[dict[str, Any]]:
     """Yield the traced peak over the allocator's, for steps that run here with real tensors."""
     for case in measured_cases():
@@ -188,6 +207,7 @@ def cost_row(model: str) -> dict[str, Any]:
 SECTIONS = {
     "published": published,
     "closed_over_traced": closed_over_traced,
+    "article": article,
     "traced_over_measured": traced_over_measured,
     "exact": exact,
     "cost": cost,
@@ -216,7 +236,7 @@ def main() -> None:
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """Return each section's number of rows and its farthest ratio, named."""
     found: dict[str, Any] = {}
-    for name in ("published", "closed_over_traced", "traced_over_measured"):
+    for name in ("published", "closed_over_traced", "article", "traced_over_measured"):
         rows = result.get(name, {})
         if rows:
             worst = max(rows, key=lambda key: abs(rows[key]["ratio"] - 1))

@@ -1,4 +1,4 @@
-"""The command line: run, record, lint, fetch, doctor."""
+"""The command line: run, record, lint, fetch, memory, doctor."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pefthelpers import __version__
 from pefthelpers.errors import UserError
+from pefthelpers.memory.command import add_arguments as add_memory_arguments
 
 
 def command_run(options: argparse.Namespace) -> int:
@@ -92,6 +93,13 @@ def command_doctor(_: argparse.Namespace) -> int:
     return 0
 
 
+def command_memory(options: argparse.Namespace) -> int:
+    """Estimate a training step's memory, and say what fits a card."""
+    from pefthelpers.memory import command
+
+    return command.run(options)
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(prog="pefthelpers", description=__doc__)
@@ -118,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     lint.add_argument("--fix", action="store_true", help="strip stale outputs, refresh badges")
     fetch = add("fetch", command_fetch, takes_notebooks=False)
     fetch.add_argument("profile", help="laptop")
+    add_memory_arguments(add("memory", command_memory, takes_notebooks=False))
     add("doctor", command_doctor, takes_notebooks=False)
     return top
 

@@ -28,26 +28,33 @@ def axes(columns: int = 1, rows: int = 1, *, width: float = 7.5, height: float =
         return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
 
 
-def show(figure, alt: str):
-    """Show a figure as an image with alt text, and close it.
+def image(figure, alt: str) -> str:
+    """Return a figure as an HTML image with alt text, and close it.
 
     Args:
         figure: a matplotlib figure.
         alt: what a reader who cannot see it must know; one or two sentences.
     """
     import matplotlib.pyplot as plt
+    from PIL import Image
+
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", facecolor="white", metadata={"Software": None})
+    plt.close(figure)
+    # A drawing has few colours: a palette makes the file, and the notebook, a third as large.
+    Image.open(drawn).convert("RGB").quantize(128).save(buffer, format="png", optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{data}">'
+    )
+
+
+def show(figure, alt: str):
+    """Show a figure as an image with alt text, and close it; arguments as for ``image``."""
     from IPython.display import HTML, display
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
-    plt.close(figure)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    display(
-        HTML(
-            f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" '
-            f'src="data:image/png;base64,{data}">'
-        )
-    )
+    display(HTML(image(figure, alt)))
 
 
 def box(axis, x: float, y: float, width: float, height: float, text: str, *, colour: str):

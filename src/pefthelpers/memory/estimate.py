@@ -1,7 +1,6 @@
 """What a step needs at its worst moment: the closed form."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from pefthelpers.errors import UserError
@@ -9,6 +8,7 @@ from pefthelpers.memory.activations import Layer
 from pefthelpers.memory.configs import ModelConfig, load_config
 from pefthelpers.memory.counts import LLAMA_LIKE, block_linear, parameters
 from pefthelpers.memory.methods import Full, Method, Prefix, describe, read_method
+from pefthelpers.memory.moments import Moments
 from pefthelpers.memory.saved import layers_kept, rotary, rows, saved_activations
 from pefthelpers.memory.settings import Setting, read_setting
 from pefthelpers.memory.states import (
@@ -19,53 +19,11 @@ from pefthelpers.memory.states import (
 )
 from pefthelpers.memory.together import refuse_together
 
-GIB = 1024**3
 TILE_TOKENS, TILE_WIDTH = 4096, 32768  # TRL 1.16's chunked loss
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Bytes a training step needs, by moment and kind.
-
-    Attributes:
-        model: the model's name.
-        method: the method in words.
-        setting: the step's setting.
-        trainable: trained parameters.
-        moments: moment to bytes by kind. A step passes through all of them; the peak is the
-            largest, not their sum: activations go as gradients come.
-    """
-
-    model: str
-    method: str
-    setting: Setting
-    trainable: int
-    moments: dict[str, dict[str, int]]
-
-    @property
-    def peak_moment(self) -> str:
-        """The moment with the most bytes."""
-        return max(self.moments, key=lambda moment: sum(self.moments[moment].values()))
-
-    @property
-    def peak(self) -> int:
-        """Bytes at the worst moment: storages asked for, no allocator slack, no CUDA context."""
-        return sum(self.moments[self.peak_moment].values())
-
-    @property
-    def kinds(self) -> dict[str, int]:
-        """Bytes by kind at the worst moment."""
-        return self.moments[self.peak_moment]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {**asdict(self), "peak": self.peak, "peak_moment": self.peak_moment}
-
-    def __str__(self) -> str:
-        """Return the estimate as a table."""
-        from pefthelpers.memory.table import table
-
-        return table(self)
+class Estimate(Moments):
+    """What the closed form gives: six moments that can be the worst."""
 
 
 def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Estimate:
@@ -104,12 +62,12 @@ def refuse(config: ModelConfig) -> None:
     if config.model_type not in LLAMA_LIKE:
         raise UserError(
             f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
-            " pefthelpers.tracing.trace_step."
+            " pefthelpers.tracing.trace_step, or --trace on the command line."
         )
 
 
 def moments(config: ModelConfig, method: Method, setting: Setting) -> dict[str, dict[str, int]]:
-    """Return the bytes by kind at the five moments that can be the worst."""
+    """Return the bytes by kind at the six moments that can be the worst."""
     parts = Parts(config, method, setting)
     found = {
         "forward, loss": parts.forward_loss(),

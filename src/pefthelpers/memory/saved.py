@@ -68,8 +68,9 @@ def end(config: ModelConfig, method: Method, setting: Setting) -> dict[str, int]
         return kept
     head_input = layer.c * h * n if isinstance(method, Full) else 0
     cast = setting.autocast and setting.stream_bytes == 4
-    # The log-probabilities in fp32, the shifted labels and the sum of their weights.
-    kept["loss"] = 4 * n * v + 8 * n + 4
+    # The log-probabilities in fp32, the shifted labels and the sum of their weights. The labels of
+    # a single row are a view into the row that was padded by one.
+    kept["loss"] = 4 * n * v + 8 * (n + (setting.batch == 1)) + 4
     kept["linear inputs"] = head_input
     kept["weight copies"] = 2 * h * v if cast else 0
     return kept

@@ -3,7 +3,7 @@
 import logging
 import warnings
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.memory.configs import ModelConfig, load_config
 from pefthelpers.memory.counts import LLAMA_LIKE, added_parameters
 from pefthelpers.memory.methods import BY_PEFT_TYPE, describe, read_method
+from pefthelpers.memory.moments import Moments
 from pefthelpers.memory.settings import Setting, read_setting
 from pefthelpers.memory.together import refuse_together
 from pefthelpers.tracing.build import build_model, materialise
@@ -25,40 +26,16 @@ MOMENTS = ("forward", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
-class Trace:
-    """Bytes a step holds, by moment and kind.
+class Trace(Moments):
+    """What a trace gives: the peaks of forward, backward and optimizer.
+
+    Beside the formula's kinds of bytes there is ``inputs``, the batch.
 
     Attributes:
-        model: the model's name.
-        method: the method in words.
-        setting: the step's setting, as a dict.
-        moments: moment (forward, backward, optimizer) to bytes by kind at that moment's peak.
-            Kinds: frozen_weights, trainable_weights, gradients, optimizer_states, activations,
-            logits, temporaries, inputs.
-        trainable: trained parameters.
         at_rest: bytes alive between two steps.
     """
 
-    model: str
-    method: str
-    setting: dict[str, Any]
-    moments: dict[str, dict[str, int]]
-    trainable: int
     at_rest: int
-
-    @property
-    def peak_moment(self) -> str:
-        """The moment of the highest peak."""
-        return max(self.moments, key=lambda moment: sum(self.moments[moment].values()))
-
-    @property
-    def peak(self) -> int:
-        """The highest number of bytes alive at once: a maximum over moments, not a sum of kinds."""
-        return sum(self.moments[self.peak_moment].values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-ready values."""
-        return {**asdict(self), "peak": self.peak, "peak_moment": self.peak_moment}
 
 
 @contextmanager
@@ -120,7 +97,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     return Trace(
         model=config.name,
         method=words(method),
-        setting=asdict(setting),
+        setting=setting,
         moments={moment: live.peaks[moment] for moment in MOMENTS},
         trainable=trained,
         at_rest=at_rest,

@@ -1,0 +1,5 @@
+"""Interactive parts: ipywidgets where a kernel runs, a figure and a page of HTML elsewhere."""
+
+from pefthelpers.widgets.memory import memory_calculator
+
+__all__ = ["memory_calculator"]
