@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -357,6 +359,26 @@ def test_loading_without_our_import_says_what_to_import(tmp_path, monkeypatch):
         PeftConfig.from_pretrained(tmp_path)
     with pytest.raises(KeyError, match="BOTTLENECK: run `import pefthelpers.bottleneck` before"):
         PeftModel.from_pretrained(tiny("llama"), tmp_path)
+
+
+def test_a_fresh_process_without_our_import_says_what_to_import(tmp_path):
+    adapted("llama").save_pretrained(tmp_path)
+    code = "import sys, peft; peft.PeftConfig.from_pretrained(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], check=False, capture_output=True, text=True
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert "run `import pefthelpers.bottleneck` before you load this adapter" in last
+
+
+def test_a_loaded_adapter_can_be_trained_on(tmp_path):
+    model = train_weights(adapted("llama"))
+    model.save_pretrained(tmp_path)
+    frozen = PeftModel.from_pretrained(tiny("llama"), tmp_path)
+    assert not any(p.requires_grad for p in frozen.parameters())
+    again = PeftModel.from_pretrained(tiny("llama"), tmp_path, is_trainable=True)
+    trained = {name for name, p in again.named_parameters() if p.requires_grad}
+    assert trained and all(".bottleneck_" in name for name in trained)
 
 
 def test_a_plain_peft_type_loads_too(tmp_path):

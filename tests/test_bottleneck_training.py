@@ -8,6 +8,7 @@ from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import Trainer, TrainingArguments
 
 from pefthelpers.bottleneck import BottleneckConfig
+from pefthelpers.datasets import Labelled
 from pefthelpers.models import keep_input_gradients
 from pefthelpers.training import fit
 
@@ -170,6 +171,75 @@ def test_trl_sft_trainer(placement, tmp_path, llama, word_tokenizer):
     assert losses[-1] < losses[0] - 0.2
     trainer.save_model(tmp_path / "saved")
     assert PeftModel.from_pretrained(llama(), tmp_path / "saved").active_adapter == "default"
+
+
+def test_trl_dpo_trainer_takes_the_base_as_its_reference(tmp_path, llama, word_tokenizer):
+    from trl import DPOConfig, DPOTrainer
+
+    pairs = {"prompt": ["w1 w2"] * 8, "chosen": [" w3 w4"] * 8, "rejected": [" w5 w6"] * 8}
+    arguments = DPOConfig(
+        tmp_path,
+        max_steps=4,
+        learning_rate=2e-2,
+        per_device_train_batch_size=4,
+        save_strategy="no",
+        logging_steps=1,
+        **ON_CPU,
+    )
+    trainer = DPOTrainer(
+        llama(),
+        args=arguments,
+        train_dataset=Dataset.from_dict(pairs),
+        processing_class=word_tokenizer,
+        peft_config=BottleneckConfig(reduction_factor=8),
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # the adapter starts as the reference
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_seq2seq_trainer_generates_with_the_adapter(tmp_path):
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+    row = {"input_ids": [5, 6, 7, 2], "attention_mask": [1] * 4, "labels": [9, 10, 2]}
+    arguments = Seq2SeqTrainingArguments(
+        tmp_path,
+        max_steps=30,
+        learning_rate=5e-2,
+        predict_with_generate=True,
+        generation_max_length=4,
+        save_strategy="no",
+        logging_strategy="no",
+        **ON_CPU,
+    )
+    data = Dataset.from_list([row] * 8)
+    trainer = Seq2SeqTrainer(adapted("t5"), arguments, train_dataset=data, eval_dataset=data)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before - 0.5
+    assert trainer.predict(data).predictions.shape[0] == 8
+
+
+@both
+def test_the_real_minilm(placement, tmp_path):
+    from pefthelpers import classification
+
+    base, tokenizer = classification.load()
+    rows = [Labelled("a warm and funny film", 1), Labelled("dull from start to end", 0)] * 8
+    rows = classification.encode(tokenizer, rows)
+    before = classification.evaluate(base, rows).loss
+    config = BottleneckConfig(task_type="SEQ_CLS", placement=placement)
+    model = get_peft_model(base, config)
+    assert classification.evaluate(model, rows).loss == before
+    losses = classification.fit(model, rows, learning_rate=3e-3, steps=6, batch_size=4)
+    assert losses[-1] < losses[0]
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(classification.load(seed=1)[0], tmp_path)
+    trained = classification.evaluate(model, rows).loss
+    assert classification.evaluate(again, rows).loss == trained
+    with model.disable_adapter():
+        assert classification.evaluate(model, rows).loss == before
 
 
 def test_our_own_training_loop(llama, word_tokenizer):

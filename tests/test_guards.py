@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from bottleneck_models import logits, tiny
+from peft import IA3Config, LoHaConfig, LoraConfig, MissConfig, get_peft_model
 
 from pefthelpers import guards
 from pefthelpers.errors import UserError
@@ -93,6 +94,30 @@ def test_a_merge_in_the_wrong_dtype_is_refused(llama):
                 parameter.mul_(1e-2)
     with pytest.raises(UserError, match=r"Merging into bfloat16 loses \d+\.\d% of the correction"):
         guards.check_merge(half)
+
+
+def wrapped_classifier(kind, config):
+    return get_peft_model(tiny(kind), config(task_type="SEQ_CLS", target_modules=["query"]))
+
+
+@pytest.mark.parametrize("config", [IA3Config, LoHaConfig, MissConfig])
+def test_a_merge_that_a_head_would_stop_is_refused_before_it_breaks_the_model(config):
+    options = {IA3Config: {"feedforward_modules": []}, MissConfig: {"r": 4}}.get(config, {})
+    model = wrapped_classifier("roberta", lambda **values: config(**values, **options))
+    with pytest.raises(UserError, match=r"Call merge_adapter\(\) .* trained head 'classifier'"):
+        guards.check_merge(model)
+    before = logits(model, "roberta")
+    model.merge_adapter()  # the way the sentence names
+    assert torch.allclose(logits(model, "roberta"), before, atol=1e-6)
+    with pytest.raises(AttributeError, match="has no attribute 'weight'"):  # huggingface/peft#3114
+        model.merge_and_unload()
+
+
+def test_heads_that_are_in_no_way():
+    for kind, config in (("roberta", LoraConfig), ("bert", LoHaConfig)):
+        model = wrapped_classifier(kind, config)
+        guards.check_merge(model)
+        model.merge_and_unload()
 
 
 def test_merge_loss_is_what_rounding_loses(llama):

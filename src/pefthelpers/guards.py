@@ -111,18 +111,41 @@ def merge_loss(layer, adapter: str = "default") -> float:
     return ((merged - weight.float() - correction).norm() / correction.norm()).item()
 
 
+def head_in_the_way(model: nn.Module) -> str | None:
+    """Return the name of a trained head that stops ``merge_and_unload``, None if there is none.
+
+    For (IA)3, LoHa and MiSS, peft 0.21 reads ``.weight`` of whatever it puts back, and a head such as
+    RoBERTa's, two linear maps in one module, has none (huggingface/peft#3114).
+    """
+    from peft.tuners.tuners_utils import BaseTuner
+    from peft.utils import ModulesToSaveWrapper
+
+    tuner = model.base_model
+    if getattr(type(tuner), "_replace_module", None) is not BaseTuner._replace_module:
+        return None
+    heads = {n: m for n, m in tuner.model.named_modules() if isinstance(m, ModulesToSaveWrapper)}
+    return next((n for n, m in heads.items() if not hasattr(m.original_module, "weight")), None)
+
+
 def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
-    """Refuse a merge that would round the adapter away.
+    """Refuse a merge that would round the adapter away, or that peft cannot finish.
 
     Args:
-        model: a PEFT model with LoRA layers.
-        max_loss: the largest share of a layer's correction that may be lost.
+        model: a PEFT model.
+        max_loss: the largest share of a LoRA layer's correction that may be lost.
 
     Raises:
-        UserError: the base is quantised, or its dtype loses more than ``max_loss``.
+        UserError: the base is quantised, its dtype loses more than ``max_loss``, or a trained head
+            is in the way of unloading.
     """
     from peft.tuners.lora import LoraLayer
 
+    if head := head_in_the_way(model):
+        kind = model.peft_config[model.active_adapter].peft_type.value
+        raise UserError(
+            f"Call merge_adapter() and keep the PEFT model, or use LoRA: peft cannot merge and "
+            f"unload {kind} beside the trained head {head!r}, which has no weight of its own."
+        )
     for name, layer in model.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
