@@ -34,6 +34,9 @@ class Settings:
     learning_rates: dict[str, float] = field(default_factory=dict)
 
 
+# Chosen on validation by data/scripts/encoder_study.py, at 188 steps.
+ENCODER_RATES = {"head": 1e-2, "full": 3e-4, "lora": 3e-3, "houlsby": 3e-3, "pfeiffer": 3e-3}
+
 PROFILES: dict[str, dict[str, Settings]] = {
     "tiny": {
         "decoder": Settings(
@@ -49,8 +52,8 @@ PROFILES: dict[str, dict[str, Settings]] = {
         "encoder": Settings(
             model="all-MiniLM-L6-v2",
             source="package",
-            steps=20,
-            learning_rates={"lora": 2e-3, "full": 3e-4},
+            steps=24,
+            learning_rates=ENCODER_RATES,
         ),
     },
     "laptop": {
@@ -68,8 +71,9 @@ PROFILES: dict[str, dict[str, Settings]] = {
         "encoder": Settings(
             model="all-MiniLM-L6-v2",
             source="package",
-            steps=94,
-            learning_rates={"lora": 2e-3, "full": 3e-4},
+            steps=188,
+            test_examples=2006,
+            learning_rates=ENCODER_RATES,
         ),
     },
     "gpu": {
@@ -78,7 +82,11 @@ PROFILES: dict[str, dict[str, Settings]] = {
         ),
         "seq2seq": Settings(model="google-t5/t5-base", source="hub", learning_rates={"lora": 1e-3}),
         "encoder": Settings(
-            model="FacebookAI/roberta-base", source="hub", learning_rates={"lora": 5e-4}
+            model="FacebookAI/roberta-base",
+            source="hub",
+            steps=188,
+            test_examples=2006,
+            learning_rates={"lora": 5e-4, "houlsby": 5e-4, "pfeiffer": 5e-4},
         ),
     },
 }
