@@ -1,0 +1,43 @@
+"""The other end of ``isolated``: run by AdapterHub's interpreter, needs nothing but Python.
+
+One JSON string of code comes in on each line; one JSON object with what it printed, its last
+expression and its error goes out.
+"""
+
+import ast
+import contextlib
+import io
+import json
+import os
+import sys
+
+
+def run(code: str, names: dict) -> dict:
+    """Execute code in ``names``; return ``{"printed", "value", "error"}``."""
+    printed, value, error = io.StringIO(), None, ""
+    with contextlib.redirect_stdout(printed):
+        try:
+            tree = ast.parse(code)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, "<cell>", "exec"), names)  # noqa: S102 - the notebook's own cells
+            if last is not None:
+                value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+                json.dumps(value)
+        except Exception as problem:  # noqa: BLE001 - whatever a cell raises goes back
+            value, error = None, f"{type(problem).__name__}: {problem}"
+    return {"printed": printed.getvalue(), "value": value, "error": error}
+
+
+def main() -> None:
+    """Answer line by line until the input ends."""
+    # Libraries may print to the process's own output: keep that channel for the answers alone.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    names: dict = {"__name__": "__main__"}
+    for line in sys.stdin:
+        answers.write(json.dumps(run(json.loads(line), names)) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
