@@ -38,20 +38,22 @@ class Interpreter:
 
     Args:
         python: its interpreter; None makes every cell a sentence.
+
+    Attributes:
+        value: what the last cell ended on.
     """
 
     def __init__(self, python: Path | None) -> None:
-        """Start the process, without this environment's module path."""
+        """Start the process; ``-I`` keeps this environment's modules out of it."""
+        self.value: object = None
         self._process = None
         if python is not None:
-            environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
             self._process = subprocess.Popen(
-                [str(python), "-u", str(WORKER)],
+                [str(python), "-I", str(WORKER)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env=environment,
             )
 
     @property
@@ -60,7 +62,9 @@ class Interpreter:
         return self._process is not None
 
     def run(self, cell: str) -> object:
-        """Run a cell, show what it prints, and return its last expression if JSON can hold it.
+        """Run a cell, show what it prints, and return its last expression, also kept in ``value``.
+
+        Numbers, strings, lists come over as they are, anything else as Python would show it.
 
         Raises:
             UserError: the cell raised an error, or the process died.
@@ -79,7 +83,8 @@ class Interpreter:
         print(answer["printed"], end="")
         if answer["error"]:
             raise UserError(f"The cell failed in AdapterHub's environment: {answer['error']}")
-        return answer["value"]
+        self.value = answer["value"]
+        return self.value
 
     def close(self) -> None:
         """End the process."""

@@ -12,8 +12,8 @@ import os
 import sys
 
 
-def run(code: str, names: dict) -> dict:
-    """Execute code in ``names``; return ``{"printed", "value", "error"}``."""
+def run(code: str, names: dict) -> str:
+    """Execute code in ``names``; return ``{"printed", "value", "error"}`` as JSON."""
     printed, value, error = io.StringIO(), None, ""
     with contextlib.redirect_stdout(printed):
         try:
@@ -22,10 +22,11 @@ def run(code: str, names: dict) -> dict:
             exec(compile(tree, "<cell>", "exec"), names)  # noqa: S102 - the notebook's own cells
             if last is not None:
                 value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
-                json.dumps(value)
         except Exception as problem:  # noqa: BLE001 - whatever a cell raises goes back
             value, error = None, f"{type(problem).__name__}: {problem}"
-    return {"printed": printed.getvalue(), "value": value, "error": error}
+    with contextlib.suppress(TypeError):  # a tensor, a model: what Python would show of it
+        return json.dumps({"printed": printed.getvalue(), "value": value, "error": error})
+    return json.dumps({"printed": printed.getvalue(), "value": repr(value), "error": error})
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     os.dup2(2, 1)
     names: dict = {"__name__": "__main__"}
     for line in sys.stdin:
-        answers.write(json.dumps(run(json.loads(line), names)) + "\n")
+        answers.write(run(json.loads(line), names) + "\n")
         answers.flush()
 
 
