@@ -6,7 +6,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lab laptop gates clean
+.PHONY: run test lab laptop gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -40,16 +40,16 @@ $(INSTALLED): requirements.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-adapterhub runs
 
 # AdapterHub's own library runs on transformers 4 alone: an environment beside ours that reuses the
-# installed torch, and a check that files of both libraries give the same outputs.
+# installed torch, a check that files of both libraries give the same outputs, and notebook 05b.
 HUB := .venv-adapterhub/bin/python
 
-.PHONY: adapterhub
 adapterhub: .venv-adapterhub/installed
 	$(BIN)/python data/scripts/adapterhub_fixture.py back tests/fixtures/adapterhub runs/adapterhub
 	$(HUB) data/scripts/adapterhub_fixture.py check tests/fixtures/adapterhub runs/adapterhub
+	$(BIN)/pefthelpers run 05b --param REQUIRED=True --out runs/adapterhub
 
 .venv-adapterhub/installed: requirements-adapterhub.txt $(INSTALLED)
 	$(BIN)/python -m venv --clear --without-pip .venv-adapterhub

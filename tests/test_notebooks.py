@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pefthelpers import lint, notebooks, runner
+from pefthelpers import isolated, lint, notebooks, runner
 from pefthelpers.paths import data_dir
 
 NOTEBOOKS = notebooks.find([])
@@ -49,6 +49,8 @@ def test_it_runs(runs, stem):
 @pytest.mark.notebook
 @pytest.mark.parametrize("stem", STEMS)
 def test_it_measures_what_was_recorded(runs, stem):
+    if stem == "05b_adapterhub" and isolated.adapterhub_python() is None:
+        pytest.skip("only `make adapterhub` and .ci/run build the environment that it measures in")
     recorded = json.loads((data_dir() / "baselines" / f"{stem}.tiny.json").read_text())["metrics"]
     measured = runs[stem].metrics
     assert set(measured) == set(recorded)
