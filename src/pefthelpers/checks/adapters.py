@@ -81,10 +81,10 @@ def copies(answer, *, full_bytes: int, adapter_bytes: int) -> Verdict:
         return correct(f"{right} tasks in the place of one, beside a base that all of them share.")
     if answer == full_bytes // adapter_bytes - 1:
         return not_yet("The base is not in either file here: only the two files are compared.")
-    if isinstance(answer, float) and not answer.is_integer():
-        return not_yet("A whole number: a part of an adapter does no task. Round down.")
     if answer in (adapter_bytes // full_bytes, adapter_bytes / full_bytes):
         return not_yet("Upside down: divide the large file by the small one.")
+    if isinstance(answer, float) and not answer.is_integer():
+        return not_yet("A whole number: a part of an adapter does no task. Round down.")
     return not_yet("Divide the bytes of the full checkpoint by those of the adapter's.")
 
 
