@@ -1,6 +1,6 @@
 """What do adapters bring on real sentences? MiniLM on the movie reviews, for notebook 05.
 
-Run: python data/scripts/encoder_study.py     (resumable; about 30 CPU minutes)
+Run: python data/scripts/encoder_study.py     (resumable; about 45 CPU minutes)
 
 Every method sees the same 3,008 training sentences of a seed, cut at 48 tokens, and the same fresh
 head. Learning rates are chosen on validation with seed 0, going on while the best is at the edge of
