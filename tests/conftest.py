@@ -119,6 +119,17 @@ class Cells:
         """Return the code folded in a solution cell."""
         return self.by_id[name].source.split("```python\n")[1].split("```")[0]
 
+    def exercise(self, number: int) -> tuple:
+        """Return the verdicts on an exercise's stub and on its solution: the stub filled in."""
+        stub, solution = (
+            self.by_id[f"exercise-{number}"].source,
+            self.solution(f"solution-{number}"),
+        )
+        blank, filled = (text.split("...") for text in (stub, solution))
+        assert len(blank) == 2 and len(filled) == 1
+        assert solution.startswith(blank[0]) and solution.strip().endswith(blank[1].strip())
+        return self.execute(stub), self.execute(solution)
+
 
 @pytest.fixture(scope="session")
 def cells():

@@ -68,6 +68,15 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1.0, 0.06 * steps)) * (1 - step / steps)
 
 
+def descend(loss: torch.Tensor, optimizer, parameters: list[torch.nn.Parameter]) -> float:
+    """Take one step down the gradient of ``loss``, its norm clipped at 1; return the loss."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return loss.item()
+
+
 def batches(pairs: list[Pair], *, size: int, steps: int, seed: int):
     """Yield ``steps`` batches of ``size`` pairs: shuffled epochs, each reshuffled by ``seed``."""
     shuffle, order = random.Random(seed), []
@@ -122,10 +131,6 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps)
         loss = model(**collate(tokenizer, new_pairs + old_pairs, **options)).loss
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        losses.append(loss.item())
+        losses.append(descend(loss, optimizer, parameters))
     model.eval()
     return losses
