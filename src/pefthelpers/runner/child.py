@@ -90,6 +90,12 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     return "", False
 
 
+def said(folder: Path) -> str:
+    """Return the kernel's own last words: what is on stderr but nbclient's comment on them."""
+    lines = (folder / "stderr").read_text(errors="replace").splitlines()
+    return last_line("\n".join(line for line in lines if "Error occurred while" not in line))
+
+
 def any_cell_started(executed: Path) -> bool:
     """Tell whether the kernel came as far as a first cell."""
     if not executed.exists():
@@ -146,8 +152,7 @@ def main(folder: Path) -> None:
         starts = 2
         problem, again = execute(job, folder, clock)
         if again:
-            said = last_line((folder / "stderr").read_text(errors="replace"))
-            problem = f"the kernel never started, in two tries: {said or problem}"
+            problem = f"the kernel never started, in two tries: {said(folder) or problem}"
     end = {"problem": problem, "kernel_starts": starts, "versions": versions(), **used()}
     (folder / "end.json").write_text(json.dumps(end))
 

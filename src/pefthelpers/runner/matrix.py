@@ -69,7 +69,9 @@ class Table:
             marks = [self.mark(column, name) for column in self.columns]
             lines.append(f"{name:28}" + "".join(f"{mark:>12}" for mark in marks))
         for column in self.columns:
-            lines.append(f"{column.stack}: {', '.join(f'{k} {v}' for k, v in column.versions.items())}")
+            lines.append(
+                f"{column.stack}: {', '.join(f'{k} {v}' for k, v in column.versions.items())}"
+            )
             faults = [name for name in self.notebooks if not column.good(name)]
             lines += [f"  {name}: {column.cell(name)}" for name in faults]
         return "\n".join(lines)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from pefthelpers.errors import UserError
 
+CONNECT_S = 10
+
 
 @contextmanager
 def local(jobs: int) -> Iterator[Executor]:
@@ -26,7 +28,7 @@ def cluster(address: str) -> Iterator[Executor]:
     except ImportError as error:
         raise UserError("--cluster needs Dask: pip install 'pefthelpers[cluster]'.") from error
     try:
-        client = Client(address, timeout="10s", set_as_default=False)
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"No Dask scheduler answers at {address}: start one with `dask scheduler` and workers with "

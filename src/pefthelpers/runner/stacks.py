@@ -15,7 +15,11 @@ from pefthelpers import notebooks
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, cache_dir
 
-FILES = {"pinned": "requirements.txt", "floor": "requirements-floor.txt", "newest": "pyproject.toml"}
+FILES = {
+    "pinned": "requirements.txt",
+    "floor": "requirements-floor.txt",
+    "newest": "pyproject.toml",
+}
 
 
 class BuildError(Exception):
@@ -100,8 +104,16 @@ def pip(python: str, *arguments: str) -> None:
     command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise BuildError((errors or done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        raise BuildError(why(done.stdout + "\n" + done.stderr))
+
+
+def why(said: str) -> str:
+    """Return what pip says went wrong, in one line: the conflicting requirements or its last error."""
+    conflict = re.search(r"The conflict is caused by:\n((?:    .*\n)+)", said)
+    if conflict:
+        return "; ".join(line.strip() for line in conflict.group(1).splitlines())
+    errors = [line for line in said.splitlines() if line.startswith("ERROR")]
+    return (errors or said.strip().splitlines() or ["pip failed"])[-1]
 
 
 def resolved(stack: Stack) -> list[str]:
@@ -112,7 +124,7 @@ def resolved(stack: Stack) -> list[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        wanted = ["--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+        wanted = ["--dry-run", "--ignore-installed", "--report", str(report)]
         pip(sys.executable, "install", *wanted, *stack.requirements)
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
     pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in found}
