@@ -71,7 +71,8 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """Return it in one line."""
-        if self.before is None or not (finite(self.before) and finite(self.after)):
+        judged = self.verdict in (SAME, MOVED, OFF, "not judged")
+        if not judged:
             return f"{self.name}: {self.verdict}"
         moved = f"{self.name}: {readable(self.before)} → {readable(self.after)} {self.unit}"
         if self.verdict == OFF:
