@@ -1,6 +1,7 @@
 """A run as one HTML page that needs nothing but itself."""
 
 import functools
+import re
 
 import jinja2
 
@@ -29,12 +30,29 @@ def pages() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, duration=duration, chart=charts.chart)
+    environment.filters.update(
+        number=number, duration=duration, chart=charts.chart, line=failing_line
+    )
     return environment
 
 
+REMOTE_IMAGE = re.compile(r'<img [^>]*src="https?:[^>]*>')
+
+
+def failing_line(traceback: str) -> str:
+    """Return the line of the cell that a traceback's first arrow points at, empty if none does."""
+    found = re.search(r"^-+> *\d+ (.*)$", traceback, re.MULTILINE)
+    return found.group(1).strip() if found else ""
+
+
+def words_of(image: re.Match) -> str:
+    """Return an image's alternative text."""
+    found = re.search(r'alt="([^"]*)"', image.group())
+    return found.group(1) if found else ""
+
+
 def rendered(executed: str) -> str:
-    """Return an executed notebook as HTML without scripts' and styles' frame; empty if it has none."""
+    """Return an executed notebook as HTML, its remote images (badges) as words; empty if there is none."""
     import nbconvert
     import nbformat
 
@@ -42,7 +60,7 @@ def rendered(executed: str) -> str:
         return ""
     notebook = nbformat.reads(executed, as_version=4)
     body, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    return body
+    return REMOTE_IMAGE.sub(words_of, body)
 
 
 def code_colours() -> str:
@@ -77,7 +95,10 @@ def text(kept: Kept) -> str:
         .get_template("report.html.jinja")
         .render(
             entries=entries,
-            bad=[entry for entry in entries if not entry["row"].good],
+            bad=sorted(
+                (entry for entry in entries if not entry["row"].good),
+                key=lambda entry: ("failed", "drifted", "stopped").index(entry["row"].status),
+            ),
             about=kept.about(),
             trouble=kept.trouble,
             colours=code_colours(),
