@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,7 +138,7 @@ def run_in(python: str, paths: list[Path], out: Path, *, jobs: int, profile: str
     command = [python, "-m", "pefthelpers.cli", "run", *map(str, paths), "--profile", profile]
     command += ["--jobs", str(jobs), "--out", str(out.resolve())]
     environment = os.environ | {"PYTHONPATH": source}
-    return subprocess.run(command, check=False, env=environment, stdout=sys.stdout).returncode
+    return subprocess.run(command, check=False, env=environment).returncode
 
 
 def write(table: Table, out: Path) -> None:
