@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import platform
 import statistics
 import time
@@ -90,7 +91,7 @@ def by_validation(row: dict) -> tuple:
     Where there is no such loss, or it is the same too, the lower learning rate is taken.
     """
     loss = row.get("validation_loss", 0)
-    known = loss == loss  # a table has NaN where a row has no such loss
+    known = not math.isnan(loss)  # a table has NaN where a row has no such loss
     return row["validation"], -loss if known else 0, -row["learning_rate"]
 
 

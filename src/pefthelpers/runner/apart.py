@@ -60,22 +60,26 @@ def stop_running() -> None:
         kill_tree(process.pid)
 
 
-def run_child(folder: Path, job: Job) -> str:
-    """Run the child process to its end; return how it ended, empty if as it should."""
-    limit = job.timeout_s + GRACE_S if job.timeout_s else None
+def start_child(folder: Path, job: Job) -> subprocess.Popen:
+    """Start the child process; Ctrl-C reaches the runner alone, which then stops it."""
     with open(folder / "stderr", "w") as stderr:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "pefthelpers.runner.child", str(folder)],
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=stderr,
             env=os.environ | environment(job.threads),
-            start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops it
+            start_new_session=True,
         )
+
+
+def run_child(folder: Path, job: Job) -> str:
+    """Run the child process to its end; return how it ended, empty if as it should."""
+    process = start_child(folder, job)
     with _lock:
         _running.add(process)
     try:
-        code = process.wait(limit)
+        code = process.wait(job.timeout_s + GRACE_S if job.timeout_s else None)
     except subprocess.TimeoutExpired:
         return f"stopped: it hung for {GRACE_S} s beyond its {job.timeout_s:g} s"
     finally:

@@ -127,6 +127,32 @@ def add_shared(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run(run: argparse.ArgumentParser) -> None:
+    """Add the options of run."""
+    add_shared(run)
+    run.add_argument("--out", help="folder for all that a run leaves; default: runs/PROFILE")
+    run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
+    for option, default, what in (("--timeout", 3600, "notebook"), ("--cell-timeout", 0, "cell")):
+        run.add_argument(
+            option,
+            type=at_least(option, 0, float),
+            default=default,
+            metavar="SECONDS",
+            help=f"for a {what}; default: {default}; 0: no limit",
+        )
+    run.add_argument("--resume", action="store_true", help="keep what passed with the same source")
+    run.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+    run.add_argument("--shard", metavar="I/N", help="one of N parts of even recorded time")
+    run.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:PORT")
+
+
+def add_compare(compare: argparse.ArgumentParser) -> None:
+    """Add the options of compare."""
+    compare.add_argument("before", type=Path, help="folder of the reference run")
+    compare.add_argument("after", type=Path, help="folder of the other run")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page too")
+
+
 def add_commands(add) -> None:
     """Add the runner's commands to the command line.
 
@@ -134,33 +160,11 @@ def add_commands(add) -> None:
         add: ``add(name, function, takes_notebooks=...)`` returns the command's parser.
     """
     run = add("run", command_run, takes_notebooks=True)
-    add_shared(run)
-    run.add_argument("--out", help="folder for all that a run leaves; default: runs/PROFILE")
-    run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
-    run.add_argument(
-        "--timeout",
-        type=at_least("--timeout", 0, float),
-        default=3600,
-        metavar="SECONDS",
-        help="for a notebook; default: 3600; 0: no limit",
-    )
-    run.add_argument(
-        "--cell-timeout",
-        type=at_least("--cell-timeout", 0, float),
-        default=0,
-        metavar="SECONDS",
-        help="for a cell; default: no limit",
-    )
-    run.add_argument("--resume", action="store_true", help="keep what passed with the same source")
-    run.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
-    run.add_argument("--shard", metavar="I/N", help="one of N parts of even recorded time")
-    run.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:PORT")
+    add_run(run)
     baseline = add("baseline", command_baseline, takes_notebooks=False)
     baseline.add_argument("run", nargs="+", type=Path, help="folders of runs, the reference first")
     compare = add("compare", command_compare, takes_notebooks=False)
-    compare.add_argument("before", type=Path, help="folder of the reference run")
-    compare.add_argument("after", type=Path, help="folder of the other run")
-    compare.add_argument("--html", type=Path, metavar="FILE", help="write the table as a page too")
+    add_compare(compare)
     for command in (run, baseline, compare):
         command.add_argument(
             "--baselines", type=Path, metavar="FOLDER", help="default: the collection's own"

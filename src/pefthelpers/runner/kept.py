@@ -165,9 +165,12 @@ class Kept:
         return True
 
     def finish(self) -> None:
-        """Write everything that is not there yet, and the reports."""
+        """Write everything that is not there yet, and the reports; what has no result was stopped."""
         from pefthelpers.runner import junit, report
 
+        for name in self.names:
+            stopped = Result(name, "stopped", reason="stopped before it was done")
+            self.results.setdefault(name, stopped)
         self.trouble = []
         for name, text in self.executed.items():
             if text and not (self.out / f"{name}.ipynb").exists():

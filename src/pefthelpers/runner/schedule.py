@@ -77,11 +77,8 @@ def follow(executor: Executor, jobs: list[Job], kept: Kept, watch, *, fail_fast:
         for future in finished:  # done, but not yet kept when the signal came
             kept.add(outcome_of(future, futures[future]))
         stop(set(futures) - finished)
-    for job in jobs:
-        stopped = Result(job.notebook, "stopped", reason="stopped before it was done")
-        kept.results.setdefault(job.notebook, stopped)
-    watch(kept.results, set())
     kept.finish()
+    watch(kept.results, set())
     if interrupted:
         raise interrupted
 
