@@ -1,4 +1,4 @@
-# make run | test | lab | laptop : each sets itself up in .venv and goes.
+# make run | test | lab | laptop | matrix : each sets itself up in .venv and goes.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -6,7 +6,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lab laptop gates adapterhub clean
+.PHONY: run test lab laptop matrix gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -23,6 +23,10 @@ lab: $(INSTALLED)
 laptop: $(INSTALLED)
 	$(BIN)/pefthelpers fetch laptop
 	$(BIN)/pefthelpers run 02 --profile laptop --out runs/laptop
+
+# Every notebook under the pinned, the oldest and the newest packages; environments are kept.
+matrix: $(INSTALLED)
+	$(BIN)/pefthelpers matrix --jobs $(JOBS)
 
 # The tables of all gates from the committed rows; measures only what is not recorded.
 gates: $(INSTALLED)

@@ -51,6 +51,19 @@ def make_notebook(tmp_path):
     return make
 
 
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs ``pefthelpers run``: exit code and all that it printed."""
+    from pefthelpers import cli
+
+    def call(*arguments, command="run"):
+        code = cli.main([command, *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def llama():
     """Return a function that builds a small random Llama, the same for the same seed."""

@@ -1,11 +1,11 @@
 """Every notebook of the collection: its style, its links, and one whole run in the tiny profile."""
 
-import json
-
 import pytest
 
-from pefthelpers import isolated, lint, notebooks, runner
+from pefthelpers import lint, notebooks
 from pefthelpers.paths import data_dir
+from pefthelpers.runner import pools, schedule
+from pefthelpers.runner.plan import Plan
 
 NOTEBOOKS = notebooks.find([])
 STEMS = [path.stem for path in NOTEBOOKS]
@@ -32,34 +32,19 @@ def test_the_readme_links_it(path):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
     """Run the whole collection once, two notebooks at a time, as ``make run`` does."""
-    out = tmp_path_factory.mktemp("runs")
-    with runner.local_pool(2) as pool:
-        results = runner.run(
-            NOTEBOOKS, out, {"PROFILE": "tiny"}, executor=pool, threads=1, cell_timeout_s=300
-        )
-    return {result.notebook: result for result in results}
+    plan = Plan(timeout_s=600)
+    with pools.local(2) as pool:
+        kept = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
+    return kept.results
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("stem", STEMS)
-def test_it_runs(runs, stem):
+def test_it_runs_and_measures_what_was_recorded(runs, stem):
     assert runs[stem].status == "passed", runs[stem].reason
-
-
-@pytest.mark.notebook
-@pytest.mark.parametrize("stem", STEMS)
-def test_it_measures_what_was_recorded(runs, stem):
-    if stem == "05b_adapterhub" and isolated.adapterhub_python() is None:
-        pytest.skip("only `make adapterhub` and .ci/run build the environment that it measures in")
-    recorded = json.loads((data_dir() / "baselines" / f"{stem}.tiny.json").read_text())["metrics"]
-    measured = runs[stem].metrics
-    assert set(measured) == set(recorded)
-    for name, metric in recorded.items():
-        assert measured[name]["unit"] == metric["unit"], name
-        if metric["unit"] in ("parameters", "bytes"):
-            assert measured[name]["value"] == metric["value"], name
-        if metric["unit"] == "share":
-            assert measured[name]["value"] == pytest.approx(metric["value"], abs=0.1), name
+    if runs[stem].left_out:
+        pytest.skip(runs[stem].left_out)  # .ci/run builds what is missing here
+    assert runs[stem].notes == [], f"run pefthelpers record {stem}"
 
 
 def test_checksums_are_fresh():

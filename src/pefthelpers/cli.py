@@ -1,50 +1,12 @@
-"""The command line: run, record, lint, fetch, memory, doctor."""
+"""The command line: run, baseline, compare, matrix, record, lint, fetch, memory, doctor."""
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from pefthelpers import __version__
 from pefthelpers.errors import UserError
 from pefthelpers.memory.command import add_arguments as add_memory_arguments
-
-
-def command_run(options: argparse.Namespace) -> int:
-    """Execute notebooks; 0 if all passed, 1 if one failed."""
-    from pefthelpers import notebooks, runner
-    from pefthelpers.profiles import settings
-
-    settings("decoder", options.profile)
-    values: dict[str, object] = {"PROFILE": options.profile}
-    for text in options.param:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--param takes NAME=VALUE, not {text!r}.")
-        values[name] = runner.typed(value)
-    paths = notebooks.find(options.notebook)
-    out = Path(options.out or f"runs/{options.profile}")
-
-    def report(result: runner.Result) -> None:
-        print(f"{result.notebook:32} {result.status:7} {result.seconds:7.1f} s  {result.reason}")
-        sys.stdout.flush()
-
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
-    with runner.local_pool(options.jobs) as pool:
-        results = runner.run(
-            paths,
-            out,
-            values,
-            executor=pool,
-            threads=threads,
-            cell_timeout_s=options.timeout,
-            report=report,
-        )
-    failed = [result for result in results if result.status != "passed"]
-    print(
-        f"{len(results) - len(failed)} passed, {len(failed)} failed; notebooks and metrics: {out}"
-    )
-    return 1 if failed else 0
+from pefthelpers.runner.commands import add_commands as add_runner_commands
 
 
 def command_record(options: argparse.Namespace) -> int:
@@ -114,12 +76,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("notebook", nargs="*", help="02, 02_lora, a path; default: all")
         return command
 
-    run = add("run", command_run, takes_notebooks=True)
-    run.add_argument("--profile", default="tiny", help="tiny (default), laptop or gpu")
-    run.add_argument("--jobs", type=int, default=1, help="notebooks at a time")
-    run.add_argument("--out", help="folder for executed notebooks; default: runs/PROFILE")
-    run.add_argument("--param", action="append", default=[], metavar="NAME=VALUE")
-    run.add_argument("--timeout", type=int, metavar="SECONDS", help="limit for one cell")
+    add_runner_commands(add)
     record = add("record", command_record, takes_notebooks=True)
     record.add_argument("--profile", default="tiny", help="tiny (default) or laptop")
     lint = add("lint", command_lint, takes_notebooks=True)
@@ -133,17 +90,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
-    options = parser().parse_args(arguments)
-    if getattr(options, "jobs", 1) < 1:
-        print("pefthelpers: --jobs takes a whole number from 1.", file=sys.stderr)
-        return 2
     try:
+        options = parser().parse_args(arguments)
         return options.function(options)
     except UserError as error:
         print(f"pefthelpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("pefthelpers: stopped; finished notebooks are kept.", file=sys.stderr)
+        print(
+            "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest.",
+            file=sys.stderr,
+        )
         return 130
 
 

@@ -50,9 +50,22 @@ def read(path: Path) -> nbformat.NotebookNode:
         UserError: the file is not a notebook.
     """
     try:
-        return nbformat.read(path, as_version=4)
-    except Exception as error:
+        return parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} is not a notebook that can be read: {error}") from error
+
+
+def parse(text: str, name: str) -> nbformat.NotebookNode:
+    """Read a notebook from its file's text.
+
+    Raises:
+        UserError: the text, of the file ``name``, is not a notebook.
+    """
+    try:
+        return nbformat.reads(text, as_version=4)
+    except Exception as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name} is not a notebook that can be read: {why}") from error
 
 
 def tags(cell) -> list[str]:
@@ -61,13 +74,23 @@ def tags(cell) -> list[str]:
 
 
 def parameters(notebook) -> dict[str, object]:
-    """Return the parameters of the cell tagged ``parameters`` with their defaults."""
+    """Return the parameters of the cell tagged ``parameters`` with their defaults.
+
+    Raises:
+        UserError: the cell holds more than assignments of plain values.
+    """
     values = {}
     for cell in notebook.cells:
         if cell.cell_type == "code" and "parameters" in tags(cell):
-            for node in ast.parse(cell.source).body:
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    values[node.targets[0].id] = ast.literal_eval(node.value)
+            try:
+                for node in ast.parse(cell.source).body:
+                    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                        values[node.targets[0].id] = ast.literal_eval(node.value)
+            except (SyntaxError, ValueError) as error:
+                raise UserError(
+                    f"The parameters cell {cell.get('id', '')!r} must hold assignments of plain values "
+                    "alone: derived ones belong into the next cell."
+                ) from error
     return values
 
 

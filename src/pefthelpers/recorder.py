@@ -1,18 +1,17 @@
 """Execute a notebook and keep its outputs in the file, without what differs on each run."""
 
 import json
-import resource
-import tempfile
-import time
 from pathlib import Path
 
 import nbformat
 
-from pefthelpers import notebooks, runner
+from pefthelpers import notebooks
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.profiles import settings
-from pefthelpers.record import read_metrics, read_texts
+from pefthelpers.record import read_texts
+from pefthelpers.runner import apart, baselines
+from pefthelpers.runner.result import Job, Outcome
 from pefthelpers.study import stamp
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -49,40 +48,30 @@ def copy_outputs(executed, notebook) -> None:
             cell.outputs = outputs[cell.id]
 
 
-def run_once(path: Path, profile: str):
-    """Execute a notebook; return the executed notebook, wall seconds and CPU seconds.
+def run_once(path: Path, profile: str) -> Outcome:
+    """Execute a notebook as the runner does, with two threads.
 
     Raises:
         UserError: it failed; the sentence names the cell.
     """
-    start, cpu = time.perf_counter(), children_cpu_s()
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / path.name
-        result = runner.execute(path, output, {"PROFILE": profile}, threads=2)
-        if result.status != "passed":
-            raise UserError(f"{path.stem} failed, its record stays as it was: {result.reason}")
-        executed = notebooks.read(output)
-    return executed, time.perf_counter() - start, children_cpu_s() - cpu
+    outcome = apart.execute(Job.of(path, {"PROFILE": profile}, threads=2))
+    if not outcome.result.good:
+        raise UserError(f"{path.stem} failed, its record stays as it was: {outcome.result.reason}")
+    return outcome
 
 
-def children_cpu_s() -> float:
-    """Return the CPU seconds of finished child processes: a notebook's kernel is one."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def result_of(path: Path, profile: str, run) -> dict:
+def result_of(path: Path, profile: str, run: Outcome) -> dict:
     """Return what is kept of a run: metrics, texts, seconds, date, versions, processor."""
-    executed, seconds, cpu_s = run
     return {
         "notebook": path.stem,
         "profile": profile,
         "model": settings("decoder", profile).model,
-        "seconds": round(seconds, 1),
-        "cpu_s": round(cpu_s, 1),
+        "seconds": run.result.seconds,
+        "cpu_s": run.result.cpu_s,
+        "peak_memory_gib": run.result.peak_memory_gib,
         **stamp(),
-        "metrics": read_metrics(executed),
-        "texts": read_texts(executed),
+        "metrics": run.result.metrics,
+        "texts": read_texts(notebooks.parse(run.executed, path.name)),
     }
 
 
@@ -112,9 +101,11 @@ def record_outputs(path: Path) -> float:
     """
     run = run_once(path, "tiny")
     baseline = result_of(path, "tiny", run)
-    keep(data_dir() / "baselines" / f"{path.stem}.tiny.json", baseline)
+    record = baselines.path_of(path.stem, "tiny", data_dir() / "baselines")
+    baselines.keep_tolerances(record, baseline["metrics"])
+    keep(record, baseline)
     notebook = notebooks.read(path)
-    copy_outputs(run[0], notebook)
+    copy_outputs(notebooks.parse(run.executed, path.name), notebook)
     refresh_generated(notebook, baseline)
     notebook.metadata["pefthelpers"] = {
         "source_hash": notebooks.source_hash(notebook),
