@@ -154,6 +154,17 @@ def test_a_corrupt_baseline_is_wrong_use(run, make_notebook, baseline, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_notebook_left_out_is_not_missed_but_said(run, make_notebook, baseline, tmp_path):
+    source = "from pefthelpers.record import quote\nquote('left_out', 'no oven here')"
+    code, _ = run(make_notebook(source), "--out", tmp_path / "out", "--baselines", baseline)
+    assert code == 0
+    row = json.loads((tmp_path / "out" / "metrics.json").read_text())["notebooks"][0]
+    assert row["left_out"] == "no oven here" and row["notes"] == ["no oven here"]
+    both = make_notebook(source, metric(0.6), name="99_made.ipynb")
+    code, text = run(both, "--out", tmp_path / "again", "--baselines", baseline)
+    assert code == 1 and "tolerance 0.1" in text  # what was measured is compared all the same
+
+
 def test_changed_parameters_are_not_compared(run, make_notebook, baseline, tmp_path):
     arguments = ["--out", tmp_path / "out", "--baselines", baseline, "--param", "SEED=1"]
     code, _ = run(make_notebook(metric(0.1)), *arguments)
