@@ -176,3 +176,10 @@ def test_an_output_is_whole_or_absent(tmp_path):
         temporary.write_text("ne")
         raise RuntimeError
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
+
+
+def test_an_error_s_last_line_is_kept_short():
+    from pefthelpers.runner.failures import last_line
+
+    assert last_line("first\n\x1b[31mlast\x1b[0m\n") == "last" and last_line("") == ""
+    assert len(last_line("x" * 10_000)) < 250

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pefthelpers import notebooks
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+LONGEST = 240  # characters: some libraries print tensors' shapes by the page
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -39,8 +40,9 @@ class Failure:
 
 
 def last_line(text: str) -> str:
-    """Return the last line of an error's text, which says what went wrong."""
-    return (COLOURS.sub("", text).strip().splitlines() or [""])[-1].strip()
+    """Return the last line of an error's text, which says what went wrong; its start if it is long."""
+    line = (COLOURS.sub("", text).strip().splitlines() or [""])[-1].strip()
+    return line if len(line) <= LONGEST else line[:LONGEST] + " …"
 
 
 def own_cells(notebook) -> Iterator[tuple[int, object]]:
