@@ -127,3 +127,99 @@ def test_merge_loss_is_what_rounding_loses(llama):
     weight, delta = layer.get_base_layer().weight.float(), layer.get_delta_weight("default").float()
     kept = (weight + delta).to(torch.bfloat16).float() - weight
     assert guards.merge_loss(layer) == pytest.approx(((kept - delta).norm() / delta.norm()).item())
+
+
+def prefixed(model, task_type="CAUSAL_LM"):
+    from peft import PrefixTuningConfig
+
+    return get_peft_model(model, PrefixTuningConfig(task_type=task_type, num_virtual_tokens=4))
+
+
+IDS = torch.arange(3, 11).reshape(1, 8)
+
+
+def test_a_prefix_with_checkpointing_is_refused_before_it_crashes(llama):
+    model = prefixed(llama()).train()
+    guards.check_prefix(model)
+    with pytest.raises(UserError, match="set gradient_checkpointing=False"):
+        guards.check_prefix(model, gradient_checkpointing=True)
+    model.gradient_checkpointing_enable()
+    with pytest.raises(UserError, match="lives in the key-value cache, and gradient checkpoint"):
+        guards.check_prefix(model)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+    with pytest.raises(ValueError, match="does not work with gradient checkpointing"):
+        prefixed(model.get_base_model())
+
+
+def test_a_prefix_without_a_cache_is_refused_before_it_crashes(llama):
+    model = prefixed(llama()).eval()
+    assert model.generate(input_ids=IDS, max_new_tokens=2, do_sample=False).shape[1] > 8
+    with pytest.raises(UserError, match="set use_cache=True"):
+        guards.check_prefix(model, use_cache=False)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        model.generate(input_ids=IDS, max_new_tokens=2, use_cache=False)
+    model.generation_config.use_cache = False
+    with pytest.raises(UserError, match="set use_cache=True"):
+        guards.check_prefix(model)
+
+
+def test_a_t5_keeps_its_prefix_without_a_cache():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"d_model": 32, "d_kv": 16, "num_heads": 2, "d_ff": 32, "num_layers": 1}
+    t5 = T5ForConditionalGeneration(
+        T5Config(**sizes, vocab_size=64, decoder_start_token_id=0, dropout_rate=0.0)
+    )
+    model = prefixed(t5, "SEQ_2_SEQ_LM").eval()
+    guards.check_prefix(model, use_cache=False)
+    with_cache = model.generate(input_ids=IDS, max_new_tokens=4)
+    assert torch.equal(with_cache, model.generate(input_ids=IDS, max_new_tokens=4, use_cache=False))
+
+
+def test_other_methods_may_checkpoint(llama):
+    model = wrapped(llama)
+    model.gradient_checkpointing_enable()
+    guards.check_prefix(model, use_cache=False)
+    guards.check_prefix(llama(), gradient_checkpointing=True)
+
+
+BEST = {"load_best_model_at_end": True, "save_strategy": "epoch"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        BEST,
+        BEST | {"eval_strategy": "epoch"},
+        BEST | {"eval_strategy": "steps", "eval_dataset": [1]},
+        BEST | {"eval_dataset": [1]},
+    ],
+)
+def test_the_best_of_nothing_is_refused(options):
+    with pytest.raises(UserError, match="give eval_strategy the value of save_strategy"):
+        guards.check_selection(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save_strategy": "epoch", "learning_rate": 1e-3},
+        BEST | {"eval_strategy": "epoch", "eval_dataset": [1]},
+        {"load_best_model_at_end": True, "save_strategy": "best"}
+        | {"eval_strategy": "steps", "eval_dataset": [1]},
+    ],
+)
+def test_a_best_that_can_be_found_passes(options, tmp_path):
+    from transformers import TrainingArguments
+
+    guards.check_selection(**options)
+    options.pop("eval_dataset", None)
+    TrainingArguments(output_dir=tmp_path, use_cpu=True, metric_for_best_model="loss", **options)
+
+
+def test_the_library_refuses_the_best_of_nothing_too(tmp_path):
+    from transformers import TrainingArguments
+
+    with pytest.raises(ValueError, match="save and eval strategy to match"):
+        TrainingArguments(output_dir=tmp_path, **BEST)

@@ -75,12 +75,16 @@ def test_the_chosen_rate_is_validations_even_where_others_ran_on_all_seeds():
         for seed in (0, 1, 2)
     ]
     rows.append({"method": "short", "learning_rate": 0.1, "seed": 0, "validation": 1.0})
+    for rate, seeds in ((0.1, 1), (0.2, 3)):  # validation cannot tell these two apart
+        common = {"method": "tied", "learning_rate": rate, "validation": 0.0}
+        rows += [common | {"seed": seed} for seed in range(seeds)]
     kept = at_chosen_rate(pd.DataFrame(rows), ["method"])
     assert kept.groupby("method")["learning_rate"].unique().map(list).to_dict() == {
         "high": [0.2],
         "low": [0.1],
+        "tied": [0.2],
     }
-    assert len(kept) == 6
+    assert len(kept) == 9
 
 
 def test_a_row_without_a_validation_loss_can_be_compared():

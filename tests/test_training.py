@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
 from pefthelpers import measure, training
 from pefthelpers.examples import Example
@@ -81,7 +81,7 @@ def test_replay_keeps_its_share_of_each_batch(llama, word_tokenizer, monkeypatch
     assert [pairs.count(old_pair) for pairs in sizes] == [4, 4]
 
 
-@pytest.mark.parametrize("method", ["plain", "lora", "prompt"])
+@pytest.mark.parametrize("method", ["plain", "lora", "prompt", "prefix"])
 def test_teacher_forced_exact_match_equals_greedy_decoding(llama, word_tokenizer, method):
     model = llama()
     training.fit(model, word_tokenizer, EXAMPLES, learning_rate=5e-3, steps=30, seed=0)
@@ -92,9 +92,41 @@ def test_teacher_forced_exact_match_equals_greedy_decoding(llama, word_tokenizer
         model = get_peft_model(
             model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
         )
+    if method == "prefix":
+        config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+        model = get_peft_model(model, config)
     generated = measure.answers(model, word_tokenizer, EXAMPLES, max_new_tokens=6)
     greedy = sum(g == e.answer for g, e in zip(generated, EXAMPLES, strict=True)) / len(EXAMPLES)
     assert measure.exact_match(model, word_tokenizer, EXAMPLES) == pytest.approx(greedy)
+
+
+def test_beams_reach_the_model_and_greedy_is_the_default(llama, word_tokenizer, monkeypatch):
+    model, seen = llama(), []
+    generate = model.generate
+    recording = lambda **options: seen.append(options["num_beams"]) or generate(**options)
+    monkeypatch.setattr(model, "generate", recording)
+    for options in ({}, {"num_beams": 3}):
+        measure.answers(model, word_tokenizer, EXAMPLES[:2], max_new_tokens=2, **options)
+    assert seen == [1, 3]
+
+
+def test_token_match_tells_content_from_form(llama, word_tokenizer):
+    def always(word, end):
+        """Return a model that answers ``word`` after anything but it, and then ends."""
+
+        def forward(input_ids, **_):
+            after = torch.where(input_ids == word, end, word)
+            logits = torch.nn.functional.one_hot(after, 64).float()
+            return type("Output", (), {"logits": logits})()
+
+        model = llama()
+        model.forward = forward
+        return model
+
+    w3, end = word_tokenizer.convert_tokens_to_ids("w3"), word_tokenizer.eos_token_id
+    examples = [Example("w1", "w3"), Example("w1", "w5"), Example("w2", "w3")]
+    content, form = measure.token_match(always(w3, end), word_tokenizer, examples, {"w3", "w5"})
+    assert (content, form) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
 def test_mean_loss_is_the_models_own_loss(llama, word_tokenizer):

@@ -71,10 +71,18 @@ def measure_general(model, tokenizer) -> dict:
     }
 
 
+def measure_split(model, tokenizer, split: str) -> dict:
+    """Return style on a split's pizza questions and, for the test, what is left of the rest."""
+    task = datasets.pizza()
+    if split == "test":
+        return measure_style(model, tokenizer, task.test) | measure_general(model, tokenizer)
+    # Half of the validation questions, five of each topic, are enough to choose by.
+    return measure_style(model, tokenizer, task.validation[::2])
+
+
 def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int = 0) -> dict:
     """Train (at rate 0: leave the base as it is) and measure; return the figures."""
     model, tokenizer = lora(seed)
-    task = datasets.pizza()
     row = {"steps": STEPS, "batch_size": BATCH_SIZE}
     row["trainable_parameters"] = count_parameters(model)[0]
     if learning_rate:
@@ -82,7 +90,7 @@ def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int =
         losses = fit(
             model,
             tokenizer,
-            datasets.chat_examples(tokenizer, task.train),
+            datasets.chat_examples(tokenizer, datasets.pizza().train),
             learning_rate=learning_rate,
             steps=STEPS,
             batch_size=BATCH_SIZE,
@@ -92,10 +100,7 @@ def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int =
         )
         row["train_cpu_s"] = round(time.process_time() - start, 1)
         row["train_loss_last_quarter"] = sum(losses[-STEPS // 4 :]) / (STEPS // 4)
-    # Half of the validation questions, five of each topic, are enough to choose by.
-    examples = task.test if split == "test" else task.validation[::2]
-    row |= measure_style(model, tokenizer, examples)
-    return row | (measure_general(model, tokenizer) if split == "test" else {})
+    return row | measure_split(model, tokenizer, split)
 
 
 def main() -> None:

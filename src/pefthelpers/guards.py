@@ -164,6 +164,64 @@ def check_merge(model: nn.Module, *, max_loss: float = 0.01) -> None:
             )
 
 
+def check_prefix(model: nn.Module, *, gradient_checkpointing: bool = False, use_cache: bool = True):
+    """Refuse what a prefix cannot live with; on any other model, pass.
+
+    Args:
+        model: the PEFT model that is about to train or to generate.
+        gradient_checkpointing: what the training arguments say.
+        use_cache: what the call of ``generate`` says.
+
+    Raises:
+        UserError: the model has a prefix, and checkpointing is on, or a decoder's cache is off.
+    """
+    config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
+    if getattr(config, "peft_type", None) != "PREFIX_TUNING":
+        return
+    modules = model.get_base_model().modules()
+    if gradient_checkpointing or any(getattr(m, "gradient_checkpointing", False) for m in modules):
+        raise UserError(
+            "A prefix lives in the key-value cache, and gradient checkpointing recomputes layers "
+            "without one: set gradient_checkpointing=False, or take a method without a cache."
+        )
+    switches = (model.config.use_cache, model.generation_config.use_cache, use_cache)
+    if False in switches and not model.config.is_encoder_decoder:
+        raise UserError(
+            "A prefix lives in the key-value cache, and this decoder is told to keep none: "
+            "set use_cache=True."
+        )
+
+
+def check_selection(
+    *,
+    load_best_model_at_end: bool = False,
+    eval_strategy: str = "no",
+    save_strategy: str = "steps",
+    eval_dataset=None,
+    **others,
+) -> None:
+    """Refuse to look for the best checkpoint where nothing is compared.
+
+    Args:
+        load_best_model_at_end: as in ``TrainingArguments``.
+        eval_strategy: likewise.
+        save_strategy: likewise.
+        eval_dataset: what the trainer will be given.
+        **others: further training arguments, ignored.
+
+    Raises:
+        UserError: nothing is evaluated, or not whenever a checkpoint is saved.
+    """
+    if not load_best_model_at_end:
+        return
+    matches = save_strategy in (eval_strategy, "best")
+    if eval_strategy == "no" or eval_dataset is None or not matches:
+        raise UserError(
+            "load_best_model_at_end compares evaluations and finds none to compare: give "
+            "eval_strategy the value of save_strategy, and pass an eval_dataset."
+        )
+
+
 def explain(check: Callable, *arguments, **options) -> str:
     """Run a check of this module and return its sentence, or ``ok``."""
     try:

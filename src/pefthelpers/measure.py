@@ -38,6 +38,29 @@ def exact_match(model, tokenizer, examples: list[Example], *, batch_size: int = 
     return right / len(examples)
 
 
+def token_match(model, tokenizer, examples: list[Example], words: set[str]) -> tuple[float, float]:
+    """Tell what an answer's words are learned as: the content, or the form around it.
+
+    Args:
+        model: a transformers or PEFT model.
+        tokenizer: the model's.
+        examples: prompts and answers.
+        words: those that count as content, each one token; every other answer token is form.
+
+    Returns:
+        ``(content, form)``: the shares of these tokens that are the model's first choice, given the
+        right tokens before them.
+    """
+    content = torch.tensor(tokenizer.convert_tokens_to_ids(sorted(words)))
+    right, count = torch.zeros(2), torch.zeros(2)
+    for logits, labels in _scored(model, tokenizer, examples, 100):
+        hit, is_content = logits.argmax(-1) == labels, torch.isin(labels.cpu(), content)
+        for kind, mask in enumerate((is_content, ~is_content & (labels != -100).cpu())):
+            right[kind] += hit.cpu()[mask].sum()
+            count[kind] += mask.sum()
+    return tuple((right / count).tolist())
+
+
 def mean_loss(model, tokenizer, examples: list[Example], *, batch_size: int = 100) -> float:
     """Return the cross-entropy in nats per answer token (per token of a document)."""
     total, tokens = 0.0, 0
@@ -56,30 +79,37 @@ def count_parameters(model) -> tuple[int, int]:
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
 
-@torch.no_grad()
-def answers(
-    model, tokenizer, examples: list[Example], *, max_new_tokens: int = 40, batch_size: int = 50
-) -> list[str]:
-    """Return what the model generates greedily for each prompt, up to its end-of-sequence token.
-
-    Prompts of a decoder are padded on the left, so that each answer starts where its prompt ends.
-    """
-    model.eval()
-    generated = []
+def _prompt_batches(model, tokenizer, examples: list[Example], batch_size: int):
+    """Yield batches of prompts, padded on the left so that each answer starts where it ends."""
     end = [tokenizer.eos_token_id] if is_seq2seq(model) else []
     for start in range(0, len(examples), batch_size):
         prompts = [e.prompt for e in examples[start : start + batch_size]]
         rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
         batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        output = model.generate(
-            **{name: tensor.to(device_of(model)) for name, tensor in batch.items()},
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        yield {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
+
+
+@torch.no_grad()
+def answers(
+    model,
+    tokenizer,
+    examples: list[Example],
+    *,
+    max_new_tokens: int = 40,
+    num_beams: int = 1,
+    batch_size: int = 50,
+) -> list[str]:
+    """Return what the model generates for each prompt, up to its end-of-sequence token.
+
+    Greedily, or by beam search with ``num_beams`` above 1.
+    """
+    model.eval()
+    generated = []
+    options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
+    for batch in _prompt_batches(model, tokenizer, examples, batch_size):
+        output = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id)
         if not is_seq2seq(model):
             output = output[:, batch["input_ids"].shape[1] :]
-        generated += [
-            text.strip() for text in tokenizer.batch_decode(output, skip_special_tokens=True)
-        ]
+        texts = tokenizer.batch_decode(output, skip_special_tokens=True)
+        generated += [text.strip() for text in texts]
     return generated

@@ -44,12 +44,18 @@ PROFILES: dict[str, dict[str, Settings]] = {
         "decoder": Settings(
             model="kitchen/decoder",
             source="data",
-            learning_rates={"lora": 5e-3, "full": 3e-4, "prefix": 1e-3, "prompt": 1e-1},
+            learning_rates={
+                "lora": 5e-3,
+                "full": 3e-4,
+                "prefix": 1e-3,
+                "text_prefix": 1e-1,
+                "prompt": 1e-1,
+            },
         ),
         "seq2seq": Settings(
             model="kitchen/seq2seq",
             source="data",
-            learning_rates={"lora": 5e-3, "full": 1e-3, "prefix": 3e-3},
+            learning_rates={"lora": 5e-3, "full": 1e-3, "prefix": 1e-2},
         ),
         "encoder": Settings(
             model="all-MiniLM-L6-v2",
@@ -65,7 +71,7 @@ PROFILES: dict[str, dict[str, Settings]] = {
             steps=36,
             batch_size=4,
             test_examples=24,
-            learning_rates={"lora": 4e-3, "full": 5e-5},
+            learning_rates={"lora": 4e-3, "full": 5e-5, "text_prefix": 2e-2},
         ),
         "seq2seq": Settings(
             model="google-t5/t5-small", source="hub", learning_rates={"lora": 1e-3, "full": 1e-4}

@@ -146,14 +146,19 @@ def recorded(name: str):
 def at_chosen_rate(rows, by: list[str]):
     """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
 
+    Of rates that validation cannot tell apart, the one that ran on more seeds is taken.
+
     Args:
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
         by: the columns that name a cell of the study; a cell with fewer seeds is left out.
     """
+    first_seed = lambda cell: cell[cell["seed"] == 0].to_dict("records")
 
     def chosen(cell):
-        rate = best(cell[cell["seed"] == 0].to_dict("records"))["learning_rate"]
-        runs = cell[cell["learning_rate"] == rate]
-        return runs if runs["seed"].nunique() >= 3 else runs.iloc[:0]
+        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed(cell)}
+        tied = sorted(rate for rate in score if score[rate] == max(score.values()))
+        runs = [cell[cell["learning_rate"] == rate] for rate in tied]
+        most = max(runs, key=lambda rows: rows["seed"].nunique())
+        return most if most["seed"].nunique() >= 3 else most.iloc[:0]
 
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
