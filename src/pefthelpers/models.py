@@ -64,6 +64,7 @@ def load(
     variant: int = 1,
     dtype: str | None = None,
     four_bit: bool = False,
+    double_quant: bool = False,
 ):
     """Load a role's model and tokenizer, in evaluation mode.
 
@@ -73,6 +74,8 @@ def load(
         variant: 2 gives the same kitchen model pre-trained from another seed.
         dtype: torch dtype name instead of the profile's.
         four_bit: quantise the block's linear layers to NF4 (Dettmers et al. 2023) while loading.
+            Any width will do, and an evaluation before training does no harm.
+        double_quant: with ``four_bit``: quantise the constants of NF4's blocks too.
 
     Returns:
         ``(model, tokenizer)``.
@@ -89,7 +92,10 @@ def load(
     options = {"dtype": compute_dtype}
     if four_bit:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute_dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=double_quant,
+            bnb_4bit_compute_dtype=compute_dtype,
         )
     try:
         model = getattr(transformers, CLASSES[role]).from_pretrained(source, **options)
@@ -107,9 +113,26 @@ def load(
 def keep_input_gradients(model) -> None:
     """Stop bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
 
-    There, an evaluation without gradients packs the weights into a form whose backward pass gives
-    no gradient to the layer's input: adapters in earlier layers then silently stop learning.
+    There, an evaluation without gradients packs the weights for a faster kernel (bitsandbytes
+    0.50). That kernel has no backward pass, so adapters in earlier layers silently stop learning;
+    it computes in bfloat16; it fails on inputs that are no multiple of 64 and on outputs that are
+    no multiple of 32; and saving a packed model mixes up the constants of its blocks. Elsewhere
+    nothing is ever packed and this changes nothing.
+
+    Raises:
+        UserError: weights are packed already; their constants cannot be had back from there.
     """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+    quantised = {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "support_avx512bf16_for_cpu")
+    }
+    for name, module in quantised.items():
+        state = getattr(module.weight, "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise UserError(
+                f"An evaluation has already packed the 4-bit weights of {name}, and packed weights "
+                f"cannot be trained through: load the model again and call keep_input_gradients "
+                f"before the first evaluation, or let models.load do it."
+            )
+        module.support_avx512bf16_for_cpu = False
