@@ -28,7 +28,7 @@ def schematic(*, block: int, group: int, r: int) -> None:
     box(axis, 3.3, 0.15, 3.0, 0.8, f"8 bits, and 32 bits\nfor {group} of them", colour=CONSTANT)
     box(axis, 8.0, 2.75, 2.9, 0.95, "W, brought back\nto 16 bits", colour=FROZEN)
     box(axis, 8.0, 0.6, 2.9, 0.95, f"A, then B\nrank {r}, trained", colour=TRAINED)
-    box(axis, 7.05, 1.85, 0.5, 0.6, "x", colour="white")
+    box(axis, 7.0, 0.75, 0.5, 0.6, "x", colour="white")
     box(axis, 11.9, 1.85, 0.5, 0.6, "+", colour="white")
     box(axis, 13.1, 1.85, 0.5, 0.6, "y", colour="white")
     for start, end in [
@@ -37,8 +37,8 @@ def schematic(*, block: int, group: int, r: int) -> None:
         ((4.8, 1.4), (4.8, 1.0)),
         ((6.35, 3.22), (7.95, 3.22)),
         ((6.35, 1.85), (7.95, 2.95)),
-        ((7.4, 2.5), (8.3, 2.7)),
-        ((7.4, 1.8), (8.0, 1.35)),
+        ((7.4, 1.4), (8.7, 2.7)),
+        ((7.55, 1.05), (7.95, 1.05)),
         ((10.95, 3.1), (11.85, 2.35)),
         ((10.95, 1.15), (11.85, 1.95)),
         ((12.45, 2.15), (13.05, 2.15)),
