@@ -1,8 +1,7 @@
 """What notebook 06 renders beside its own measurements: traced 4-bit steps, and rounding errors.
 
-    python data/scripts/qlora_tables.py peaks      # about 4 CPU minutes, no weights, no GPU
     pefthelpers fetch laptop
-    python data/scripts/qlora_tables.py errors     # half a CPU minute
+    python data/scripts/qlora_tables.py     # about a CPU minute, no GPU
 
 ``qlora_peaks.json``: the peak of one training step of 8B, 65B and 70B on fake tensors, the closed form
 beside it. ``qlora_errors.json``: relative squared error and entropy of the codes of NF4, FP4 and int4
@@ -11,7 +10,6 @@ decoder. Rows that are there are not computed again.
 """
 
 import os
-import sys
 from functools import cache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -109,11 +107,8 @@ def main() -> None:
     """Compute what is not in the records yet."""
     torch.set_num_threads(1)
     session.quiet()
-    part = sys.argv[1] if len(sys.argv) > 1 else ""
-    parts = {"peaks": peaks, "errors": errors}
-    if part not in parts:
-        sys.exit("usage: python data/scripts/qlora_tables.py peaks|errors")
-    parts[part]()
+    errors()
+    peaks()
 
 
 if __name__ == "__main__":
