@@ -223,3 +223,67 @@ def test_the_library_refuses_the_best_of_nothing_too(tmp_path):
 
     with pytest.raises(ValueError, match="save and eval strategy to match"):
         TrainingArguments(output_dir=tmp_path, **BEST)
+
+
+@pytest.fixture
+def four_bit(monkeypatch):
+    """Return a function that loads the kitchen decoder in 4 bits, as on either kind of CPU."""
+    import bitsandbytes as bnb
+
+    from pefthelpers import models
+
+    def load(packs):
+        monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: packs)
+        return models.load("decoder", four_bit=True)[0]
+
+    return load
+
+
+@torch.no_grad()
+def evaluate(model):
+    return model.eval()(input_ids=torch.arange(3, 43).reshape(4, 10)).logits
+
+
+@pytest.mark.parametrize("packs", [False, True])
+def test_evaluating_before_training_is_harmless_through_models_load(four_bit, packs):
+    model = four_bit(packs)
+    evaluate(model)
+    guards.check_input_gradients(model)
+
+
+def test_layers_that_hand_no_gradient_on_are_caught(four_bit):
+    model = four_bit(False)
+    layers = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    for layer in layers[:3]:  # what packing does, on any machine
+        layer.register_forward_pre_hook(lambda layer, inputs: (inputs[0].detach(),))
+    with pytest.raises(UserError, match=r"3 of 28 4-bit layers hand no gradient .* first is model"):
+        guards.check_input_gradients(model)
+
+
+def packing_cpu():
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())
+
+
+@pytest.mark.skipif(not packing_cpu(), reason="only CPUs with AVX512-BF16 pack")
+def test_the_real_trap_is_caught_and_cannot_be_undone(four_bit):
+    from pefthelpers import models
+
+    model = four_bit(True)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = True  # as the library leaves it
+    guards.check_input_gradients(model)
+    evaluate(model)
+    with pytest.raises(UserError, match="28 of 28 4-bit layers hand no gradient"):
+        guards.check_input_gradients(model)
+    with pytest.raises(
+        UserError, match="already packed the 4-bit weights of .*load the model again"
+    ):
+        models.keep_input_gradients(model)
+
+
+def test_a_model_without_4_bit_layers_is_named(llama):
+    with pytest.raises(UserError, match="No layer is in 4 bits"):
+        guards.check_input_gradients(llama())

@@ -94,6 +94,49 @@ def test_four_bits_keep_input_gradients_after_an_evaluation():
     assert y.grad is not None and y.grad.abs().sum() > 0
 
 
+def four_bit_layer(d_in, d_out):
+    import bitsandbytes as bnb
+    import torch
+
+    weight = torch.randn(d_out, d_in, generator=torch.Generator().manual_seed(0))
+    layer = bnb.nn.Linear4bit(
+        d_in, d_out, bias=False, quant_type="nf4", compute_dtype=torch.float32
+    )
+    layer.load_state_dict({"weight": weight})
+    return layer.to("cpu").eval(), weight
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize(("d_in", "d_out"), [(64, 64), (64, 48), (192, 36)])
+def test_any_number_of_outputs_evaluates_and_passes_gradients(d_in, d_out, packs, monkeypatch):
+    import bitsandbytes as bnb
+    import torch
+
+    monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: packs)
+    layer, weight = four_bit_layer(d_in, d_out)
+    models.refuse_widths(layer)
+    models.keep_input_gradients(layer)
+    x = torch.randn(8, d_in, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        y = layer(x)
+    assert (y - x @ weight.T).norm() / y.norm() < 0.15  # what rounding to 4 bits costs
+    x.requires_grad_()
+    layer(x).sum().backward()
+    assert (x.grad[0] - weight.sum(0)).norm() / weight.sum(0).norm() < 0.15
+
+
+@pytest.mark.parametrize("d_in", [96, 100, 160])
+def test_inputs_that_are_no_multiple_of_a_block_are_refused(d_in):
+    layer, _ = four_bit_layer(d_in, 64)
+    with pytest.raises(UserError, match=f"has {d_in} inputs, no multiple of 64.*llm_int8_skip"):
+        models.refuse_widths(layer)
+
+
+def test_double_quantisation_is_an_option_of_load():
+    model, _ = models.load("decoder", four_bit=True, double_quant=True)
+    assert model.model.layers[0].mlp.up_proj.weight.quant_state.nested
+
+
 LOADS = 'from pefthelpers import models\nmodels.load("decoder", PROFILE)'
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,42 @@ def check_training(model: nn.Module, before: Snapshot) -> None:
             f"{stuck[0]}: look for an optimizer built before get_peft_model, a detached loss, a "
             f"zero learning rate, or checkpointing without enable_input_require_grads()."
         )
+
+
+def check_input_gradients(model: nn.Module) -> None:
+    """Check, before training, that every 4-bit layer hands a gradient on to its input.
+
+    A layer that does not starves every adapter below it; the loss falls all the same, by the
+    adapters above. One row of random inputs goes through each layer by itself, so the check needs
+    no data and changes nothing.
+
+    Raises:
+        UserError: the model has no 4-bit layer, or some of them let no gradient through.
+    """
+    import bitsandbytes as bnb
+
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)}
+    if not layers:
+        raise UserError("No layer is in 4 bits: load with models.load(..., four_bit=True).")
+    dead = [name for name, layer in layers.items() if not _passes_gradient(layer)]
+    if dead:
+        raise UserError(
+            f"{len(dead)} of {len(layers)} 4-bit layers hand no gradient on to their input, the "
+            f"first is {dead[0]}: adapters below them will not learn; an evaluation before "
+            f"training packs the weights on CPUs with AVX512-BF16, so load the model again with "
+            f"models.load(..., four_bit=True), which never packs."
+        )
+
+
+def _passes_gradient(layer: nn.Module) -> bool:
+    """Tell whether a layer's output depends, for autograd, on its input."""
+    x = torch.randn(1, layer.in_features, device=layer.weight.device, requires_grad=True)
+    with warnings.catch_warnings():  # torch warns of the missing backward pass, once
+        warnings.simplefilter("ignore")
+        y = layer(x)
+        if y.requires_grad:
+            y.sum().backward(inputs=[x])
+    return x.grad is not None and bool(x.grad.any())
 
 
 def fingerprint(model: nn.Module) -> str:
