@@ -216,3 +216,15 @@ def test_every_arm_of_the_kitchen_study_has_three_seeds_and_solves_the_task(task
         assert len(rates) == 1, arm
         final = [row["test"] for row in mine if row["learning_rate"] in rates]
         assert len(final) == 3 and min(final) >= 0.97, arm
+
+
+def test_every_arm_on_the_real_model_has_three_seeds_at_a_rate_inside_its_search():
+    runs = [row for row in rows("qlora_smollm2") if row.get("learning_rate")]
+    arms = {row["arm"] for row in runs}
+    assert arms == {"QLoRA r=64 alpha=16", "QLoRA r=8 alpha=16", "LoRA r=8 alpha=16", "full"}
+    for arm in arms:
+        mine = [row for row in runs if row["arm"] == arm]
+        (rate,) = {row["learning_rate"] for row in mine if row["seed"] == 2}
+        tried = sorted({row["learning_rate"] for row in mine if row["seed"] == 0})
+        assert tried[0] < rate < tried[-1], arm
+        assert len([row for row in mine if row["learning_rate"] == rate]) == 3, arm
