@@ -165,7 +165,12 @@ def interruptible(make_notebook, tmp_path):
     paths = [make_notebook(count, name="1_quick.ipynb"), make_notebook(wait, name="2_long.ipynb")]
     out = tmp_path / "out"
     process = subprocess.Popen(
-        command(*paths, "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(*paths, "--out", out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs deaf to Ctrl-C, and they pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     while not (pid.exists() and pid.read_text()):
         assert process.poll() is None
