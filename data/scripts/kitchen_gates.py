@@ -25,7 +25,7 @@ from kitchen_tables import print_tables
 from pefthelpers import kitchen, session
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir, sha256
-from pefthelpers.study import Run, Study, best
+from pefthelpers.study import Run, Study, best, climb
 from pefthelpers.training import fit
 
 BASES = ("decoder", "decoder_seed2")
@@ -67,6 +67,14 @@ class Gate(NamedTuple):
         value = "not recorded" if self.value is None else f"{self.value:.3f}"
         verdict = "pass" if self.passed() else "FAIL"
         return f"{verdict}  {self.name}: {value} (at {self.side} {self.bound:g})"
+
+
+def ladder(rates: tuple[float, ...]) -> list[float]:
+    """Return the rates with ``EXTENSIONS`` more on either side, each a factor of three further."""
+    found = list(rates)
+    for _ in range(EXTENSIONS):
+        found = [float(f"{found[0] / 3:.0e}"), *found, float(f"{found[-1] * 3:.0e}")]
+    return found
 
 
 def weights(base: str) -> str:
@@ -156,10 +164,12 @@ class Record:
         key = {"task": task, "method": method, "replay": replay}
         return self.study.find(base=base, learning_rate=rate, **key)
 
-    def run(self, *arguments) -> None:
-        """Measure a run unless it is recorded."""
+    def run(self, *arguments) -> dict:
+        """Return the row of a run, measured unless it is recorded."""
         run = Run(*arguments)
-        self.study.measure(lambda: measure(run), weights=self.weights[run.base], **run._asdict())
+        return self.study.measure(
+            lambda: measure(run), weights=self.weights[run.base], **run._asdict()
+        )
 
     def run_base(self, base: str) -> None:
         """Measure an untouched base unless it is recorded."""
@@ -172,17 +182,9 @@ class Record:
         Returns:
             The rate that does best on validation.
         """
-        wanted = RATES[method]
-        for _ in range(1 + EXTENSIONS):
-            for rate in wanted:
-                self.run(BASES[0], task, method, rate, 0, replay)
-            searched = self.at_rates(task, method, replay=replay)
-            chosen, tried = best(searched)["learning_rate"], [r["learning_rate"] for r in searched]
-            beyond = {tried[0]: tried[0] / 3, tried[-1]: tried[-1] * 3}
-            if chosen not in beyond:
-                break
-            wanted = [float(f"{beyond[chosen]:.0e}")]
-        return chosen
+        run = lambda rate: self.run(BASES[0], task, method, rate, 0, replay)
+        first = range(EXTENSIONS, EXTENSIONS + len(RATES[method]))
+        return climb(run, ladder(RATES[method]), first)["learning_rate"]
 
 
 def run_first_base(record: Record) -> None:
