@@ -1,6 +1,6 @@
-"""What do adapters bring on real sentences? MiniLM on the movie reviews, for notebook 05.
+"""What do adapters bring on real sentences? MiniLM on the movie reviews, for notebooks 05 and 07.
 
-Run: python data/scripts/encoder_study.py     (resumable; about 45 CPU minutes)
+Run: python data/scripts/encoder_study.py     (resumable; about 85 CPU minutes)
 
 Every method sees the same 3,008 training sentences of a seed, cut at 48 tokens, and the same fresh
 head. Learning rates are chosen on validation with seed 0, going on while the best is at the edge of
@@ -16,12 +16,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peft import IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import get_peft_model
 from safetensors.torch import save
 from torch.nn import functional as F
 
-from pefthelpers import classification, datasets, session
-from pefthelpers.bottleneck import BottleneckConfig
+from pefthelpers import classification, datasets, methods, session
 from pefthelpers.classification import Scores
 from pefthelpers.measure import count_parameters
 from pefthelpers.paths import data_dir
@@ -29,21 +28,17 @@ from pefthelpers.study import Study, climb
 from pefthelpers.training import learning_rate_factor
 
 STEPS, BATCH_SIZE, HEAD_EPOCHS = 188, 16, 20
-TASK = {"task_type": "SEQ_CLS"}
-LINEAR = ["query", "key", "value", "dense"]
-METHODS = {
-    "head": None,
-    "full": None,
-    "houlsby": BottleneckConfig(**TASK, placement="houlsby", reduction_factor=16),
-    "lora": LoraConfig(**TASK, r=8, lora_alpha=16, target_modules=LINEAR),
-    "pfeiffer": BottleneckConfig(**TASK, placement="pfeiffer", reduction_factor=16),
-    "ia3": IA3Config(**TASK),
-    "prefix": PrefixTuningConfig(**TASK, num_virtual_tokens=20),
+# What notebook 05 compares, and what notebook 07 adds, each with its record.
+PARTS = {
+    "encoder_study": ("head", "full", "houlsby", "lora", "pfeiffer", "ia3", "prefix"),
+    "sweep_encoder": ("lora_qv", "rslora", "dora", "qlora", "ln", "prompt"),
 }
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 # Where each search begins: positions on the ladder.
 FIRST = {"head": (4, 5, 6), "full": (2, 3, 4), "ia3": (6, 7, 8), "prefix": (6, 7, 8)}
 FIRST |= dict.fromkeys(("lora", "houlsby", "pfeiffer"), (4, 5, 6))
+FIRST |= dict.fromkeys(("lora_qv", "rslora", "dora", "qlora"), (4, 5, 6))
+FIRST |= {"ln": (5, 6, 7), "prompt": (6, 7, 8)}
 SEEDS = (1, 2, 3)
 
 
@@ -103,9 +98,9 @@ def train_head(learning_rate: float, seed: int) -> tuple[dict, object]:
 
 def train(method: str, learning_rate: float, seed: int) -> tuple[dict, object]:
     """Train a method; return its size and a function from a split to its scores."""
-    model, _ = classification.load(seed=seed)
-    if METHODS[method]:
-        model = get_peft_model(model, METHODS[method])
+    model, _ = classification.load(seed=seed, four_bit=method == "qlora")
+    if chosen := methods.config(method, "encoder"):
+        model = get_peft_model(model, chosen)
     options = {"steps": STEPS, "batch_size": BATCH_SIZE, "seed": seed}
     classification.fit(model, rows("train"), learning_rate=learning_rate, **options)
     with tempfile.TemporaryDirectory() as folder:
@@ -132,16 +127,17 @@ def main() -> None:
     """Run what is not in the record yet."""
     torch.set_num_threads(1)
     session.quiet()
-    study = Study(data_dir() / "results" / "encoder_study.json")
-    for method in METHODS:
+    for record, compared in PARTS.items():
+        study = Study(data_dir() / "results" / f"{record}.json")
+        for method in compared:
 
-        def measure(learning_rate, seed=0, method=method):
-            run = lambda: one_run(method, learning_rate, seed)
-            return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
+            def measure(learning_rate, seed=0, study=study, method=method):
+                run = lambda: one_run(method, learning_rate, seed)
+                return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
 
-        chosen = climb(measure, LADDER, FIRST[method])
-        for seed in SEEDS:
-            measure(chosen["learning_rate"], seed)
+            chosen = climb(measure, LADDER, FIRST[method])
+            for seed in SEEDS:
+                measure(chosen["learning_rate"], seed)
 
 
 if __name__ == "__main__":

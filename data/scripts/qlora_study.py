@@ -93,8 +93,15 @@ def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int
 
 
 def pizza_run(arm: Arm, learning_rate: float, seed: int) -> dict:
-    """Teach SmolLM2 the pizza card; half of the validation, test and general questions are used."""
-    model, tokenizer = build("laptop", arm, seed)
+    """Teach SmolLM2 the pizza card by an arm's method."""
+    return pizza_scores(*build("laptop", arm, seed), learning_rate, seed)
+
+
+def pizza_scores(model, tokenizer, learning_rate: float, seed: int) -> dict:
+    """Train on the pizza card (at rate 0: do not) and measure target and retention.
+
+    Half of the validation, test and general questions are used.
+    """
     chat = lambda examples: datasets.chat_examples(tokenizer, examples[::2])
     task = datasets.pizza()
     train_examples = datasets.chat_examples(tokenizer, task.train)

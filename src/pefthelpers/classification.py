@@ -90,7 +90,7 @@ class MeanPooledClassifier(PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def load(profile: str = "tiny", *, labels: int = 2, seed: int = 0):
+def load(profile: str = "tiny", *, labels: int = 2, seed: int = 0, four_bit: bool = False):
     """Load the profile's encoder under a new head, its weights trainable and its dropout off.
 
     Dropout guards long training against overfitting; in less than one pass over the data it only
@@ -100,11 +100,12 @@ def load(profile: str = "tiny", *, labels: int = 2, seed: int = 0):
         profile: ``tiny``, ``laptop`` or ``gpu``.
         labels: number of classes.
         seed: of the head.
+        four_bit: hold the encoder's linear layers in NF4 with double quantisation.
 
     Returns:
         ``(classifier, tokenizer)``.
     """
-    encoder, tokenizer = models.load("encoder", profile)
+    encoder, tokenizer = models.load("encoder", profile, four_bit=four_bit, double_quant=four_bit)
     encoder.pooler = None  # a map of the first token, which nothing here reads
     for module in encoder.modules():
         if isinstance(module, nn.Dropout):
