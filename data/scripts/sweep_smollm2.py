@@ -37,13 +37,13 @@ def main() -> None:
     torch.set_num_threads(1)
     session.quiet()
     study = Study(data_dir() / "results" / "sweep_smollm2.json")
-    for method in FIRST:
+    for method, first in FIRST.items():
 
         def measure(learning_rate: float, seed: int = 0, method=method) -> dict:
             run = lambda: pizza_scores(*build(method, seed), learning_rate, seed)
             return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
 
-        chosen = climb(measure, LADDER, FIRST[method])
+        chosen = climb(measure, LADDER, first)
         for seed in SEEDS:
             measure(chosen["learning_rate"], seed)
 
