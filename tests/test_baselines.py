@@ -146,12 +146,52 @@ def test_a_drifted_metric_fails_the_run(run, make_notebook, baseline, tmp_path, 
     assert (out / "99_made.ipynb").exists()
 
 
-@pytest.mark.parametrize("content", ["{", '{"metrics": {"a": {"value": "x", "unit": "s"}}}', "[]"])
+DAMAGED = [
+    "{",
+    "[]",
+    '{"metrics": {"a": {"value": "x", "unit": "s"}}}',
+    '{"metrics": {"a": {"value": 1, "unit": "s", "tolerance": "wide"}}}',
+    '{"metrics": {"a": {"value": 1, "unit": "s", "tolerance": -1}}}',
+    '{"metrics": {}, "seconds": "long"}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_a_corrupt_baseline_is_wrong_use(run, make_notebook, baseline, tmp_path, content):
     (baseline / "99_made.tiny.json").write_text(content)
     code, text = run(make_notebook("1"), "--out", tmp_path / "out", "--baselines", baseline)
     assert code == 2 and "The baseline 99_made.tiny.json is damaged" in text
+    assert "restore it with `git checkout`" in text and len(text.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_corrupt_baseline_stays_until_it_is_deleted(
+    run, make_notebook, baseline, tmp_path, content
+):
+    """What the sentence says to do helps; the run that it is written from needs no baseline."""
+    path, out, file = make_notebook(metric(0.7)), tmp_path / "out", baseline / "99_made.tiny.json"
+    assert run(path, "--out", out, "--baselines", tmp_path / "none")[0] == 0
+    file.write_text(content)
+    code, text = run(out, "--baselines", baseline, command="baseline")
+    assert code == 2 and "is damaged" in text and file.read_text() == content
+    with pytest.raises(UserError, match="is damaged"):
+        baselines.keep_tolerances(file, {})
+    file.unlink()
+    assert run(out, "--baselines", baseline, command="baseline")[0] == 0
+    assert json.loads(file.read_text())["metrics"]["accuracy"]["value"] == 0.7
+
+
+def test_the_times_of_a_recording_stay(tmp_path):
+    path = tmp_path / "x.tiny.json"
+    row = {"notebook": "x", "status": "passed", "source_hash": "", "versions": {}, "metrics": {}}
+    rows = [{**row, "seconds": seconds, "cpu_s": 1} for seconds in (9, 5, 7)]
+    baselines.write(path, rows, {"profile": "tiny"})
+    assert json.loads(path.read_text())["seconds"] == 7
+    path.write_text(json.dumps({"seconds": 3, "texts": {"a": "b"}, "metrics": {}}))
+    baselines.write(path, rows, {"profile": "tiny"})
+    written = json.loads(path.read_text())
+    assert written["seconds"] == 3 and written["texts"] == {"a": "b"} and written["runs"] == 3
 
 
 def test_what_a_notebook_left_out_is_not_missed_but_said(run, make_notebook, baseline, tmp_path):

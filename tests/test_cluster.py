@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from pefthelpers import notebooks
@@ -36,6 +37,11 @@ def said(process, log, pattern):
         assert process.poll() is None, log.read_text()
         time.sleep(0.05)
     raise AssertionError(log.read_text())
+
+
+def statuses(out):
+    """Return how the notebooks of a run ended."""
+    return [row["status"] for row in json.loads((out / "metrics.json").read_text())["notebooks"]]
 
 
 @pytest.fixture
@@ -77,10 +83,69 @@ def test_a_run_survives_the_loss_of_a_worker(cluster, run, make_notebook, tmp_pa
     assert {worker.pid for worker in workers if worker.poll() == -signal.SIGKILL} == {lost}
     (other,) = pids - {lost}
     assert f"on {other}" in str(notebooks.read(out / "1_kills.ipynb").cells)
-    rows = json.loads((out / "metrics.json").read_text())["notebooks"]
-    assert [row["status"] for row in rows] == ["passed"] * 3
+    assert statuses(out) == ["passed"] * 3
     # Everything came back to the caller: nothing of it stays where the workers ran.
     assert not [path for path in (tmp_path / "worker").rglob("*") if path.suffix == ".ipynb"]
+
+
+WAIT = "import os, time\nopen({pid!r}, 'w').write(str(os.getpid()))\ntime.sleep(0 if os.path.exists({go!r}) else 600)"
+
+
+@pytest.fixture
+def on_cluster(cluster, make_notebook, tmp_path):
+    """Start a run on the cluster as a process of its own, up to its second notebook, which waits."""
+    pid, go, out = tmp_path / "pid", tmp_path / "go", tmp_path / "out"
+    wait = WAIT.format(pid=str(pid), go=str(go))
+    paths = [make_notebook("1", name="1_quick.ipynb"), make_notebook(wait, name="2_long.ipynb")]
+    command = [sys.executable, "-m", "pefthelpers.cli", "run", *paths, "--out", out]
+    runner = subprocess.Popen(
+        [*map(str, command), "--cluster", cluster[0]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for _ in range(600):
+        if pid.exists() and pid.read_text() and (out / "1_quick.ipynb").exists():
+            break
+        assert runner.poll() is None
+        time.sleep(0.1)
+    yield runner, paths, out
+    runner.kill()
+    runner.communicate()
+
+
+def test_ctrl_c_stops_what_runs_on_the_workers_and_resume_completes(
+    cluster, on_cluster, run, tmp_path
+):
+    runner, paths, out = on_cluster
+    runner.send_signal(signal.SIGTERM)  # as Ctrl-C, which a shell's background jobs are deaf to
+    text, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 130 and "finished notebooks are kept" in text
+    kernel = int((tmp_path / "pid").read_text())
+    assert not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == "zombie"
+    assert statuses(out) == ["passed", "stopped"] and (out / "report.html").exists()
+    (tmp_path / "go").touch()
+    code, text = run(*paths, "--out", out, "--resume", "--cluster", cluster[0])
+    assert code == 0 and "2 passed" in text
+
+
+def test_without_any_worker_left_a_run_ends(cluster, run, make_notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr("pefthelpers.runner.pools.LOST_S", 2)
+    killed = {worker.pid for worker in cluster[1]}
+    kill = f"import os, signal\nfor pid in {killed}:\n    os.kill(pid, signal.SIGKILL)"
+    path, out = make_notebook(kill + "\nimport time; time.sleep(600)"), tmp_path / "out"
+    code, text = run(path, "--out", out, "--cluster", cluster[0])
+    assert code == 1 and "its worker was lost, and no other was left" in text
+    assert statuses(out) == ["failed"] and (out / "report.html").exists()
+
+
+def test_a_scheduler_that_dies_ends_the_run(cluster, on_cluster):
+    runner, _, out = on_cluster
+    scheduler = next(p for p in psutil.Process().children() if "dask_scheduler" in str(p.cmdline()))
+    scheduler.kill()
+    text, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 1 and "its worker was lost" in text
+    assert statuses(out) == ["passed", "failed"] and (out / "report.html").exists()
 
 
 def test_a_scheduler_without_workers_is_wrong_use(run, make_notebook, tmp_path):

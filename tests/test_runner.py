@@ -2,7 +2,9 @@
 
 import json
 import os
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
 from pefthelpers import notebooks
@@ -89,6 +91,29 @@ def test_parameters_reach_the_notebook_typed(run, make_notebook, tmp_path):
     assert code == 0, text
 
 
+def test_a_notebook_whose_cells_have_no_ids_runs_too(run, tmp_path):
+    """Colab saves such files."""
+    cells = [
+        {"cell_type": "code", "source": source, "outputs": [], "execution_count": None}
+        for source in ('PROFILE = "tiny"', RECORD)
+    ]
+    cells[0]["metadata"], cells[1]["metadata"] = {"tags": ["parameters"]}, {}
+    content = {"nbformat": 4, "nbformat_minor": 0, "metadata": {}, "cells": cells}
+    path, out = tmp_path / "colab.ipynb", tmp_path / "out"
+    path.write_text(json.dumps(content))
+    code, text = run(path, "--out", out)
+    assert code == 0, text
+    assert kept(out)["colab"]["metrics"]["loss"]["value"] == 0.5
+    assert run(path, "--out", out, "--resume")[0] == 0
+
+
+def test_a_shard_without_notebooks_is_no_failure(run, make_notebook, tmp_path):
+    out = tmp_path / "out"
+    code, text = run(make_notebook("1"), "--shard", "2/2", "--out", out)
+    assert code == 0 and "0 passed, 0 failed" in text
+    assert kept(out) == {} and "No notebooks" in (out / "report.html").read_text()
+
+
 def test_notebooks_run_with_passive_threads_and_offline(run, make_notebook, tmp_path):
     path = make_notebook(
         "import os\nassert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'\n"
@@ -167,6 +192,13 @@ def test_the_live_table_is_redrawn_and_never_wraps(capsys):
     assert all(len(line.replace("\x1b[2K", "")) < 40 for line in second.splitlines())
 
 
+def test_what_a_terminal_s_width_cut_is_said_in_full_at_the_end(tmp_path):
+    rows = [Result("one", "failed", reason="x" * 200), Result("two", "passed")]
+    kept = SimpleNamespace(rows=rows, out=tmp_path, trouble=[], about=lambda: {"wall_s": 1})
+    assert live.summary(kept, cut=True).splitlines()[0] == f"one failed: {'x' * 200}"
+    assert live.summary(kept, cut=False).startswith("1 passed, 1 failed in 1 s")
+
+
 def test_an_output_is_whole_or_absent(tmp_path):
     from pefthelpers.paths import atomic_path
 
@@ -176,6 +208,24 @@ def test_an_output_is_whole_or_absent(tmp_path):
         temporary.write_text("ne")
         raise RuntimeError
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["file.json"]
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("/tmp/ipykernel_1/2.py:3: FutureWarning: old\n  call()\n", "FutureWarning: old"),
+        ("x\n/tmp/ipykernel_1/2.py:3: PendingDeprecationWarning: a: b\n", "PendingDepreca"),
+        ("/tmp/ipykernel_1/2.py:3: UserWarning: look\n/lib/x.py:1: FutureWarning: old\n", None),
+    ],
+)
+def test_a_warning_counts_if_it_comes_from_the_notebook_s_own_line(said, error):
+    from pefthelpers.runner import failures
+
+    shown = nbformat.v4.new_output("stream", name="stderr", text=said)
+    cell = nbformat.v4.new_code_cell("call()", outputs=[shown])
+    cell.metadata["papermill"] = {"status": "completed", "start_time": "now"}
+    found = failures.find(nbformat.v4.new_notebook(cells=[cell]))
+    assert found.error.startswith(error) if error else found is None
 
 
 def test_an_error_s_last_line_is_kept_short():

@@ -1,5 +1,6 @@
 """Every fault that the runner must survive: exit code, message, and what is still there afterwards."""
 
+import errno
 import json
 import os
 import signal
@@ -44,7 +45,8 @@ def whole(out):
         ("import os\nos.kill(os.getppid(), 9)", "its process was killed by SIGKILL", []),
         ("while True: pass", "stopped: it took longer than a cell's 2 s", ["--cell-timeout", 2]),
         ("while True: pass", "stopped: it took longer than the notebook's 4 s", ["--timeout", 4]),
-        ("import warnings\nwarnings.warn('old', FutureWarning)", "FutureWarning: old", []),
+        ("import warnings\nwarnings.warn('old', FutureWarning)", "): FutureWarning: old", []),
+        ("import warnings\nwarnings.warn('x', DeprecationWarning)", "): DeprecationWarning: x", []),
         (RECORD.replace("0.5", "float('nan')"), "must be finite", []),
     ],
 )
@@ -91,26 +93,55 @@ def test_a_notebook_out_of_memory_fails_alone(make_notebook, tmp_path):
     assert whole(out)["2_good"]["status"] == "passed"
 
 
-def test_a_disk_that_is_full_costs_only_what_does_not_fit(run, make_notebook, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", disk]
+@pytest.fixture
+def disk(tmp_path):
+    """Mount a disk of half a megabyte; return its folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small disk is not allowed here; the next test stands in for it")
+        pytest.skip("mounting a small disk is not allowed here; other tests stand in for it")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_is_full_costs_only_what_does_not_fit(run, make_notebook, disk):
     small = make_notebook(RECORD, name="1_small.ipynb")
     big = make_notebook("print('x' * 700_000)", name="2_big.ipynb")
-    try:
-        out = disk / "out"
-        code, text = run(small, big, "--out", out)
-        assert code == 1
-        assert "2_big.ipynb could not be written: [Errno 28] No space left on device" in text
-        assert "report.html could not be written" in text
-        found = rows(out)  # all results, though not all files
-        assert found["1_small"]["status"] == found["2_big"]["status"] == "passed"
-        assert (out / "1_small.ipynb").exists() and not list(out.glob(".*.part*"))
-        assert (out / "junit.xml").exists() and not (out / "2_big.ipynb").exists()
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    out = disk / "out"
+    code, text = run(small, big, "--out", out)
+    assert code == 1
+    assert "2_big.ipynb could not be written: [Errno 28] No space left on device" in text
+    assert "report.html could not be written" in text
+    found = rows(out)  # all results, though not all files
+    assert found["1_small"]["status"] == found["2_big"]["status"] == "passed"
+    assert (out / "1_small.ipynb").exists() and not list(out.glob(".*.part*"))
+    assert (out / "junit.xml").exists() and not (out / "2_big.ipynb").exists()
+
+
+def test_a_temporary_disk_that_is_full_fails_what_does_not_fit(
+    run, make_notebook, disk, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TMPDIR", str(disk))
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    big = make_notebook("print('x' * 700_000)", name="1_big.ipynb")
+    small, out = make_notebook(RECORD, name="2_small.ipynb"), tmp_path / "out"
+    code, text = run(big, small, "--out", out)
+    assert code == 1 and "No space left on device" in text
+    found = whole(out)
+    assert [found[name]["status"] for name in ("1_big", "2_small")] == ["failed", "passed"]
+
+
+def test_a_temporary_disk_without_any_room_is_named(make_notebook):
+    from concurrent.futures import Future
+
+    from pefthelpers.runner.result import Job
+
+    future = Future()
+    future.set_exception(OSError(errno.ENOSPC, "No space left on device"))
+    result = schedule.outcome_of(future, Job.of(make_notebook("1"), {})).result
+    assert result.status == "failed"
+    assert "the disk where it runs is full" in result.reason and "TMPDIR" in result.reason
 
 
 def test_a_write_that_fails_once_is_tried_again_at_the_end(

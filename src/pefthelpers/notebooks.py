@@ -102,6 +102,11 @@ def models_needed(notebook, profile: str) -> set[tuple[str, str]]:
 
 
 def source_hash(notebook) -> str:
-    """Return a hash of the code cells and their ids: outputs recorded under it are fresh."""
-    cells = [[cell.id, cell.source] for cell in notebook.cells if cell.cell_type == "code"]
+    """Return a hash of the code cells and their ids: outputs recorded under it are fresh.
+
+    Colab saves notebooks whose cells have no ids.
+    """
+    cells = [
+        [cell.get("id", ""), cell.source] for cell in notebook.cells if cell.cell_type == "code"
+    ]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]

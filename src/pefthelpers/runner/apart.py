@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,13 @@ from pefthelpers.runner import failures
 from pefthelpers.runner.result import GOOD, Job, Outcome, Result
 
 GRACE_S = 300  # beyond the notebook's own limit, for two starts of a kernel and its end
-_running: set[subprocess.Popen] = set()
+_running: dict[subprocess.Popen, str] = {}  # and for which caller
 _lock = threading.Lock()
+
+
+def caller() -> str:
+    """Name this process among all that may ask a cluster's workers for notebooks."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def environment(threads: int) -> dict[str, str]:
@@ -52,10 +58,10 @@ def kill_tree(process_id: int) -> None:
             pass
 
 
-def stop_running() -> None:
-    """Kill every notebook that runs on this machine now."""
+def stop_running(wanted_by: str) -> None:
+    """Kill every notebook that runs in this process for a caller."""
     with _lock:
-        running = list(_running)
+        running = [process for process, name in _running.items() if name == wanted_by]
     for process in running:
         kill_tree(process.pid)
 
@@ -77,14 +83,14 @@ def run_child(folder: Path, job: Job) -> str:
     """Run the child process to its end; return how it ended, empty if as it should."""
     process = start_child(folder, job)
     with _lock:
-        _running.add(process)
+        _running[process] = job.caller
     try:
         code = process.wait(job.timeout_s + GRACE_S if job.timeout_s else None)
     except subprocess.TimeoutExpired:
         return f"stopped: it hung for {GRACE_S} s beyond its {job.timeout_s:g} s"
     finally:
         with _lock:
-            _running.discard(process)
+            _running.pop(process)
         kill_tree(process.pid)
         process.stdin.close()
         process.wait()

@@ -118,20 +118,42 @@ def load(notebook: str, profile: str, folder: Path | None = None) -> dict | None
     Raises:
         UserError: the file is damaged.
     """
-    path = path_of(notebook, profile, folder)
+    return read(path_of(notebook, profile, folder))
+
+
+def read(path: Path) -> dict | None:
+    """Return a baseline's file, None if there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not path.exists():
         return None
     try:
         baseline = json.loads(path.read_text(encoding="utf-8"))
-        for metric in baseline["metrics"].values():
-            if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
-                raise ValueError("a metric without value and unit")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        check(baseline)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"The baseline {path.name} is damaged ({error}): restore it with git checkout, or write it "
-            "anew with `pefthelpers baseline`."
+            f"The baseline {path.name} is damaged ({error}): restore it with `git checkout`, or delete "
+            "it, run the notebook and write it anew with `pefthelpers baseline`."
         ) from error
     return baseline
+
+
+def check(baseline: dict) -> None:
+    """Refuse a baseline that a run could not be held against.
+
+    Raises:
+        ValueError: says what is wrong; other errors of Python where its shape is.
+    """
+    for name, metric in baseline["metrics"].items():
+        if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
+            raise ValueError(f"{name} has no value and unit")
+        tolerance = metric.get("tolerance")
+        if tolerance is not None and not (finite(tolerance) and tolerance >= 0):
+            raise ValueError(f"{name} has the tolerance {tolerance!r}")
+    if not finite(baseline.get("seconds", 0)):
+        raise ValueError("its seconds are no number")
 
 
 def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
@@ -184,8 +206,12 @@ def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
 
 
 def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
-    """Give metrics of a new recording the tolerances that several runs gave the old one."""
-    known = json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.exists() else {}
+    """Give metrics of a new recording the tolerances that several runs gave the old one.
+
+    Raises:
+        UserError: the old baseline is damaged.
+    """
+    known = (read(path) or {"metrics": {}})["metrics"]
     for name, metric in metrics.items():
         old = known.get(name, {})
         if "tolerance" in old and old["unit"] == metric["unit"]:
@@ -195,21 +221,22 @@ def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
 def write(path: Path, rows: list[dict], about: dict) -> None:
     """Write one notebook's baseline from its rows in several runs; other keys of the file stay.
 
+    So do its times, if ``pefthelpers record`` measured them: it runs one notebook alone.
+
     Raises:
-        UserError: the runs differ in their source, or one of them failed.
+        UserError: the runs differ in their source, one of them failed, or the old file is damaged.
     """
     name = rows[0]["notebook"]
     if any(row["status"] not in ("passed", "drifted") for row in rows):
         raise UserError(f"{name} did not pass in every run: a baseline is made of good runs alone.")
     if len({row["source_hash"] for row in rows}) > 1:
         raise UserError(f"The runs are of different sources of {name}: run it again in each.")
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    times = {key: statistics.median(row[key] for row in rows) for key in ("seconds", "cpu_s")}
     content = {
-        **known,
+        **times,
+        **(read(path) or {}),
         "notebook": name,
         **about,
-        "seconds": statistics.median(row["seconds"] for row in rows),
-        "cpu_s": statistics.median(row["cpu_s"] for row in rows),
         "versions": rows[0]["versions"],
         "runs": len(rows),
         "metrics": from_runs([row["metrics"] for row in rows]),

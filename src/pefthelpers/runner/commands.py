@@ -46,7 +46,7 @@ def command_run(options: argparse.Namespace) -> int:
     where = pools.cluster(options.cluster) if options.cluster else pools.local(options.jobs)
     with where as executor:
         kept = schedule.run(paths, out, plan_of(options), executor=executor, watch=watch)
-    print(live.summary(kept))
+    print(live.summary(kept, cut=terminal))
     return 0 if kept.good else 1
 
 

@@ -9,6 +9,8 @@ from pefthelpers import notebooks
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 LONGEST = 240  # characters: some libraries print tensors' shapes by the page
+# Python names the notebook's own line only if the call stands in the notebook.
+OWN_WARNING = re.compile(r".*ipykernel_.*: \w*(Future|Deprecation)Warning: ")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -84,10 +86,8 @@ def _shown(number: int, cell) -> Failure | None:
                 text += " (a call of exit(): the cells below it did not run)"
             return _at(number, cell, text, "\n".join(output.traceback))
         text = output.get("text", "") if output.get("name") == "stderr" else ""
-        # Python names the notebook's own line only if the call stands in the notebook.
-        if "ipykernel_" in text and ("FutureWarning" in text or "DeprecationWarning" in text):
-            line = next(line for line in text.splitlines() if "Warning" in line)
-            return _at(number, cell, line.split(": ", 1)[-1], text)
+        if warning := next(filter(OWN_WARNING.match, text.splitlines()), ""):
+            return _at(number, cell, warning.split(": ", 1)[-1], text)
     return None
 
 

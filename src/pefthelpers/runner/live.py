@@ -67,9 +67,17 @@ class Table:
         return line(name, "waiting", None, 0, "")
 
 
-def summary(kept) -> str:
-    """Return what a finished run says last."""
+def summary(kept, *, cut: bool) -> str:
+    """Return what a finished run says last.
+
+    Args:
+        kept: the run.
+        cut: whether the rows above were cut to a terminal's width; then what failed is said in full.
+    """
     bad = [row for row in kept.rows if not row.good]
     counts = f"{len(kept.rows) - len(bad)} passed, {len(bad)} failed"
     took = f"{kept.about()['wall_s']:.0f} s"
-    return "\n".join([f"{counts} in {took}; report: {kept.out / 'report.html'}", *kept.trouble])
+    told = [f"{row.notebook} {row.status}: {row.reason}" for row in bad if cut]
+    return "\n".join(
+        [*told, f"{counts} in {took}; report: {kept.out / 'report.html'}", *kept.trouble]
+    )

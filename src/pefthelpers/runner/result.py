@@ -20,6 +20,7 @@ class Job:
         threads: OpenMP threads.
         timeout_s: seconds for the whole notebook; 0 is no limit.
         cell_timeout_s: seconds for one cell; 0 is no limit.
+        caller: who wants it, as ``apart.caller`` names it, and may stop it.
     """
 
     notebook: str
@@ -29,6 +30,7 @@ class Job:
     threads: int = 1
     timeout_s: float = 0
     cell_timeout_s: float = 0
+    caller: str = ""
 
     @classmethod
     def of(cls, path: Path, values: dict[str, object], **limits) -> "Job":

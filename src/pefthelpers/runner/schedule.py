@@ -1,8 +1,10 @@
 """Follow a run: submit notebooks, keep what comes back, stop when told to."""
 
+import errno
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def run(
     with claimed(out):
         kept = Kept(out, plan, recorded, [path.stem for path in paths])
         jobs = [
-            Job.of(path, plan.parameters, **plan.limits)
+            Job.of(path, plan.parameters, caller=apart.caller(), **plan.limits)
             for path in longest_first(paths, plan.profile)
         ]
         if plan.resume:
@@ -84,24 +86,35 @@ def follow(executor: Executor, jobs: list[Job], kept: Kept, watch, *, fail_fast:
 
 
 def outcome_of(future: Future, job: Job) -> Outcome:
-    """Return a future's outcome, or a failed one if its worker was lost."""
+    """Return a future's outcome, or a failed one if it could not be executed at all."""
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001 - a worker may be lost in any way
-        words = (str(error).strip().splitlines() or [""])[0]
-        reason = f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
+        reason = words_for(error)
         return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
 
 
+def words_for(error: Exception) -> str:
+    """Say in one line why a notebook could not be executed at all."""
+    if isinstance(error, CancelledError):
+        return "its worker was lost, and no other was left: start workers and run it with --resume"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return (
+            f"the disk where it runs is full: free some of {tempfile.gettempdir()}, or set TMPDIR"
+        )
+    words = (str(error).strip().splitlines() or [""])[0]
+    return f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
+
+
 def stop(futures: set[Future]) -> None:
-    """Cancel what waits and kill what runs here; what runs on a cluster ends by its time limit."""
+    """Cancel what waits and kill what runs here; ``pools.cluster`` does that on a cluster."""
     for future in futures:
         future.cancel()
     left = {future for future in futures if not future.cancelled()}
     for _ in range(int(STOP_S / TICK_S)):
         if not left:
             return
-        apart.stop_running()
+        apart.stop_running(apart.caller())
         _, left = wait(left, timeout=TICK_S)
 
 
