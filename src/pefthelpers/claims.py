@@ -226,7 +226,7 @@ def _sections(notebook: str) -> dict[str, str]:
         if cell["cell_type"] == "markdown":
             found = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
             heading = found[-1] if found else heading
-        sections[cell["id"]] = heading.replace("`", "")
+        sections[cell.get("id", "")] = heading.replace("`", "")
     return sections
 
 
