@@ -76,7 +76,7 @@ def test_every_figure_is_words_and_numbers(claim):
 def test_most_claims_are_worked_out_again():
     tables = (test_claims_formulas, test_claims_lora, test_claims_others)
     again = {number for table in tables for number in table.RECOMPUTED}
-    assert again <= set(claims.NUMBERS) and len(again) >= 45
+    assert again <= set(claims.NUMBERS) and len(again) >= 50
 
 
 def test_verdicts_agree_with_the_study_of_the_first_fourteen():
@@ -174,7 +174,7 @@ def test_the_table_has_every_claim_as_text_and_needs_nothing_from_elsewhere():
 
 def test_links_lead_to_headings_that_are_there():
     for stem, cell in CITED:
-        heading = claims._sections(stem)[cell]
+        heading = claims._sections(stem).get(cell)
         notebook = notebooks.read(notebooks.find([stem])[0])
         text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
         lines = [line.lstrip("# ").replace("`", "") for line in text.splitlines()]

@@ -187,7 +187,7 @@ def claim_32():
         warnings.simplefilter("ignore")
         ignored, sampled = answers(), answers(do_sample=True)
     verdict = "only if" if ignored == 1 < sampled else "true"
-    return verdict, f"{ignored} answer", f"`do_sample=True` {sampled}"
+    return verdict, f"{ignored} answer", f"{sampled} with `do_sample=True`"
 
 
 RECOMPUTED = table_of(globals())

@@ -86,7 +86,7 @@ def claim_41():
         config = BottleneckConfig(**SEQ_CLS, init_weights=how)
         moved[how] = gap(logits(get_peft_model(copy.deepcopy(base), config).eval()), logits(base))
     exact = moved.pop("identity") == 0
-    return "only if" if exact and min(moved.values()) > 0 else "true", "zero: 0"
+    return "only if" if exact and min(moved.values()) > 0 else "true", "move by 0"
 
 
 def claim_42():
