@@ -1,11 +1,14 @@
 """Open an issue for each failure of the matrix that has none yet: open_issues.py matrix.json.
 
-Needs the forge's command `gh`, signed in. A failure is known by its title: notebook, stack, and where.
+Needs the forge's command `gh`, signed in. A failure is known by its title: notebook, stack, and where. A
+run that left no table is a failure too.
 """
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def failures(table: dict) -> dict[str, str]:
@@ -13,17 +16,30 @@ def failures(table: dict) -> dict[str, str]:
     found = {}
     for column in table["columns"]:
         if column["error"]:
-            found[f"Matrix: no environment for {column['stack']}"] = column["error"]
-        versions = ", ".join(f"{name} {version}" for name, version in column["versions"].items())
+            found[f"Matrix: no result for {column['stack']}"] = column["error"]
         for name, row in column["results"].items():
-            if row["status"] == "passed":
-                continue
-            where = f" at {row['cell_id'] or row['cell']}" if row["cell"] is not None else ""
-            title = f"Matrix: {name} {row['status']} on {column['stack']}{where}"
-            lines = row["drifts"] or [row["reason"]]
-            said = "\n".join(lines)
-            found[title] = f"```\n{said}\n```\n\n{versions}\n\n```\n{row['traceback'][-3000:]}\n```"
+            if row["status"] != "passed":
+                where = f" at {row['cell_id'] or row['cell']}" if row["cell"] is not None else ""
+                title = f"Matrix: {name} {row['status']} on {column['stack']}{where}"
+                found[title] = body_of(row, column)
     return found
+
+
+def body_of(row: dict, column: dict) -> str:
+    """Return what an issue says of a notebook: drifts or the error, versions, the traceback's end."""
+    versions = {"Python": column["python"], **column["versions"]}
+    parts = ["```", *(row["drifts"] or [row["reason"]]), "```", ""]
+    parts += [", ".join(f"{name} {version}" for name, version in versions.items())]
+    if row["traceback"]:
+        parts += ["", "```", row["traceback"][-3000:], "```"]
+    return "\n".join(parts)
+
+
+def run_address() -> str:
+    """Return where the run can be looked at, empty outside the forge."""
+    known = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+    server, repository, run = (os.environ.get(name, "") for name in known)
+    return f"\n\n{server}/{repository}/actions/runs/{run}" if run else ""
 
 
 def open_titles() -> set[str]:
@@ -33,18 +49,20 @@ def open_titles() -> set[str]:
     return {issue["title"] for issue in json.loads(listed)}
 
 
-def main(path: str) -> None:
+def main(path: Path) -> None:
     """Open what is new."""
-    with open(path, encoding="utf-8") as file:
-        found = failures(json.load(file))
+    found = {"Matrix: the run left no table": "It ended before the first stack had run."}
+    if path.exists():
+        found = failures(json.loads(path.read_text(encoding="utf-8")))
     known = open_titles() if found else set()
     for title, body in found.items():
         if title in known:
             print(f"known: {title}")
             continue
-        subprocess.run(["gh", "issue", "create", "--title", title, "--body", body], check=True)
+        command = ["gh", "issue", "create", "--title", title, "--body", body + run_address()]
+        subprocess.run(command, check=True)
         print(f"opened: {title}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -64,15 +65,34 @@ def test_pip_s_reason_in_one_line(said, words):
     assert stacks.why(said).startswith(words)
 
 
-def test_an_environment_is_kept_by_what_it_holds():
-    one, other = stacks.folder_of("x", ["a==1"]), stacks.folder_of("x", ["a==2"])
-    assert one != other and one == stacks.folder_of("x", ["a==1"])
+def test_an_environment_is_kept_by_what_it_holds(monkeypatch):
+    made = stacks.Stack("x", ())
+    one, other = stacks.folder_of(made, ["a==1"]), stacks.folder_of(made, ["a==2"])
+    assert one != other and one == stacks.folder_of(made, ["a==1"])
+    monkeypatch.setattr(stacks, "python_version", lambda python: "3.99.0")
+    assert stacks.folder_of(made, ["a==1"]) != one
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_floor_takes_the_oldest_python_where_there_is_one(tmp_path, monkeypatch, there):
+    from packaging.specifiers import SpecifierSet
+
+    if there:
+        (tmp_path / "python3.10").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = str(tmp_path / "python3.10") if there else sys.executable
+    assert stacks.named("floor").python == expected
+    assert stacks.named("pinned").python == sys.executable
+    promised = (ROOT / "pyproject.toml").read_text().split('requires-python = "')[1].split('"')[0]
+    oldest = stacks.PYTHONS["floor"].removeprefix("python")
+    assert SpecifierSet(promised) == SpecifierSet(f">={oldest}")
 
 
 def test_an_environment_is_built_once(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path))
     monkeypatch.setattr(stacks, "resolved", lambda stack: ["a==1", "torch==2.13.0+cpu"])
+    monkeypatch.setattr(stacks, "python_version", lambda python: "3.11.7")
     monkeypatch.setattr(stacks, "pip", lambda python, *rest: calls.append(rest))
     monkeypatch.setattr(
         subprocess, "run", lambda command, check: Path(command[-1]).mkdir(parents=True)
@@ -81,6 +101,27 @@ def test_an_environment_is_built_once(tmp_path, monkeypatch):
     first = stacks.python_of(stack)
     assert calls[0] == ("install", "--quiet", "torch==2.13.0") and len(calls) == 2
     assert stacks.python_of(stack) == first and len(calls) == 2
+
+
+def test_a_build_that_failed_half_way_is_built_again(tmp_path, monkeypatch):
+    tries = []
+
+    def pip(python, *rest):
+        tries.append(rest)
+        if len(tries) == 2:
+            raise stacks.BuildError("no room")
+
+    monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path))
+    monkeypatch.setattr(stacks, "resolved", lambda stack: ["torch==2.13.0"])
+    monkeypatch.setattr(stacks, "python_version", lambda python: "3.11.7")
+    monkeypatch.setattr(stacks, "pip", pip)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: os.makedirs(command[-1]))
+    stack = stacks.Stack("made", ("torch==2.13.0", "a==9"))
+    with pytest.raises(stacks.BuildError):
+        stacks.python_of(stack)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: None)
+    stacks.python_of(stack)
+    assert len(tries) == 4
 
 
 def broken(stack):
@@ -97,6 +138,7 @@ def test_the_matrix_names_cell_error_and_drift(run, make_notebook, tmp_path, mon
     code, text = run(path, "--stacks", "pinned", "--out", out, command="matrix")
     assert code == (0 if good else 1)
     column = json.loads((out / "matrix.json").read_text())["columns"][0]
+    assert f"Python {platform.python_version()}, torch" in text
     assert column["versions"]["peft"] and column["results"]["99_made"]["seconds"] > 0
     if not good:
         assert "99_made: failed: cell 1 [cell-1] (x = {}): KeyError: 'gone'" in text
@@ -114,49 +156,110 @@ def test_a_stack_that_cannot_be_built_leaves_the_others_their_row(
     assert len(json.loads((out / "matrix.json").read_text())["columns"]) == 2
 
 
-FAILED = Result("02_lora", "failed", cell=7, cell_id="train", reason="cell 7: TypeError: no")
+def test_a_matrix_that_is_stopped_says_what_it_never_reached(make_notebook, tmp_path, monkeypatch):
+    def stop(stack):
+        if stack.name == "floor":
+            raise KeyboardInterrupt
+        raise stacks.BuildError("no")
+
+    monkeypatch.setattr(stacks, "python_of", stop)
+    wanted = [stacks.named(name) for name in ("pinned", "floor", "newest")]
+    with pytest.raises(KeyboardInterrupt):
+        matrix.run(wanted, [make_notebook("1")], tmp_path / "out", jobs=1, profile="tiny")
+    columns = json.loads((tmp_path / "out" / "matrix.json").read_text())["columns"]
+    assert [column["error"] for column in columns[1:]] == [matrix.UNREACHED] * 2
+
+
+FAILED = Result(
+    "02_lora", "failed", cell=7, cell_id="train", reason="cell 7: TypeError: no", traceback="line 3"
+)
 TABLE = matrix.Table(
     ["02_lora"],
     [
         matrix.Column("pinned", results={"02_lora": Result("02_lora", "passed", seconds=60)}),
-        matrix.Column("floor", results={"02_lora": FAILED}),
+        matrix.Column("floor", python="3.10.1", results={"02_lora": FAILED}),
         matrix.Column("newest", error="could not be built"),
     ],
 )
 
 
-def test_an_issue_is_opened_for_a_new_failure_alone(tmp_path):
+@pytest.fixture
+def forge(tmp_path):
+    """Put a program in place of ``gh``; return a function that reports and returns what gh was asked."""
     gh, log = tmp_path / "gh", tmp_path / "log"
     gh.write_text(
         f"#!{sys.executable}\nimport json, sys\nopen({str(log)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
-        'print(\'[{"title": "Matrix: no environment for newest"}]\')\n'
+        'print(\'[{"title": "Matrix: no result for newest"}]\')\n'
     )
     gh.chmod(0o755)
+    run = {"GITHUB_SERVER_URL": "forge", "GITHUB_REPOSITORY": "a/b", "GITHUB_RUN_ID": "7"}
+    environment = os.environ | run | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def report():
+        command = [sys.executable, ROOT / ".ci" / "open_issues.py", tmp_path / "matrix.json"]
+        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+        return done.stdout, [json.loads(line) for line in log.read_text().splitlines()]
+
+    return report
+
+
+def test_an_issue_is_opened_for_a_new_failure_alone(forge, tmp_path):
     matrix.write(TABLE, tmp_path)
-    command = [sys.executable, ROOT / ".ci" / "open_issues.py", tmp_path / "matrix.json"]
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
-    assert "opened: Matrix: 02_lora failed on floor at train" in done.stdout
-    assert "known: Matrix: no environment for newest" in done.stdout
-    assert len(log.read_text().splitlines()) == 2  # one question, one issue
+    said, asked = forge()
+    assert "opened: Matrix: 02_lora failed on floor at train" in said
+    assert "known: Matrix: no result for newest" in said
+    assert len(asked) == 2  # one question, one issue
+    body = asked[1][-1]
+    assert "cell 7: TypeError: no" in body and "Python 3.10.1" in body and "line 3" in body
+    assert body.endswith("forge/a/b/actions/runs/7")
 
 
-def test_the_workflows_run_what_there_is():
-    found = {
+def test_a_run_without_a_table_opens_an_issue_too(forge):
+    said, asked = forge()
+    assert "opened: Matrix: the run left no table" in said and len(asked) == 2
+
+
+@pytest.fixture(scope="module")
+def workflows():
+    """Return the workflow files by name."""
+    return {
         path.stem: yaml.safe_load(path.read_text()) for path in ROOT.glob(".github/workflows/*")
     }
-    assert set(found) == {"tests", "matrix"}
-    for workflow in found.values():
-        assert workflow["permissions"]["contents"] == "read"
-        for job in workflow["jobs"].values():
-            for step in job["steps"]:
-                target = step.get("run", "make test").split()
-                makefile = (ROOT / "Makefile").read_text()
-                known = (
-                    f"\n{target[1]}:" in makefile
-                    if target[0] == "make"
-                    else (ROOT / target[1]).exists()
-                )
-                assert known, step
-    assert "pefthelpers matrix" in (ROOT / "Makefile").read_text()
+
+
+def test_the_workflows_run_what_there_is(workflows):
+    assert set(workflows) == {"tests", "matrix"}
+    makefile = (ROOT / "Makefile").read_text()
+    steps = [
+        s for flow in workflows.values() for job in flow["jobs"].values() for s in job["steps"]
+    ]
+    commands = [step["run"].split() for step in steps if "run" in step]
+    assert ["make", "test"] in commands and ["make", "matrix"] in commands
+    for program, target, *_ in commands:
+        made = program == "make" and f"\n{target}:" in makefile
+        assert made or (program == "python3" and (ROOT / target).is_file()), (program, target)
+    assert "pefthelpers matrix" in makefile
     assert cli.parser().parse_args(["matrix"]).stacks == "pinned,floor,newest"
+
+
+def test_what_runs_foreign_packages_may_not_write(workflows):
+    for workflow in workflows.values():
+        assert workflow["permissions"] == {"contents": "read"}
+        for job in workflow["jobs"].values():
+            installs = any("make" in step.get("run", "") for step in job["steps"])
+            assert "timeout-minutes" in job
+            assert not (installs and "permissions" in job)
+            checkout = job["steps"][0]
+            assert checkout["uses"].startswith("actions/checkout@")
+            assert checkout["with"]["persist-credentials"] is False
+    assert workflows["matrix"]["jobs"]["issues"]["permissions"]["issues"] == "write"
+
+
+def test_the_matrix_has_every_stack_s_python_and_make_s_last(workflows):
+    steps = workflows["matrix"]["jobs"]["matrix"]["steps"]
+    setup = next(step for step in steps if "setup-python" in step.get("uses", ""))
+    pythons = [f"python{version}" for version in setup["with"]["python-version"].split()]
+    assert set(stacks.PYTHONS.values()) < set(pythons)
+    assert (
+        f"({pythons[-1].replace('python', 'Python ')})" in (ROOT / "requirements.txt").read_text()
+    )

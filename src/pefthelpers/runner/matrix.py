@@ -14,6 +14,8 @@ from pefthelpers.runner.kept import read_rows
 from pefthelpers.runner.report import duration, pages
 from pefthelpers.runner.result import Result
 
+UNREACHED = "the matrix ended before it came to this stack"
+
 
 @dataclass
 class Column:
@@ -23,6 +25,7 @@ class Column:
         stack: its name.
         error: why its environment or its run does not exist; empty if they do.
         built_s: seconds to find or build the environment.
+        python: its Python's version.
         versions: of the packages that the numbers depend on.
         results: by notebook.
     """
@@ -30,6 +33,7 @@ class Column:
     stack: str
     error: str = ""
     built_s: float = 0.0
+    python: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
 
@@ -43,6 +47,12 @@ class Column:
         if result.drifts:
             return f"drifted: {'; '.join(result.drifts)}"
         return f"{result.status}: {result.reason}"
+
+    @property
+    def packages(self) -> str:
+        """Return Python's and the packages' versions in one line, empty if nothing ran."""
+        known = {"Python": self.python, **self.versions} if self.versions else {}
+        return ", ".join(f"{name} {version}" for name, version in known.items())
 
     def good(self, notebook: str) -> bool:
         """Tell whether a notebook passed."""
@@ -62,16 +72,14 @@ class Table:
         return all(column.good(name) for column in self.columns for name in self.notebooks)
 
     def text(self) -> str:
-        """Return the table for a terminal: marks, then a line for each fault."""
+        """Return the table for a terminal: marks, then each stack with a line for each fault."""
         lines = [" " * 28 + "".join(f"{column.stack:>12}" for column in self.columns)]
         for name in self.notebooks:
             marks = [self.mark(column, name) for column in self.columns]
             lines.append(f"{name:28}" + "".join(f"{mark:>12}" for mark in marks))
         for column in self.columns:
-            lines.append(
-                f"{column.stack}: {', '.join(f'{k} {v}' for k, v in column.versions.items())}"
-            )
-            faults = [name for name in self.notebooks if not column.good(name)]
+            lines.append(f"{column.stack}: {column.packages or column.error}")
+            faults = [name for name in column.results if not column.good(name)]
             lines += [f"  {name}: {column.cell(name)}" for name in faults]
         return "\n".join(lines)
 
@@ -99,10 +107,12 @@ def run(
         jobs: notebooks at a time.
         profile: ``tiny``, ``laptop`` or ``gpu``.
     """
-    table = Table([path.stem for path in paths], [])
-    for stack in wanted:
+    unreached = [Column(stack.name, error=UNREACHED) for stack in wanted]
+    table = Table([path.stem for path in paths], unreached)
+    for number, stack in enumerate(wanted):
         print(f"{stack.name}: environment", flush=True)
-        table.columns.append(column_of(stack, paths, out / stack.name, jobs=jobs, profile=profile))
+        column = column_of(stack, paths, out / stack.name, jobs=jobs, profile=profile)
+        table.columns[number] = column
         write(table, out)
     return table
 
@@ -119,6 +129,7 @@ def column_of(
         print(f"{stack.name}: {column.error}", flush=True)
         return column
     column.built_s = round(time.perf_counter() - start, 1)
+    column.python = stacks.python_version(python)
     print(f"{stack.name}: {python} ({duration(column.built_s)})", flush=True)
     code = run_in(python, paths, out, jobs=jobs, profile=profile)
     try:

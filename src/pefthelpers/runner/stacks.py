@@ -3,9 +3,9 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +20,8 @@ FILES = {
     "floor": "requirements-floor.txt",
     "newest": "pyproject.toml",
 }
+# The oldest and a new Python, where the machine has them; the running one elsewhere.
+PYTHONS = {"floor": "python3.10", "newest": "python3.13"}
 
 
 class BuildError(Exception):
@@ -42,6 +44,11 @@ class Stack:
     def torch(self) -> str:
         """Return torch's requirement."""
         return next(line for line in self.requirements if line.startswith("torch=="))
+
+    @property
+    def python(self) -> str:
+        """Return the Python that its environment is made of."""
+        return shutil.which(PYTHONS.get(self.name, "")) or sys.executable
 
 
 def root() -> Path:
@@ -95,13 +102,20 @@ def installed_here(stack: Stack) -> bool:
     return True
 
 
+def python_version(python: str) -> str:
+    """Return the version of a Python: 3.11.7."""
+    asked = [python, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def pip(python: str, *arguments: str) -> None:
-    """Run pip in an environment.
+    """Run this environment's pip for a Python, which need not have one.
 
     Raises:
         BuildError: it failed.
     """
-    command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    command += arguments
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(why(done.stdout + "\n" + done.stderr))
@@ -125,17 +139,17 @@ def resolved(stack: Stack) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         wanted = ["--dry-run", "--ignore-installed", "--report", str(report)]
-        pip(sys.executable, "install", *wanted, *stack.requirements)
+        pip(stack.python, "install", *wanted, *stack.requirements)
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
     pins = {one["metadata"]["name"]: one["metadata"]["version"] for one in found}
     return sorted(f"{name}=={pin}" for name, pin in pins.items())
 
 
-def folder_of(name: str, pins: list[str]) -> Path:
+def folder_of(stack: Stack, pins: list[str]) -> Path:
     """Return where an environment of these pins is kept."""
-    text = "\n".join([sysconfig.get_python_version(), *pins])
+    text = "\n".join([python_version(stack.python), *pins])
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return cache_dir() / "stacks" / f"{name}-{digest}"
+    return cache_dir() / "stacks" / f"{stack.name}-{digest}"
 
 
 def python_of(stack: Stack) -> str:
@@ -149,11 +163,11 @@ def python_of(stack: Stack) -> str:
     if installed_here(stack):
         return sys.executable
     pins = resolved(stack)
-    folder = folder_of(stack.name, pins)
+    folder = folder_of(stack, pins)
     python = str(folder / "bin" / "python")
     if (folder / "pins.txt").exists():
         return python
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    subprocess.run([stack.python, "-m", "venv", "--clear", str(folder)], check=True)
     torch = next(pin for pin in pins if pin.startswith("torch=="))
     pip(python, "install", "--quiet", torch.split("+")[0])  # first and alone: the CPU build
     pip(python, "install", "--quiet", "--no-deps", *pins)
