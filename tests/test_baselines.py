@@ -59,7 +59,18 @@ def test_the_spread_of_runs_becomes_the_tolerance():
     assert made["accuracy"]["value"] == 0.8
     assert made["accuracy"]["tolerance"] == pytest.approx(0.4)
     assert made["weights"]["tolerance"] == 0 and made["time"]["tolerance"] is None
-    assert made["loss"]["tolerance"] == pytest.approx(0.52)
+    # Three runs that agree are known better than one.
+    assert made["loss"]["tolerance"] == pytest.approx(0.12)
+    assert made["error"]["tolerance"] == pytest.approx(1e-4, rel=1e-3)
+    assert baselines.from_runs(runs[:2])["loss"]["tolerance"] == pytest.approx(0.52)
+
+
+def test_three_runs_that_agree_leave_little_room():
+    made = baselines.from_runs([TRUTH] * 3)
+    after = {name: {**TRUTH[name], "value": TRUTH[name]["value"] * 1.07} for name in TRUTH}
+    verdict = {one.name: one.verdict for one in baselines.compare(made, after)}
+    assert verdict["accuracy"] == verdict["loss"] == "beyond tolerance"
+    assert verdict["error"] == "within tolerance" and verdict["time"] == "not judged"
 
 
 @pytest.mark.parametrize("change", ["missing", "more", "nan"])

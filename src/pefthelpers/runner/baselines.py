@@ -13,24 +13,33 @@ from pefthelpers.runner.result import Result
 
 COUNTS = {"parameters", "bytes", "layers"}
 TIMES = {"s", "ms", "us", "µs", "min", "CPU s", "ratio"}
+SEVERAL = 3  # runs
 SAME, MOVED, OFF = "same", "within tolerance", "beyond tolerance"
 
 
-def floor_of(unit: str, value: float) -> float | None:
-    """Return the tolerance of a metric of which one run is known; None: it is not judged.
+def floor_of(unit: str, value: float, runs: int = 1) -> float | None:
+    """Return the least tolerance of a metric; None: it is not judged.
 
-    Counts have to be equal. Shares may differ by 0.1, losses by 0.02 nats and a quarter, other computed
-    figures by 0.0001 and a half: another processor sums in another order. Times, and ratios, which
-    may be of times, are only shown.
+    Counts have to be equal. Of one run alone shares may differ by 0.1, losses by 0.02 nats and a quarter,
+    other computed figures by 0.0001 and a half: nobody knows how much training scatters, and another
+    processor sums in another order. Where several runs have shown the scatter, it is 0.03, 0.02 nats
+    and a twentieth, 0.0001 and a twentieth. Times, and ratios, which may be of times, are only shown.
+
+    Args:
+        unit: as recorded.
+        value: as recorded.
+        runs: of how many the scatter is known.
     """
     if unit in COUNTS:
         return 0.0
     if unit in TIMES or unit.endswith("/s"):
         return None
-    absolute, relative = (0.1, 0) if unit == "share" else (1e-4, 0.5)
+    several = runs >= SEVERAL
+    if unit == "share":
+        return 0.03 if several else 0.1
     if unit.startswith("nats"):
-        absolute, relative = 0.02, 0.25
-    return absolute + relative * abs(value)
+        return 0.02 + (0.05 if several else 0.25) * abs(value)
+    return 1e-4 + (0.05 if several else 0.5) * abs(value)
 
 
 def tolerance_of(metric: dict) -> float | None:
@@ -187,8 +196,8 @@ def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
 def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
     """Return metrics with tolerances from several runs' metrics.
 
-    The value is the first run's. The tolerance is twice the range of all, or the unit's own, whichever is
-    larger; times and ratios stay unjudged.
+    The value is the first run's. The tolerance is twice the range of all, or the unit's own for that many
+    runs, whichever is larger; times and ratios stay unjudged.
 
     Raises:
         UserError: a metric that not every run has, or that has no finite value.
@@ -198,8 +207,10 @@ def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
         values = [run.get(name, {}).get("value") for run in runs]
         if not all(finite(value) for value in values):
             raise UserError(f"The metric {name} has no finite value in every run: {values}.")
-        spread, own = 2 * (max(values) - min(values)), floor_of(first["unit"], first["value"])
-        metrics[name] = {**first, "tolerance": None if own is None else max(spread, own)}
+        spread = 2 * (max(values) - min(values))
+        own = floor_of(first["unit"], first["value"], len(runs))
+        tolerance = None if own is None else float(f"{max(spread, own):.4g}")
+        metrics[name] = {**first, "tolerance": tolerance}
     if new := {name for run in runs for name in run} - set(metrics):
         raise UserError(f"Not every run has the metric {', '.join(sorted(new))}.")
     return metrics
@@ -231,12 +242,13 @@ def write(path: Path, rows: list[dict], about: dict) -> None:
         raise UserError(f"{name} did not pass in every run: a baseline is made of good runs alone.")
     if len({row["source_hash"] for row in rows}) > 1:
         raise UserError(f"The runs are of different sources of {name}: run it again in each.")
+    known = read(path) or {}
     times = {key: statistics.median(row[key] for row in rows) for key in ("seconds", "cpu_s")}
     content = {
-        **times,
-        **(read(path) or {}),
+        **known,
         "notebook": name,
         **about,
+        **{key: known.get(key, value) for key, value in times.items()},
         "versions": rows[0]["versions"],
         "runs": len(rows),
         "metrics": from_runs([row["metrics"] for row in rows]),
