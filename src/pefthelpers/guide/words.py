@@ -1,0 +1,319 @@
+"""The guide's sentences: each is made from a record or a memory estimate, no number is typed.
+
+The exceptions are figures of papers, which carry author, year and table.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+
+from pefthelpers import memory
+from pefthelpers.guide.evidence import (
+    KINDS,
+    MARGIN,
+    Arm,
+    Records,
+    Verdict,
+    base_row,
+    half_width,
+    published,
+)
+from pefthelpers.guide.question import Question
+from pefthelpers.guide.room import (
+    CARD_OVERHEAD_GIB,
+    Shape,
+    described,
+    fits,
+    peak,
+    smallest_card,
+    states,
+    step,
+    task_bytes,
+)
+
+VERDICTS = {
+    "best": "the best compared",
+    "tied": "not told apart",
+    "unresolved": "unresolved",
+    "worse": "worse",
+}
+QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
+# Hu et al. (2021), Table 1: GPT-2 medium, batch 1, 128 tokens, adapters against none.
+IN_SERIES = "Hu et al. (2021, Table 1) measured +20.7 % and +30.3 % at batch 1, +2 to 3 % at 32"
+
+
+def labels() -> dict[str, str]:
+    """Return ``methods.LABELS``; imported late, because it brings torch."""
+    from pefthelpers.methods import LABELS
+
+    return LABELS
+
+
+def size(count: float) -> str:
+    """Return bytes in words: ``441 kB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            value = count / factor
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def score(arm: Arm) -> str:
+    """Return a mean with its interval."""
+    return f"{arm.mean:.3f} ± {arm.half:.3f}"
+
+
+def listed(methods) -> str:
+    """Return methods' labels as ``a, b and c``."""
+    names = [labels()[name] for name in methods]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def no_rows(asked: Question) -> str:
+    """Return why a method without rows is no candidate."""
+    records = " or ".join(f"{name}.json" for name in KINDS[asked.task].records)
+    return f"no three seeds at a chosen rate in {records} yet"
+
+
+def no_record(asked: Question) -> str:
+    """Return the sentence where no method has rows."""
+    return f"No method has {no_rows(asked)[3:]}: there is nothing to decide by on {asked.task!r}."
+
+
+def cannot_merge(method: str) -> str:
+    """Return why a method cannot be had without a layer more."""
+    if method in ("houlsby", "pfeiffer"):
+        return f"stands in series with the layers and cannot be merged: {IN_SERIES}"
+    return "its virtual tokens are computed with every request and cannot be merged"
+
+
+def own_model(asked: Question, found: Mapping[str, Arm]) -> str:
+    """Return why full fine-tuning cannot share a base."""
+    whole = found["full"].file_bytes
+    least = min(arm.file_bytes for name, arm in found.items() if name != "full" or len(found) == 1)
+    there = task_bytes(asked.model, "full") or 0
+    return (
+        f"each of {asked.tasks} tasks would be a whole model: {size(there)} each on {asked.model}; "
+        f"in the record {size(whole)} against {size(least)} for the smallest adapter"
+    )
+
+
+def too_big(asked: Question, method: str) -> str:
+    """Return why a method's step does not fit the card."""
+    gib = peak(asked.model, method, asked.shape)
+    other = ""
+    if method == "full":
+        other = f", {peak(asked.model, 'full in bf16', asked.shape):.1f} GiB in pure bf16"
+    return (
+        f"needs {gib:.1f} GiB on {asked.model}{other}, beside {CARD_OVERHEAD_GIB:g} GiB for the "
+        "context: more than the card has"
+    )
+
+
+def below(verdict: Verdict, met: Mapping[str, Arm]) -> str:
+    """Return what the records say about a method that is not as good as the best."""
+    best = max(met.values(), key=lambda arm: arm.mean)
+    gap = f"{verdict.difference:.3f} ± {verdict.half:.3f} below {labels()[best.method]}"
+    if verdict.word == "worse":
+        return f"{gap}, paired by seed"
+    return f"{gap}: too few seeds to call it worse, and more than {MARGIN:g} lower"
+
+
+def not_needed(asked: Question) -> str:
+    """Return why QLoRA is not taken although nothing tells it apart."""
+    four, sixteen = (peak(asked.model, name, asked.shape) for name in ("qlora", "lora"))
+    if asked.card_gib is None or four is None:
+        return "not told apart, and not needed: nothing here asks for 4 bits"
+    return (
+        f"not told apart, and not needed: a method of 16 bits fits (QLoRA {four:.1f} GiB, "
+        f"LoRA {sixteen:.1f} GiB on {asked.model})"
+    )
+
+
+def not_first(left, name: str, chosen: str, pool, small) -> str:
+    """Return by which rule a method that is not told apart comes after the chosen one."""
+    own, first = size(left[name].file_bytes), size(left[chosen].file_bytes)
+    if name not in pool:
+        return f"not told apart, but it cannot be merged and {labels()[chosen]} can"
+    if name not in small:
+        return f"not told apart, but its file is larger: {own} against {first} in the record"
+    return f"not told apart, and of about the same size ({own} against {first}): either will do"
+
+
+def nothing_fits(asked: Question, found: Mapping[str, Arm]) -> list[str]:
+    """Return what is the least that is needed, and what would fit."""
+    least = min(found, key=lambda name: peak(asked.model, name, asked.shape) or 0)
+    gib = peak(asked.model, least, asked.shape)
+    if gib is None or fits(gib, asked.card_gib):
+        return ["Nothing recorded meets all of these wishes: drop one of latency and tooling."]
+    first = (
+        f"No method's step on {asked.model} fits a card of {asked.card_gib:g} GB: the least is "
+        f"{labels()[least]} with {gib:.1f} GiB beside {CARD_OVERHEAD_GIB:g} for the CUDA context."
+    )
+    return [first, remedy(asked.model, least, asked.card_gib, asked.shape)]
+
+
+@cache
+def remedy(model: str, method: str, card_gib: float, shape: Shape) -> str:
+    """Return which card, model or change would make a method's step fit."""
+    card = smallest_card(peak(model, method, shape))
+    larger = f"a card of {card} GB holds it" if card else "no single card here holds it"
+    what, options = described(method), step(method, shape)
+    small = memory.largest_fitting(what, card_gib=card_gib, **options)
+    smaller = f"the largest model here that fits this way is {small}" if small else "no model fits"
+    advice = memory.advise(model, what, card_gib=card_gib, **options)
+    change = f" With {' and '.join(advice.changes)} it would fit, not measured here."
+    sentence = f"What would: {larger}; on {card_gib:g} GB {smaller}."
+    return sentence + (change if advice.changes else "")
+
+
+def reasons(
+    asked: Question,
+    left: list[str],
+    found: Mapping[str, Arm],
+    met: Mapping[str, Arm],
+    verdicts: Mapping[str, Verdict],
+    records: Records | None,
+) -> list[str]:
+    """Return why the first of ``left`` is chosen, as sentences."""
+    chosen = left[0]
+    sentences = [
+        evidence(asked, found[chosen]),
+        ties(left, verdicts),
+        price(found, met, chosen),
+        room(asked, chosen),
+        serving(asked, chosen),
+        hugging_face(chosen),
+        just_ask(asked, records),
+        forgetting(asked, found[chosen], records),
+        limits(asked),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def evidence(asked: Question, arm: Arm) -> str:
+    """Return the chosen method's own row."""
+    kind = KINDS[asked.task]
+    measure = "accuracy" if asked.task == "classify" else "exact match"
+    return (
+        f"Measured on {asked.task} ({kind.words}; {kind.base}, {arm.record}.json): "
+        f"{labels()[arm.method]} reaches {score(arm)} {measure}, mean and 95 % t interval of "
+        f"{len(arm.test)} seeds at the learning rate {arm.learning_rate:g} that validation chose."
+    )
+
+
+def ties(left: list[str], verdicts: Mapping[str, Verdict]) -> str:
+    """Return who cannot be told apart from the best."""
+    equal = [name for name, verdict in verdicts.items() if verdict.word in ("best", "tied")]
+    others = [name for name in labels() if name in equal and name != left[0]]
+    if len(verdicts) == 1:
+        return "It is the only recorded method that meets the question."
+    if not others:
+        return "Every other method that meets the question is worse or unresolved."
+    return f"Not told apart by these seeds: {listed([left[0], *others])}; they are not ranked."
+
+
+def price(found: Mapping[str, Arm], met: Mapping[str, Arm], chosen: str) -> str:
+    """Return what the constraints cost, where the best method of all does not meet them."""
+    best = max(found.values(), key=lambda arm: arm.mean)
+    if best.method in met:
+        return ""
+    seeds = sorted(set(best.test) & set(found[chosen].test))
+    gaps = [best.test[seed] - found[chosen].test[seed] for seed in seeds]
+    gap, half = best.mean - found[chosen].mean, half_width(gaps)
+    if gap <= max(half, MARGIN):
+        return ""
+    name = labels()[best.method]
+    return f"What the question costs: {name}, ruled out by it, scores {gap:.3f} ± {half:.3f} more."
+
+
+def room(asked: Question, chosen: str) -> str:
+    """Return what the step needs on the model that was asked for."""
+    gib = peak(asked.model, chosen, asked.shape)
+    if gib is None:
+        return (
+            f"{asked.model}: no closed form covers its activations; all weights, gradients and "
+            f"AdamW moments of full fine-tuning in fp32 are {states(asked.model):.1f} GiB."
+        )
+    how = f"a step of {asked.batch} × {asked.seq:,} tokens"
+    if chosen == "full" and not fits(gib, asked.card_gib):
+        low = peak(asked.model, "full in bf16", asked.shape)
+        return (
+            f"On {asked.model} {how} needs {gib:.1f} GiB in mixed precision and {low:.1f} GiB in "
+            "pure bf16: load with dtype=torch.bfloat16, which rounds small updates away."
+        )
+    card = "" if asked.card_gib is None else f"; a card of {asked.card_gib:g} GB holds that"
+    return (
+        f"On {asked.model} {how} peaks at {gib:.1f} GiB by the closed form{card} beside "
+        f"{CARD_OVERHEAD_GIB:g} GiB for the CUDA context."
+    )
+
+
+def serving(asked: Question, chosen: str) -> str:
+    """Return what serving costs: files, copies, latency."""
+    one, whole = task_bytes(asked.model, chosen), task_bytes(asked.model, "full")
+    files = ""
+    if asked.tasks > 1 and one:
+        files = (
+            f"{asked.tasks} tasks are {asked.tasks} files of {size(one)} beside one base of "
+            f"{size(whole or 0)}"
+        )
+    if asked.latency == "merged" and asked.tasks > 1:
+        copies = f"merged, each task served at the same time is a copy of {size(whole or 0)}"
+        return f"{files or 'One base'}; {copies}."
+    if chosen == "qlora" and asked.latency == "merged":
+        return (
+            f"Merged into the dequantised weights it takes 16 bits a weight again, {size(whole or 0)}"
+            "; quantised once more it is another model: notebook 03 measures both."
+        )
+    return f"{files}." if files else ""
+
+
+def hugging_face(chosen: str) -> str:
+    """Return the chosen method's best published row beside full fine-tuning's."""
+    rows = [row for row in published() if row["method"] == chosen]
+    whole = next(row for row in published() if row["method"] == "full")
+    if not rows or chosen == "full":
+        return ""
+    row = max(rows, key=lambda row: row["accuracy"])
+    error = math.sqrt(sum(r["accuracy"] * (1 - r["accuracy"]) for r in (row, whole)) / QUESTIONS)
+    gap = row["accuracy"] - whole["accuracy"]
+    apart = abs(gap) > 1.96 * error
+    count = f"the best of its {len(rows)} rows, " if len(rows) > 1 else ""
+    verdict = f"{gap:+.3f} ± {1.96 * error:.3f}" if apart else "not told apart by its test items"
+    return (
+        f"Elsewhere: Hugging Face on Llama-3.2-3B and MetaMathQA, one seed, {count}"
+        f"{row['name']} "
+        f"{row['accuracy']:.3f} against full {whole['accuracy']:.3f}: {verdict}."
+    )
+
+
+def just_ask(asked: Question, records: Records | None) -> str:
+    """Return what asking alone gives on ELICIT: the base's own score on its cue."""
+    base = base_row(asked.task, records)
+    if asked.task != "elicit" or base is None:
+        return ""
+    return (
+        "First try the cue itself: asked with one, for a style or for Italian, the untrained base "
+        f"scores {base['cued']:.3f}; training saves the cue."
+    )
+
+
+def forgetting(asked: Question, arm: Arm, records: Records | None) -> str:
+    """Return what the loss on old texts becomes, against the base's."""
+    base = base_row(asked.task, records)
+    if base is None or not arm.general_loss:
+        return ""
+    mean, half = sum(arm.general_loss) / len(arm.general_loss), half_width(arm.general_loss)
+    moved = f"from {base['general_loss']:.2f} to {mean:.2f} ± {half:.2f} at that learning rate"
+    if mean - half > base["general_loss"]:
+        return f"It forgets: the loss on old texts goes {moved}; mix old texts in (replay)."
+    return f"No forgetting beyond its interval: the loss on old texts goes {moved}."
+
+
+def limits(asked: Question) -> str:
+    """Return how far the scores carry."""
+    return (
+        f"Scores, learning rates and intervals are those of {KINDS[asked.task].base}; for "
+        f"{asked.model} only memory and file sizes are worked out: search the rate again there."
+    )
