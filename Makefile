@@ -25,8 +25,9 @@ laptop: $(INSTALLED)
 	$(BIN)/pefthelpers run 02 --profile laptop --out runs/laptop
 
 # Every notebook under the pinned, the oldest and the newest packages; environments are kept.
+# MATRIX takes more options: make matrix MATRIX='--stacks floor --python floor=python3.10'
 matrix: $(INSTALLED)
-	$(BIN)/pefthelpers matrix --jobs $(JOBS)
+	$(BIN)/pefthelpers matrix --jobs $(JOBS) $(MATRIX)
 
 # The tables of all gates from the committed rows; measures only what is not recorded.
 gates: $(INSTALLED)

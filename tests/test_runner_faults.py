@@ -309,17 +309,6 @@ def test_a_worker_lost_without_a_trace_is_a_failed_notebook(make_notebook):
     assert result.status == "failed" and result.reason == "its worker was lost: RuntimeError: gone"
 
 
-def test_a_removed_keyword_is_told_on_the_first_screen(run, make_notebook, tmp_path):
-    source = "import json\njson.dumps({}, warmup_ratio=0.03)"
-    out = tmp_path / "out"
-    code, _ = run(make_notebook("x = 1", source), "--out", out)
-    body = (out / "report.html").read_text().split("<body>")[1]
-    first_screen = body[:1500]
-    assert code == 1
-    assert "<strong>99_made</strong> failed at cell 2 [cell-2]" in first_screen
-    assert "unexpected keyword argument &#39;warmup_ratio&#39;" in first_screen
-
-
 def test_no_temporary_folder_is_left(run, make_notebook, tmp_path, monkeypatch):
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -90,7 +90,9 @@ def command_matrix(options: argparse.Namespace) -> int:
     from pefthelpers.runner import matrix, plan, stacks
 
     paths = plan.matching(notebooks.find(options.notebook), options.globs)
-    wanted = [stacks.named(name) for name in options.stacks.split(",")]
+    pythons = stacks.pythons(options.python)
+    names = options.stacks.split(",")
+    wanted = [stacks.named(name, pythons.get(name, sys.executable)) for name in names]
     table = matrix.run(wanted, paths, options.out, jobs=options.jobs, profile=options.profile)
     print(table.text())
     return 0 if table.good else 1
@@ -172,4 +174,11 @@ def add_commands(add) -> None:
     matrix = add("matrix", command_matrix, takes_notebooks=True)
     add_shared(matrix)
     matrix.add_argument("--stacks", default="pinned,floor,newest", help="default: %(default)s")
+    matrix.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="STACK=PROGRAM",
+        help="another Python for a stack, e.g. floor=python3.10; default: the running one",
+    )
     matrix.add_argument("--out", type=Path, default=Path("runs/matrix"))

@@ -1,9 +1,12 @@
 """A run as one HTML page that needs nothing but itself."""
 
+import ast
 import functools
 import re
+import textwrap
 
 import jinja2
+from markupsafe import Markup, escape
 
 from pefthelpers.record import readable
 from pefthelpers.runner import baselines, charts
@@ -31,18 +34,36 @@ def pages() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, duration=duration, chart=charts.chart, line=failing_line
+        number=number, duration=duration, chart=charts.chart, call=failing_call, breakable=breakable
     )
     return environment
 
 
+def breakable(name: str) -> Markup:
+    """Let a long name be broken after its underscores."""
+    return Markup(escape(name).replace("_", Markup("_<wbr>")))
+
+
+LONGEST_CALL = 8  # lines; of a longer statement only the line itself is shown
 REMOTE_IMAGE = re.compile(r'<img [^>]*src="https?:[^>]*>')
 
 
-def failing_line(traceback: str) -> str:
-    """Return the line of the cell that a traceback's first arrow points at, empty if none does."""
-    found = re.search(r"^-+> *\d+ (.*)$", traceback, re.MULTILINE)
-    return found.group(1).strip() if found else ""
+def failing_call(row: Result) -> str:
+    """Return the statement of the cell that a traceback's first arrow points at, empty if none does."""
+    found = re.search(r"^-+> *(\d+) (.*)$", row.traceback, re.MULTILINE)
+    if not found:
+        return ""
+    line, text = int(found.group(1)), found.group(2).strip()
+    try:
+        nodes = [node for node in ast.walk(ast.parse(row.source)) if isinstance(node, ast.stmt)]
+    except SyntaxError:
+        return text
+    around = [node for node in nodes if node.lineno <= line <= node.end_lineno]
+    if not around:
+        return text
+    smallest = min(around, key=lambda node: node.end_lineno - node.lineno)
+    lines = row.source.splitlines()[smallest.lineno - 1 : smallest.end_lineno]
+    return textwrap.dedent("\n".join(lines)) if len(lines) <= LONGEST_CALL else text
 
 
 def words_of(image: re.Match) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,6 @@ FILES = {
     "floor": "requirements-floor.txt",
     "newest": "pyproject.toml",
 }
-# The oldest and a new Python, where the machine has them; the running one elsewhere.
-PYTHONS = {"floor": "python3.10", "newest": "python3.13"}
 
 
 class BuildError(Exception):
@@ -35,20 +32,17 @@ class Stack:
     Attributes:
         name: ``pinned``, ``floor`` or ``newest``.
         requirements: one requirement a line, torch among them by its exact version.
+        python: the Python that its environment is made of.
     """
 
     name: str
     requirements: tuple[str, ...]
+    python: str = sys.executable
 
     @property
     def torch(self) -> str:
         """Return torch's requirement."""
         return next(line for line in self.requirements if line.startswith("torch=="))
-
-    @property
-    def python(self) -> str:
-        """Return the Python that its environment is made of."""
-        return shutil.which(PYTHONS.get(self.name, "")) or sys.executable
 
 
 def root() -> Path:
@@ -72,10 +66,15 @@ def newest_lines() -> list[str]:
     return [name for name in names if name != "torch"]
 
 
-def named(name: str) -> Stack:
+def named(name: str, python: str = sys.executable) -> Stack:
     """Return a stack.
 
     torch is the pinned one in every stack: asked for in any other way, pip brings gigabytes of CUDA.
+
+    Args:
+        name: ``pinned``, ``floor`` or ``newest``.
+        python: the Python that its environment is made of; for another version than the running one's
+            the CPU build of torch has to be at hand too.
 
     Raises:
         UserError: no such stack, or this is no checkout.
@@ -87,7 +86,29 @@ def named(name: str) -> Stack:
     pins = lines_of(root() / FILES["pinned"])
     torch = [line for line in pins if line.startswith("torch==")]
     own = newest_lines() if name == "newest" else lines_of(root() / FILES[name])
-    return Stack(name, (*torch, *[line for line in own if not line.startswith("torch==")]))
+    others = [line for line in own if not line.startswith("torch==")]
+    return Stack(name, (*torch, *others), python)
+
+
+def pythons(texts: list[str]) -> dict[str, str]:
+    """Turn ``STACK=PROGRAM`` texts into programs by stack.
+
+    Raises:
+        UserError: no such stack, or the program is not there or does not start.
+    """
+    found = {}
+    for text in texts:
+        name, _, program = text.partition("=")
+        if name not in FILES:
+            raise UserError(f"--python takes STACK=PROGRAM, STACK one of {', '.join(FILES)}.")
+        try:
+            python_version(program)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(
+                f"{program!r} does not start: give --python a Python's path."
+            ) from error
+        found[name] = program
+    return found
 
 
 def installed_here(stack: Stack) -> bool:
@@ -160,7 +181,7 @@ def python_of(stack: Stack) -> str:
     Raises:
         BuildError: it cannot be built.
     """
-    if installed_here(stack):
+    if stack.python == sys.executable and installed_here(stack):
         return sys.executable
     pins = resolved(stack)
     folder = folder_of(stack, pins)
