@@ -242,8 +242,10 @@ def test_baseline_and_compare_from_runs(run, make_notebook, tmp_path):
     agree = run(*outs[:2], "--baselines", folder, "--html", html, command="compare")
     assert agree[0] == 0 and "1 the same, 0 beyond" in agree[1] and "↑ better" in agree[1]
     assert "agrees with" in html.read_text()
+    assert "1 the same" in html.read_text()
     far = run(outs[0], outs[2], "--baselines", folder, "--html", html, command="compare")
     assert far[0] == 1 and "beyond tolerance" in far[1] and "differs from" in html.read_text()
+    assert "1 beyond its tolerance" in html.read_text()
 
 
 @pytest.mark.parametrize(

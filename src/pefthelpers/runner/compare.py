@@ -112,8 +112,19 @@ class Comparison:
             f"{len(self.faults)} notebooks that cannot be compared"
         )
 
+    def groups(self) -> list[dict]:
+        """Return the metrics by notebook: what differs, the worst first, apart from what is the same."""
+        found = []
+        for name in dict.fromkeys(moved.notebook for moved in self.moved):
+            own = [moved for moved in self.moved if moved.notebook == name]
+            different = [moved for moved in own if moved.metric.verdict != baselines.SAME]
+            same = [moved for moved in own if moved.metric.verdict == baselines.SAME]
+            beyond = sum(moved.metric.bad for moved in own)
+            different.sort(key=lambda moved: not moved.metric.bad)
+            found.append({"notebook": name, "beyond": beyond, "different": different, "same": same})
+        return sorted(found, key=lambda group: not group["beyond"])
+
     def html(self) -> str:
         """Return the page."""
-        moved = sorted(self.moved, key=lambda m: (not m.metric.bad, m.metric.verdict == "same"))
         template = pages().get_template("compare.html.jinja")
-        return template.render(comparison=self, moved=moved)
+        return template.render(comparison=self, groups=self.groups())
