@@ -24,11 +24,11 @@ FAMILY = {
 
 def places() -> None:
     """Show one transformer layer, and at which place each method adds or trains something."""
-    figure, axis = figures.axes(width=7.5, height=3.4)
-    axis.set(xlim=(0, 10), ylim=(0, 4.2))
+    figure, axis = figures.axes(width=9.2, height=3.6)
+    axis.set(xlim=(0, 10.1), ylim=(0, 3.9))
     axis.axis("off")
     stations = ("embeddings", "norm", "attention\nq k v o", "norm", "feed-forward\ngate up down")
-    added = ("prompt", "LN tuning", "LoRA, QLoRA,\nDoRA, rsLoRA", "LN tuning", "LoRA …\n(IA)³")
+    added = ("prompt", "LN tuning", "LoRA, QLoRA\nDoRA, rsLoRA", "LN tuning", "LoRA\nand relatives")
     for i, (station, method) in enumerate(zip(stations, added, strict=True)):
         box(axis, 2 * i + 0.1, 1.5, 1.7, 0.9, station, colour=FROZEN)
         box(axis, 2 * i + 0.1, 2.9, 1.7, 0.9, method, colour=TRAINED)
@@ -36,13 +36,12 @@ def places() -> None:
         if i:
             arrow(axis, (2 * i - 0.2, 1.95), (2 * i + 0.05, 1.95))
     below = {
-        4.1: "prefix: keys, values\n(IA)³ on k, v",
-        6.75: "Houlsby: behind both;  Pfeiffer: here",
+        3.85: "prefix: extra keys, values\n(IA)³ scales k, v\nHoulsby behind it",
+        7.85: "(IA)³ scales its inside\nHoulsby behind it\nPfeiffer behind the sum",
     }
     for x, text in below.items():
-        width = 2.4 if x < 5 else 3.2
-        box(axis, x, 0.1, width, 0.9, text, colour=TRAINED)
-        arrow(axis, (x + width / 2, 1.05), (x + width / 2, 1.45))
+        box(axis, x, 0.05, 2.15, 1.1, text, colour=TRAINED)
+        arrow(axis, (x + 1.05, 1.2), (x + 1.05, 1.45))
     figures.show(
         figure,
         "One transformer layer, frozen: embeddings, norm, attention, norm, feed-forward. Prompt "
