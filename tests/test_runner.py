@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from pefthelpers import notebooks
+from pefthelpers.paths import data_dir
 from pefthelpers.runner import live, plan
 from pefthelpers.runner.result import Result
 
@@ -197,6 +198,17 @@ def test_what_a_terminal_s_width_cut_is_said_in_full_at_the_end(tmp_path):
     kept = SimpleNamespace(rows=rows, out=tmp_path, trouble=[], about=lambda: {"wall_s": 1})
     assert live.summary(kept, cut=True).splitlines()[0] == f"one failed: {'x' * 200}"
     assert live.summary(kept, cut=False).startswith("1 passed, 1 failed in 1 s")
+
+
+def test_the_recorded_benchmark_keeps_its_gates():
+    """The whole collection takes at most four minutes on two cores, less than one after the other."""
+    record = data_dir() / "results" / "runner_benchmark.json"
+    if not record.exists():
+        pytest.skip("not measured yet: data/scripts/runner_benchmark.py")
+    content = json.loads(record.read_text())
+    last = [row for row in content["rows"] if row["way"] == "comparison"][-1]
+    assert last["cores"] == 2 and last["runner_s"] <= 240 and last["ratio"] > 1
+    assert {"date", "versions", "processor"} <= set(content["about"])
 
 
 def test_an_output_is_whole_or_absent(tmp_path):
