@@ -3,10 +3,10 @@
 1. A method without three recorded seeds on the kind of task is no candidate.
 2. Whatever does not meet the question is ruled out: layers that cannot be merged, tooling, a model
    of its own for every task, a step that the card does not hold.
-3. The rest is compared with its best, paired by seed (``evidence.judge``): who is worse goes, and
-   who is neither shown to be worse nor within two points of the best goes too.
+3. The rest is compared with its best, paired by seed (``evidence.judge``): who lies more than two
+   points below goes, be it shown to be worse or too uncertain to say.
 4. 4 bits go where a method of 16 bits is left.
-5. Of those not told apart: for one task a method that merges into the base; then the smallest file,
+5. Of those left: for one task a method that merges into the base; then the smallest file,
    where a factor of two counts as the same; then the order of ``methods.LABELS``, adapters first.
 """
 
@@ -113,7 +113,9 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         for name, verdict in verdicts.items()
         if verdict.word in ("worse", "unresolved")
     }
-    left = prefer(asked, {name: arm for name, arm in met.items() if name not in ruled}, ruled)
+    left = prefer(
+        asked, {name: arm for name, arm in met.items() if name not in ruled}, verdicts, ruled
+    )
     why = words.reasons(asked, left, found, met, verdicts, records)
     return answer(asked, left, why, ruled, found, verdicts)
 
@@ -142,11 +144,16 @@ def need(asked: Question, method: str) -> float | None:
     return peak(asked.model, method, asked.shape)
 
 
-def prefer(asked: Question, left: dict[str, Arm], ruled: dict[str, str]) -> list[str]:
+def prefer(
+    asked: Question,
+    left: dict[str, Arm],
+    verdicts: Mapping[str, Verdict],
+    ruled: dict[str, str],
+) -> list[str]:
     """Return the methods left, the chosen first; say in ``ruled`` why each other one is not it."""
     sixteen = [name for name in left if name != "qlora"]
     if "qlora" in left and sixteen:
-        ruled["qlora"] = words.not_needed(asked)
+        ruled["qlora"] = f"{words.near(verdicts['qlora'])}, {words.not_needed(asked)}"
         left = {name: left[name] for name in sixteen}
     merging = [name for name in left if name in MERGEABLE]
     pool = merging if asked.tasks == 1 and merging else list(left)
@@ -156,7 +163,8 @@ def prefer(asked: Question, left: dict[str, Arm], ruled: dict[str, str]) -> list
     chosen = min(small, key=lambda name: (name == "full", order.index(name)))
     for name in left:
         if name != chosen:
-            ruled[name] = words.not_first(left, name, chosen, pool, small)
+            reason = words.not_first(left, name, chosen, pool, small)
+            ruled[name] = f"{words.near(verdicts[name])}, {reason}"
     return [chosen, *(name for name in left if name != chosen)]
 
 

@@ -15,7 +15,7 @@ from pefthelpers.study import at_chosen_rate, mean_and_sd, recorded
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # The test sets have 240 to 2,006 examples: less than a point is not told apart whatever seeds say.
 RESOLUTION = 0.01
-# More than two points below the best with an interval too wide to say so: neither equal nor worse.
+# Two points below the best: as far as a method may lie and still be chosen for its cost.
 MARGIN = 0.02
 SEEDS = 3
 
@@ -89,8 +89,9 @@ class Arm:
 class Verdict(NamedTuple):
     """How a method stands to the best of those compared.
 
-    ``word`` is ``best``, ``tied`` (not told apart), ``unresolved`` (not told apart, yet more than
-    ``MARGIN`` lower) or ``worse``; ``difference`` and ``half`` are paired by seed.
+    Told apart is who lies below by more than the interval of the paired difference. ``word`` is
+    ``best``, ``tied`` (not told apart), ``close`` (told apart, by at most ``MARGIN``), or, more than
+    ``MARGIN`` lower, ``unresolved`` (not told apart) or ``worse``.
     """
 
     word: str
@@ -169,8 +170,8 @@ def _arm(method: str, record: str, cell) -> Arm | None:
 def judge(compared: Mapping[str, Arm]) -> dict[str, Verdict]:
     """Compare methods with the best of them, paired by seed.
 
-    Worse is only who lies below by more than the interval of the paired difference and by more
-    than ``RESOLUTION``. Not to be told apart does not prove equal: see ``Verdict``.
+    Less than ``RESOLUTION`` is never told apart. Not to be told apart does not prove equal: more
+    than ``MARGIN`` lower is ``unresolved`` then, and not chosen.
     """
     if not compared:
         return {}
@@ -181,9 +182,9 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Verdict]:
         differences = [best.test[seed] - arm.test[seed] for seed in seeds]
         lower = best.mean - arm.mean
         half = half_width(differences)
-        word = "tied" if lower <= MARGIN else "unresolved"
-        if lower > max(half, RESOLUTION):
-            word = "worse"
+        apart = lower > max(half, RESOLUTION)
+        far = lower > MARGIN
+        word = ("worse" if apart else "unresolved") if far else ("close" if apart else "tied")
         verdicts[name] = Verdict("best" if arm is best else word, lower, half)
     return verdicts
 

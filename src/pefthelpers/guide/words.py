@@ -32,8 +32,9 @@ from pefthelpers.guide.room import (
 )
 
 VERDICTS = {
-    "best": "the best compared",
+    "best": "highest mean",
     "tied": "not told apart",
+    "close": f"at most {MARGIN:g} lower",
     "unresolved": "unresolved",
     "worse": "worse",
 }
@@ -119,13 +120,21 @@ def below(verdict: Verdict, met: Mapping[str, Arm]) -> str:
     return f"{gap}: too few seeds to call it worse, and more than {MARGIN:g} lower"
 
 
+def near(verdict: Verdict) -> str:
+    """Return how a method that might have been chosen stands to the best."""
+    if verdict.word == "close":
+        gap = f"{verdict.difference:.3f} ± {verdict.half:.3f}"
+        return f"{gap} below the highest mean, less than the {MARGIN:g} that matter here"
+    return "not told apart"
+
+
 def not_needed(asked: Question) -> str:
     """Return why QLoRA is not taken although nothing tells it apart."""
     four, sixteen = (peak(asked.model, name, asked.shape) for name in ("qlora", "lora"))
     if asked.card_gib is None or four is None:
-        return "not told apart, and not needed: nothing here asks for 4 bits"
+        return "and not needed: nothing here asks for 4 bits"
     return (
-        f"not told apart, and not needed: a method of 16 bits fits (QLoRA {four:.1f} GiB, "
+        f"and not needed: a method of 16 bits fits (QLoRA {four:.1f} GiB, "
         f"LoRA {sixteen:.1f} GiB on {asked.model})"
     )
 
@@ -134,10 +143,10 @@ def not_first(left, name: str, chosen: str, pool, small) -> str:
     """Return by which rule a method that is not told apart comes after the chosen one."""
     own, first = size(left[name].file_bytes), size(left[chosen].file_bytes)
     if name not in pool:
-        return f"not told apart, but it cannot be merged and {labels()[chosen]} can"
+        return f"but it cannot be merged and {labels()[chosen]} can"
     if name not in small:
-        return f"not told apart, but its file is larger: {own} against {first} in the record"
-    return f"not told apart, and of about the same size ({own} against {first}): either will do"
+        return f"but its file is larger: {own} against {first} in the record"
+    return f"and of about the same size ({own} against {first}): either will do"
 
 
 def nothing_fits(asked: Question, found: Mapping[str, Arm]) -> list[str]:
@@ -204,6 +213,13 @@ def evidence(asked: Question, arm: Arm) -> str:
 
 def ties(left: list[str], verdicts: Mapping[str, Verdict]) -> str:
     """Return who cannot be told apart from the best."""
+    chosen = verdicts[left[0]]
+    if chosen.word == "close":
+        best = next(name for name, verdict in verdicts.items() if verdict.word == "best")
+        return (
+            f"{labels()[best]} scores {chosen.difference:.3f} ± {chosen.half:.3f} more; less than "
+            f"{MARGIN:g} does not decide here, cost does."
+        )
     equal = [name for name, verdict in verdicts.items() if verdict.word in ("best", "tied")]
     others = [name for name in labels() if name in equal and name != left[0]]
     if len(verdicts) == 1:

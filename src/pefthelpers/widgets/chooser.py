@@ -39,7 +39,7 @@ def controls(model: str, card_gib: int | None) -> Any:
     import ipywidgets as widgets
 
     parts = pickers(widgets, model, card_gib)
-    out = widgets.HTML()
+    out = widgets.HTML(layout=widgets.Layout(width="98%"))
 
     def update(_: Any = None) -> None:
         out.value = answer({name: part.value for name, part in parts.items()})

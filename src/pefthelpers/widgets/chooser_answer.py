@@ -13,11 +13,11 @@ COPY = (
     "this.textContent=document.execCommand('copy')?'copied':'press Ctrl+C'"
 )
 STYLE = (
-    "<style>.chooser{font-family:sans-serif;font-size:14px;line-height:1.4;max-width:860px;"
+    "<style>.widget-html-content{min-width:0}.chooser{font-family:sans-serif;font-size:14px;line-height:1.4;max-width:860px;"
     "color:#111;background:#fff}.chooser ul{margin:4px 0 10px;padding-left:20px}"
-    ".chooser li{margin:2px 0}.chooser h4{margin:12px 0 2px;font-size:14px}"
+    ".chooser li{margin:2px 0}.chooser h4{margin:12px 0 2px;font:bold 14px sans-serif}"
     ".chooser pre{background:#f3f5f7;color:#111;border:1px solid #888;padding:8px;margin:4px 0;"
-    "overflow-x:auto;font-size:13px;white-space:pre}.chooser .wide{overflow-x:auto}"
+    "overflow-x:auto;font:13px monospace;white-space:pre}.chooser .wide{overflow-x:auto}"
     ".chooser table{border-collapse:collapse;font-size:13px;margin:4px 0}"
     ".chooser th,.chooser td{padding:2px 9px;text-align:right;white-space:nowrap;"
     "border-bottom:1px solid #ccc}.chooser th:first-child,.chooser td:first-child,"
