@@ -59,7 +59,7 @@ def test_without_a_kernel_there_is_a_page(monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
     assert widgets.method_chooser() is None
     (page,) = (thing.data for thing in shown)
-    assert "http" not in page and len(page.encode()) < 90_000
+    assert "http" not in page and len(page.encode()) < 80_000
     json.loads(re.search(r"const data = (\{.*\});", page).group(1).replace("<\\/", "</"))
 
 

@@ -13,6 +13,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pefthelpers.guide import ruled as ruled_out
 from pefthelpers.guide import words
 from pefthelpers.guide.evidence import KINDS, Arm, Records, Verdict, arms, judge
 from pefthelpers.guide.question import Question
@@ -98,40 +99,45 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     """
     asked = Question(task, **fields)
     found = {name: arm for name, arm in arms(task, records).items() if name in words.labels()}
-    ruled = {name: words.no_rows(asked) for name in words.labels() if name not in found}
+    met, ruled = sift(asked, found)
+    if not met:
+        return nothing(asked, found, ruled)
+    verdicts = judge(met)
+    ruled |= {
+        name: ruled_out.below(verdict, met)
+        for name, verdict in verdicts.items()
+        if verdict.word in ("worse", "unresolved")
+    }
+    left = {name: arm for name, arm in met.items() if name not in ruled}
+    order = prefer(asked, left, verdicts, ruled)
+    why = words.reasons(asked, order, found, met, verdicts, records)
+    return answer(asked, order, why, ruled, found, verdicts)
+
+
+def sift(asked: Question, found: Mapping[str, Arm]) -> tuple[dict[str, Arm], dict[str, str]]:
+    """Return the methods that meet the question, and why each other one does not."""
+    ruled = {name: ruled_out.no_rows(asked) for name in words.labels() if name not in found}
     met = {}
     for name, arm in found.items():
         if reason := refuse(asked, name, found):
             ruled[name] = reason
         else:
             met[name] = arm
-    if not met:
-        return nothing(asked, found, ruled)
-    verdicts = judge(met)
-    ruled |= {
-        name: words.below(verdict, met)
-        for name, verdict in verdicts.items()
-        if verdict.word in ("worse", "unresolved")
-    }
-    left = prefer(
-        asked, {name: arm for name, arm in met.items() if name not in ruled}, verdicts, ruled
-    )
-    why = words.reasons(asked, left, found, met, verdicts, records)
-    return answer(asked, left, why, ruled, found, verdicts)
+    return met, ruled
 
 
 def refuse(asked: Question, method: str, found: Mapping[str, Arm]) -> str | None:
     """Return why a method does not meet the question, None if it does."""
     if asked.latency == "merged" and method not in MERGEABLE:
-        return words.cannot_merge(method)
+        return ruled_out.cannot_merge(method)
     if asked.tooling == "peft" and method in NOT_IN_PEFT:
         return "peft has no bottleneck adapters: this package or AdapterHub's `adapters` has"
     if method == "full" and asked.tasks > 1:
-        return words.own_model(asked, found)
+        return ruled_out.own_model(asked, found)
     if method == "qlora" and asked.model in SPECIAL:
         return f"4 bits are not needed: {asked.model} is small"
     held = [each for each in settings(method) if fits(need(asked, each), asked.card_gib)]
-    return None if held else words.too_big(asked, method)
+    return None if held else ruled_out.too_big(asked, method)
 
 
 def settings(method: str) -> tuple[str, ...]:
@@ -153,7 +159,7 @@ def prefer(
     """Return the methods left, the chosen first; say in ``ruled`` why each other one is not it."""
     sixteen = [name for name in left if name != "qlora"]
     if "qlora" in left and sixteen:
-        ruled["qlora"] = f"{words.near(verdicts['qlora'])}, {words.not_needed(asked)}"
+        ruled["qlora"] = f"{ruled_out.near(verdicts['qlora'])}, {ruled_out.not_needed(asked)}"
         left = {name: left[name] for name in sixteen}
     merging = [name for name in left if name in MERGEABLE]
     pool = merging if asked.tasks == 1 and merging else list(left)
@@ -163,8 +169,8 @@ def prefer(
     chosen = min(small, key=lambda name: (name == "full", order.index(name)))
     for name in left:
         if name != chosen:
-            reason = words.not_first(left, name, chosen, pool, small)
-            ruled[name] = f"{words.near(verdicts[name])}, {reason}"
+            reason = ruled_out.not_first(left, name, chosen, pool, small)
+            ruled[name] = f"{ruled_out.near(verdicts[name])}, {reason}"
     return [chosen, *(name for name in left if name != chosen)]
 
 
@@ -187,6 +193,6 @@ def nothing(asked: Question, found: Mapping[str, Arm], ruled: dict[str, str]) ->
     """Return the answer where no method is left: what would have to change."""
     names = words.labels()
     others = {names[name]: ruled[name] for name in names if name in ruled}
-    why = words.nothing_fits(asked, found) if found else [words.no_record(asked)]
+    why = words.nothing_fits(asked, found) if found else [ruled_out.no_record(asked)]
     label = "Nothing fits" if found else "Nothing recorded"
     return Choice(asked, None, label, why, others, arms=found)

@@ -64,6 +64,12 @@ def head() -> str:
 
 def rows(choice: guide.Choice) -> list[str]:
     """Return the supporting rows as rows of a table."""
+    whole = lambda row: "<tr>" + "".join(f"<td>{value}</td>" for value in row) + "</tr>"
+    return [whole(row) for row in cells(choice)]
+
+
+def cells(choice: guide.Choice) -> list[tuple[str, ...]]:
+    """Return the cells of the supporting rows, under ``HEADS``."""
     from pefthelpers.guide.words import VERDICTS, labels, score, size
 
     found = []
@@ -73,8 +79,7 @@ def rows(choice: guide.Choice) -> list[str]:
         verdict = choice.verdicts.get(method)
         word = VERDICTS[verdict.word] if verdict else "ruled out before"
         rate, file = f"{arm.learning_rate:g}", size(arm.file_bytes)
-        cells = (label, score(arm), len(arm.test), rate, file, word)
-        found.append("<tr>" + "".join(f"<td>{value}</td>" for value in cells) + "</tr>")
+        found.append((label, score(arm), str(len(arm.test)), rate, file, word))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pefthelpers import guide
 from pefthelpers.errors import UserError
 from pefthelpers.widgets.chooser import LATENCY_NAMES, TASKS, TOOLING_NAMES
-from pefthelpers.widgets.chooser_answer import COPY, STYLE, head, items, rows
+from pefthelpers.widgets.chooser_answer import COPY, STYLE, cells, head
 
 MODELS = ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b", "roberta-base", "t5-base")
 CARDS = (8, 16, 24, 48, 80)
@@ -29,7 +29,8 @@ def numbers() -> dict[str, Any]:
 
     ``answers`` runs through the fields in the order of ``fields``, the last one fastest: each is
     a place in ``found``: method, label, places in ``groups`` of why, rows and what was ruled out,
-    and the cell's place in ``texts``; a group is a list of places in ``texts``.
+    and the cell's place in ``texts``; a group is a list of places in ``texts``,
+    where a row of the table has its cells between bars.
     """
     fields = {
         "task": TASKS,
@@ -57,8 +58,9 @@ def packed(asked: dict[str, Any], texts: Pool, groups: Pool) -> tuple:
     except UserError as error:
         return (texts.place(str(error)),)
     places = lambda strings: groups.place(tuple(texts.place(text) for text in strings))
-    ruled = items(f"{name}: {reason}" for name, reason in choice.alternatives.items())
-    shown = (places(items(choice.why)), places(rows(choice)), places(ruled))
+    ruled = (f"{name}: {reason}" for name, reason in choice.alternatives.items())
+    rows = ("|".join(row) for row in cells(choice))
+    shown = places(choice.why), places(rows), places(ruled)
     return choice.method, choice.label, *shown, texts.place(choice.configuration)
 
 
