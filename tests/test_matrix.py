@@ -36,8 +36,8 @@ def test_the_floor_is_not_above_the_package_s_own_floors():
     lowest = [Requirement(line.strip(' ",')) for line in block.strip().splitlines()]
     floor = dict(line.split("==") for line in stacks.named("floor").requirements)
     for one in lowest:
-        if one.name in floor:
-            assert Version(floor[one.name]) in one.specifier, one
+        assert one.name in floor, f"add {one.name} to requirements-floor.txt"
+        assert one.name == "torch" or Version(floor[one.name]) in one.specifier, one
         if one.name in ("transformers", "peft", "trl", "datasets", "accelerate", "ipywidgets"):
             promised = Version(next(iter(one.specifier)).version)
             assert Version(floor[one.name]).release[: len(promised.release)] == promised.release
