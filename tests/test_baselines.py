@@ -167,6 +167,16 @@ DAMAGED = [
 ]
 
 
+def test_what_drifted_before_a_failure_is_said_too(run, make_notebook, baseline, tmp_path):
+    out = tmp_path / "out"
+    code, text = run(make_notebook(metric(0.1), "1 / 0"), "--out", out, "--baselines", baseline)
+    assert code == 1 and "ZeroDivisionError" in text
+    row = json.loads((out / "metrics.json").read_text())["notebooks"][0]
+    assert row["status"] == "failed" and row["drifts"] == []
+    assert row["notes"] == ["accuracy: 0.8 → 0.1 share, tolerance 0.1"]
+    assert row["notes"][0] in (out / "report.html").read_text()
+
+
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_corrupt_baseline_is_wrong_use(run, make_notebook, baseline, tmp_path, content):
     (baseline / "99_made.tiny.json").write_text(content)

@@ -166,7 +166,7 @@ def check(baseline: dict) -> None:
 
 
 def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
-    """Set a passed result's status, drifts and notes by its baseline.
+    """Set a passed result's status, drifts and notes by its baseline; of a failed one the notes alone.
 
     Args:
         result: of a run.
@@ -174,6 +174,8 @@ def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
         comparable: False if the run had parameters of its own.
     """
     if not result.good:
+        known = compare(baseline["metrics"], result.metrics) if baseline and comparable else []
+        result.notes += [one.sentence for one in known if one.bad and one.verdict != "missing"]
         return
     bad = [name for name, metric in result.metrics.items() if not finite(metric["value"])]
     result.drifts = [f"{n}: is {result.metrics[n]['value']}, not a finite number" for n in bad]

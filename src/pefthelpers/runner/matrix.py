@@ -46,7 +46,7 @@ class Column:
             return f"passed, {duration(result.seconds)}"
         if result.drifts:
             return f"drifted: {'; '.join(result.drifts)}"
-        return f"{result.status}: {result.reason}"
+        return f"{result.status}: {'; '.join([result.reason, *result.notes])}"
 
     @property
     def packages(self) -> str:
