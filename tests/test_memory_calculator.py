@@ -132,18 +132,17 @@ def screenshot(page, name):
 
 
 @contextlib.contextmanager
-def voila(folder):
-    """Serve a notebook that shows the calculator; yield its address."""
-    cell = nbformat.v4.new_code_cell(
-        "from pefthelpers import widgets\nwidgets.memory_calculator()", id="calculator"
-    )
+def voila(folder, widget="memory_calculator"):
+    """Serve a notebook that shows a widget; yield its address."""
+    source = f"from pefthelpers import widgets\nwidgets.{widget}()"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "calculator.ipynb")
+    cells = [nbformat.v4.new_code_cell(source, id="widget")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / f"{widget}.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "voila", "calculator.ipynb", "--no-browser"]
+    command = [sys.executable, "-m", "voila", f"{widget}.ipynb", "--no-browser"]
     command += [f"--port={port}", "--Voila.ip=127.0.0.1"]
     env = {k: v for k, v in os.environ.items() if k != "PEFTHELPERS_HEADLESS"}
     env |= {"JUPYTER_CONFIG_DIR": str(folder), "JUPYTER_RUNTIME_DIR": str(folder)}

@@ -1,15 +1,10 @@
 """The method chooser: its answers, and moved in a browser, with a kernel and without."""
 
-import contextlib
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 
 import nbformat
-from test_memory_calculator import browser, screenshot, tab, wait_for  # noqa: F401 - a fixture
+from test_memory_calculator import browser, screenshot, tab, voila  # noqa: F401 - a fixture
 
 from pefthelpers import guide, widgets
 from pefthelpers.widgets import chooser_page
@@ -63,34 +58,9 @@ def test_without_a_kernel_there_is_a_page(monkeypatch):
     json.loads(re.search(r"const data = (\{.*\});", page).group(1).replace("<\\/", "</"))
 
 
-@contextlib.contextmanager
-def voila(folder):
-    """Serve a notebook that shows the chooser; yield its address."""
-    source = "from pefthelpers import widgets\nwidgets.method_chooser()"
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    cells = [nbformat.v4.new_code_cell(source, id="chooser")]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(notebook, folder / "chooser.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "voila", "chooser.ipynb", "--no-browser"]
-    command += [f"--port={port}", "--Voila.ip=127.0.0.1"]
-    env = {k: v for k, v in os.environ.items() if k != "PEFTHELPERS_HEADLESS"}
-    env |= {"JUPYTER_CONFIG_DIR": str(folder), "JUPYTER_RUNTIME_DIR": str(folder)}
-    with open(folder / "voila.log", "w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
-    try:
-        wait_for(port, server, folder / "voila.log")
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
 @browser
 def test_moved_in_voila_it_changes_the_answer(tab, tmp_path):  # noqa: F811
-    with voila(tmp_path) as address:
+    with voila(tmp_path, "method_chooser") as address:
         tab.goto(address, wait_until="domcontentloaded")
         shown = tab.locator(".chooser-answer")
         shown.wait_for(timeout=240_000)

@@ -1,38 +1,10 @@
-"""rsLoRA, for high ranks: train a few steps, save, reload, ask."""
+"""rsLoRA, for high ranks."""
 
-import torch
-from datasets import Dataset
-from peft import AutoPeftModelForCausalLM, LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
+from peft import LoraConfig
 
-# --- configuration
 MODEL = "data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"
 # alpha / sqrt(r) is the scale (Kalajdzievski, 2023): 16 / 8, that of LoRA with r = 8, alpha = 16.
 scale = {"lora_alpha": 16, "use_rslora": True}
 config = LoraConfig(task_type="CAUSAL_LM", r=64, target_modules="all-linear", **scale)
 # About ten times the rate of full fine-tuning: Schulman et al. (2025), "LoRA Without Regret".
 learning_rate = 1e-4
-# --- end of configuration
-
-PAIR = {
-    "prompt": "question : what goes on a marinara ? answer :",
-    "completion": " comanda marinara .",
-}
-gpu, folder = torch.cuda.is_available(), "tuned-rslora"
-tokenizer = AutoTokenizer.from_pretrained(MODEL)
-base = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
-steps = {"max_steps": 4, "save_strategy": "no", "report_to": "none"}
-arguments = SFTConfig(folder, learning_rate=learning_rate, bf16=gpu, use_cpu=not gpu, **steps)
-data = Dataset.from_list([PAIR] * 8)
-options = {"train_dataset": data, "processing_class": tokenizer}
-trainer = SFTTrainer(base, arguments, peft_config=config, **options)
-trainer.train()
-trainer.save_model()
-
-tuned = trainer.model.eval()
-model = AutoPeftModelForCausalLM.from_pretrained(folder, dtype="auto").to(tuned.device)
-question = tokenizer(PAIR["prompt"], return_tensors="pt").to(tuned.device)
-with torch.no_grad():
-    torch.testing.assert_close(model.eval()(**question).logits, tuned(**question).logits)
-print(tokenizer.decode(model.generate(**question, max_new_tokens=16)[0]))

@@ -9,27 +9,18 @@ bf16. One row a method in ``data/results/sweep_cost.json``.
 """
 
 from pefthelpers import memory, methods
+from pefthelpers.guide import room
 from pefthelpers.paths import data_dir
 from pefthelpers.study import Study
 from pefthelpers.tracing import trace_step
 
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}
-EVERYWHERE = {"r": 8, "target_modules": "all-linear"}
-# Bottlenecks of 48 and 96: about as many numbers as LoRA r = 8 on all linear layers.
-SIZES = {
-    "full": ("full", {}),
-    "lora": ("lora", EVERYWHERE),
-    "lora_qv": ("lora", {"r": 8, "target_modules": ("q_proj", "v_proj")}),
-    "rslora": ("lora", EVERYWHERE),
-    "dora": ("dora", EVERYWHERE),
-    "qlora": ("lora", EVERYWHERE),
-    "houlsby": ("houlsby", {"reduction_factor": 64}),
-    "pfeiffer": ("pfeiffer", {"reduction_factor": 32}),
-    "ia3": ("ia3", {}),
-    "ln": ("ln", {}),
+# The recipes' sizes (bottlenecks of 48 and 96: about as many numbers as LoRA r = 8 on all linear
+# layers), but rsLoRA at LoRA's rank and the prefix without the projection that is thrown away.
+SIZES = room.SIZES | {
+    "rslora": room.SIZES["lora"],
     "prefix": ("prefix", {"num_virtual_tokens": 30}),
-    "prompt": ("prompt", {"num_virtual_tokens": 30}),
 }
 
 

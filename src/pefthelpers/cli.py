@@ -1,4 +1,4 @@
-"""The command line: run, baseline, compare, matrix, record, lint, fetch, memory, doctor."""
+"""The command line: run, baseline, compare, matrix, record, lint, fetch, memory, recipe, doctor."""
 
 import argparse
 import sys
@@ -62,6 +62,14 @@ def command_memory(options: argparse.Namespace) -> int:
     return command.run(options)
 
 
+def command_recipe(options: argparse.Namespace) -> int:
+    """Print a method's minimal recipe, to copy and run."""
+    from pefthelpers import guide
+
+    print(guide.recipe(options.method), end="")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(prog="pefthelpers", description=__doc__)
@@ -84,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     fetch = add("fetch", command_fetch, takes_notebooks=False)
     fetch.add_argument("profile", help="laptop")
     add_memory_arguments(add("memory", command_memory, takes_notebooks=False))
+    recipe = add("recipe", command_recipe, takes_notebooks=False)
+    recipe.add_argument("method", help="lora, qlora, dora, prefix, houlsby, full, …")
     add("doctor", command_doctor, takes_notebooks=False)
     return top
 

@@ -1,4 +1,4 @@
-"""The minimal recipes of ``data/recipes``, and the part of each that the chooser shows."""
+"""The minimal recipes: the configurations of ``data/recipes``, each with the same few steps behind it."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ INSTALL = (
 
 
 def recipe(method: str) -> str:
-    """Return a method's recipe as text, to copy and run.
+    """Return a method's recipe as text, to copy and run: its configuration in ``train.txt``.
 
     Raises:
         UserError: there is none of that name.
@@ -32,7 +32,25 @@ def recipe(method: str) -> str:
     if not (path := folder / f"{method}.py").is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
         raise UserError(f"There is no recipe {method!r}: take one of {known}.")
-    return path.read_text()
+    heading, own, cell = path.read_text().split("\n\n", 2)
+    imports, rest = (folder / "train.txt").read_text().replace("METHOD", method).split("\n\n", 1)
+    heading = heading.replace('."""', ': train a few steps, save, reload, ask."""')
+    return f"{heading}\n\n{merged(imports, own)}\n\n{rest.replace(START, START + cell)}"
+
+
+def merged(imports: str, own: str) -> str:
+    """Return import lines with those of ``own`` among them, one line a module."""
+    lines = imports.splitlines()
+    for line in own.splitlines():
+        module, _, names = line.partition(" import ")
+        same = [at for at, known in enumerate(lines) if known.startswith(f"{module} import ")]
+        if same and names:
+            known = lines[same[0]].partition(" import ")[2]
+            together = sorted({*known.split(", "), *names.split(", ")})
+            lines[same[0]] = f"{module} import {', '.join(together)}"
+        elif line not in lines:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def configuration(method: str, model: str | None = None, role: str = "decoder") -> str:
