@@ -12,12 +12,11 @@ times over the same sentences, so that it is not held back by its number of step
 """
 
 import functools
-import tempfile
-from pathlib import Path
 
 import torch
 from peft import get_peft_model
 from safetensors.torch import save
+from sweep import saved_bytes
 from torch.nn import functional as F
 
 from pefthelpers import classification, datasets, methods, session
@@ -103,11 +102,8 @@ def train(method: str, learning_rate: float, seed: int) -> tuple[dict, object]:
         model = get_peft_model(model, chosen)
     options = {"steps": STEPS, "batch_size": BATCH_SIZE, "seed": seed}
     classification.fit(model, rows("train"), learning_rate=learning_rate, **options)
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        saved = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
     size = {"steps": STEPS, "trainable_parameters": count_parameters(model)[0]}
-    size["checkpoint_bytes"] = saved
+    size["checkpoint_bytes"] = saved_bytes(model)
     return size, lambda split: classification.evaluate(model, rows(split))
 
 

@@ -4,7 +4,6 @@ Rank, alpha and numbers of virtual tokens are those of notebooks 02 to 06. Where
 to choose, it is chosen so that the trained parameters come near LoRA's on all linear layers.
 """
 
-from pefthelpers.bottleneck import BottleneckConfig
 from pefthelpers.models import folder_of
 from pefthelpers.profiles import settings
 
@@ -50,7 +49,9 @@ def config(method: str, role: str):
         method: a key of ``LABELS``. ``qlora`` is LoRA on a base that was loaded in 4 bits.
         role: ``decoder``, ``seq2seq`` or ``encoder``.
     """
-    import peft
+    import peft  # here, as it brings torch: who reads LABELS alone does not wait for it
+
+    from pefthelpers.bottleneck import BottleneckConfig
 
     task = {"task_type": TASK_TYPES[role]}
     virtual = task | {"num_virtual_tokens": VIRTUAL_TOKENS[role]}

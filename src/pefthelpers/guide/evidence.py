@@ -11,8 +11,6 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from pefthelpers.study import at_chosen_rate, mean_and_sd, recorded
 
-# Student's t at 97.5 % for 1 to 9 degrees of freedom; above, the last one is a little too wide.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 # The test sets have 240 to 2,006 examples: less than a point is not told apart whatever seeds say.
 RESOLUTION = 0.01
 # Two points below the best: as far as a method may lie and still be chosen for its cost.
@@ -101,11 +99,13 @@ class Verdict(NamedTuple):
 
 def half_width(values: Iterable[float]) -> float:
     """Return the half-width of the 95 % t interval of a mean; infinite for one value."""
+    from scipy import stats
+
     values = list(values)
     if len(values) < 2:
         return math.inf
     spread = mean_and_sd(values)[1] / math.sqrt(len(values))
-    return T[min(len(values) - 1, len(T)) - 1] * spread
+    return float(stats.t.ppf(0.975, len(values) - 1)) * spread
 
 
 @cache
