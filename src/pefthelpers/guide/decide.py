@@ -19,6 +19,7 @@ from pefthelpers.guide.evidence import KINDS, Arm, Records, Verdict, arms, judge
 from pefthelpers.guide.question import Question
 from pefthelpers.guide.recipes import configuration
 from pefthelpers.guide.room import SPECIAL, fits, peak, task_bytes
+from pefthelpers.methods import LABELS
 
 # peft merges these into the base (a test does it); the others are computed beside it for good.
 MERGEABLE = ("full", "lora", "lora_qv", "rslora", "dora", "qlora", "ia3", "ln")
@@ -55,14 +56,14 @@ class Choice:
         """The supporting rows as a DataFrame, one a recorded method."""
         import pandas as pd
 
-        found = [self._row(method) for method in words.labels() if method in self.arms]
+        found = [self._row(method) for method in LABELS if method in self.arms]
         return pd.DataFrame(found).set_index("method") if found else pd.DataFrame()
 
     def _row(self, method: str) -> dict:
         arm, asked = self.arms[method], self.question
         verdict = self.verdicts.get(method)
         return {
-            "method": words.labels()[method],
+            "method": LABELS[method],
             "mean": arm.mean,
             "±": arm.half,
             "seeds": len(arm.test),
@@ -98,7 +99,7 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         UserError: a field cannot be; the sentence lists what can.
     """
     asked = Question(task, **fields)
-    found = {name: arm for name, arm in arms(task, records).items() if name in words.labels()}
+    found = {name: arm for name, arm in arms(task, records).items() if name in LABELS}
     met, ruled = sift(asked, found)
     if not met:
         return nothing(asked, found, ruled)
@@ -116,7 +117,7 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
 
 def sift(asked: Question, found: Mapping[str, Arm]) -> tuple[dict[str, Arm], dict[str, str]]:
     """Return the methods that meet the question, and why each other one does not."""
-    ruled = {name: ruled_out.no_rows(asked) for name in words.labels() if name not in found}
+    ruled = {name: ruled_out.no_rows(asked) for name in LABELS if name not in found}
     met = {}
     for name, arm in found.items():
         if reason := refuse(asked, name, found):
@@ -165,7 +166,7 @@ def prefer(
     pool = merging if asked.tasks == 1 and merging else list(left)
     smallest = min(left[name].file_bytes for name in pool)
     small = [name for name in pool if left[name].file_bytes <= SAME_SIZE * smallest]
-    order = list(words.labels())
+    order = list(LABELS)
     chosen = min(small, key=lambda name: (name == "full", order.index(name)))
     for name in left:
         if name != chosen:
@@ -176,10 +177,9 @@ def prefer(
 
 def answer(asked, left, why, ruled, found, verdicts) -> Choice:
     """Return the choice of ``left[0]``."""
-    names = words.labels()
-    others = {names[name]: ruled[name] for name in names if name in ruled and name != left[0]}
+    others = {LABELS[name]: ruled[name] for name in LABELS if name in ruled and name != left[0]}
     cell = configuration(left[0], asked.model, role_of(asked))
-    return Choice(asked, left[0], names[left[0]], why, others, cell, found, verdicts)
+    return Choice(asked, left[0], LABELS[left[0]], why, others, cell, found, verdicts)
 
 
 def role_of(asked: Question) -> str:
@@ -191,8 +191,7 @@ def role_of(asked: Question) -> str:
 
 def nothing(asked: Question, found: Mapping[str, Arm], ruled: dict[str, str]) -> Choice:
     """Return the answer where no method is left: what would have to change."""
-    names = words.labels()
-    others = {names[name]: ruled[name] for name in names if name in ruled}
+    others = {LABELS[name]: ruled[name] for name in LABELS if name in ruled}
     why = words.nothing_fits(asked, found) if found else [ruled_out.no_record(asked)]
     label = "Nothing fits" if found else "Nothing recorded"
     return Choice(asked, None, label, why, others, arms=found)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pefthelpers.guide.evidence import KINDS, MARGIN, Arm, Verdict
 from pefthelpers.guide.question import Question
 from pefthelpers.guide.room import CARD_OVERHEAD_GIB, peak, task_bytes
-from pefthelpers.guide.words import labels, size
+from pefthelpers.guide.words import size
+from pefthelpers.methods import LABELS
 
 # Hu et al. (2021), Table 1: GPT-2 medium, batch 1, 128 tokens, adapters against none.
 IN_SERIES = "Hu et al. (2021, Table 1) measured +20.7 % and +30.3 % at batch 1, +2 to 3 % at 32"
@@ -55,7 +56,7 @@ def too_big(asked: Question, method: str) -> str:
 def below(verdict: Verdict, met: Mapping[str, Arm]) -> str:
     """Return what the records say about a method that is not as good as the best."""
     best = max(met.values(), key=lambda arm: arm.mean)
-    gap = f"{verdict.difference:.3f} ± {verdict.half:.3f} below {labels()[best.method]}"
+    gap = f"{verdict.difference:.3f} ± {verdict.half:.3f} below {LABELS[best.method]}"
     if verdict.word == "worse":
         return f"{gap}, paired by seed"
     return f"{gap}: too few seeds to call it worse, and more than {MARGIN:g} lower"
@@ -84,7 +85,7 @@ def not_first(left, name: str, chosen: str, pool, small) -> str:
     """Return by which rule a method that is not told apart comes after the chosen one."""
     own, first = size(left[name].file_bytes), size(left[chosen].file_bytes)
     if name not in pool:
-        return f"but it cannot be merged and {labels()[chosen]} can"
+        return f"but it cannot be merged and {LABELS[chosen]} can"
     if name not in small:
         return f"but its file is larger: {own} against {first} in the record"
     return f"and of about the same size ({own} against {first}): either will do"

@@ -30,6 +30,7 @@ from pefthelpers.guide.room import (
     step,
     task_bytes,
 )
+from pefthelpers.methods import LABELS
 
 VERDICTS = {
     "best": "highest mean",
@@ -39,13 +40,6 @@ VERDICTS = {
     "worse": "worse",
 }
 QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
-
-
-def labels() -> dict[str, str]:
-    """Return ``methods.LABELS``; imported late, because it brings torch."""
-    from pefthelpers.methods import LABELS
-
-    return LABELS
 
 
 def size(count: float) -> str:
@@ -64,7 +58,7 @@ def score(arm: Arm) -> str:
 
 def listed(methods) -> str:
     """Return methods' labels as ``a, b and c``."""
-    names = [labels()[name] for name in methods]
+    names = [LABELS[name] for name in methods]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -76,7 +70,7 @@ def nothing_fits(asked: Question, found: Mapping[str, Arm]) -> list[str]:
         return ["Nothing recorded meets all of these wishes: drop one of latency and tooling."]
     first = (
         f"No method's step on {asked.model} fits a card of {asked.card_gib:g} GB: the least is "
-        f"{labels()[least]} with {gib:.1f} GiB beside {CARD_OVERHEAD_GIB:g} for the CUDA context."
+        f"{LABELS[least]} with {gib:.1f} GiB beside {CARD_OVERHEAD_GIB:g} for the CUDA context."
     )
     return [first, remedy(asked.model, least, asked.card_gib, asked.shape)]
 
@@ -125,7 +119,7 @@ def evidence(asked: Question, arm: Arm) -> str:
     measure = "accuracy" if asked.task == "classify" else "exact match"
     return (
         f"Measured on {asked.task} ({kind.words}; {kind.base}, {arm.record}.json): "
-        f"{labels()[arm.method]} reaches {score(arm)} {measure}, mean and 95 % t interval of "
+        f"{LABELS[arm.method]} reaches {score(arm)} {measure}, mean and 95 % t interval of "
         f"{len(arm.test)} seeds at the learning rate {arm.learning_rate:g} that validation chose."
     )
 
@@ -136,11 +130,11 @@ def ties(left: list[str], verdicts: Mapping[str, Verdict]) -> str:
     if chosen.word == "close":
         best = next(name for name, verdict in verdicts.items() if verdict.word == "best")
         return (
-            f"{labels()[best]} scores {chosen.difference:.3f} ± {chosen.half:.3f} more; less than "
+            f"{LABELS[best]} scores {chosen.difference:.3f} ± {chosen.half:.3f} more; less than "
             f"{MARGIN:g} does not decide here, cost does."
         )
     equal = [name for name, verdict in verdicts.items() if verdict.word in ("best", "tied")]
-    others = [name for name in labels() if name in equal and name != left[0]]
+    others = [name for name in LABELS if name in equal and name != left[0]]
     if len(verdicts) == 1:
         return "It is the only recorded method that meets the question."
     if not others:
@@ -158,7 +152,7 @@ def price(found: Mapping[str, Arm], met: Mapping[str, Arm], chosen: str) -> str:
     gap, half = best.mean - found[chosen].mean, half_width(gaps)
     if gap <= max(half, MARGIN):
         return ""
-    name = labels()[best.method]
+    name = LABELS[best.method]
     return f"What the question costs: {name}, ruled out by it, scores {gap:.3f} ± {half:.3f} more."
 
 

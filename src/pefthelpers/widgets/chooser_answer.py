@@ -70,10 +70,11 @@ def rows(choice: guide.Choice) -> list[str]:
 
 def cells(choice: guide.Choice) -> list[tuple[str, ...]]:
     """Return the cells of the supporting rows, under ``HEADS``."""
-    from pefthelpers.guide.words import VERDICTS, labels, score, size
+    from pefthelpers.guide.words import VERDICTS, score, size
+    from pefthelpers.methods import LABELS
 
     found = []
-    for method, label in labels().items():
+    for method, label in LABELS.items():
         if not (arm := choice.arms.get(method)):
             continue
         verdict = choice.verdicts.get(method)
