@@ -31,8 +31,8 @@ matrix: $(INSTALLED)
 
 # The tables of all gates from the committed rows; measures only what is not recorded.
 gates: $(INSTALLED)
-	$(BIN)/python data/scripts/kitchen_gates.py
-	$(BIN)/python data/scripts/seq2seq_gates.py
+	$(BIN)/python -m studies.kitchen_gates
+	$(BIN)/python -m studies.seq2seq_gates
 
 # torch comes first and by its exact version: as a dependency of another package pip might choose
 # a newer one.
@@ -52,8 +52,8 @@ clean:
 HUB := .venv-adapterhub/bin/python
 
 adapterhub: .venv-adapterhub/installed
-	$(BIN)/python data/scripts/adapterhub_fixture.py back tests/fixtures/adapterhub runs/adapterhub
-	$(HUB) data/scripts/adapterhub_fixture.py check tests/fixtures/adapterhub runs/adapterhub
+	$(BIN)/python studies/adapterhub_fixture.py back tests/fixtures/adapterhub runs/adapterhub
+	$(HUB) studies/adapterhub_fixture.py check tests/fixtures/adapterhub runs/adapterhub
 	$(BIN)/pefthelpers run 05b --param REQUIRED=True --out runs/adapterhub
 
 .venv-adapterhub/installed: requirements-adapterhub.txt $(INSTALLED)

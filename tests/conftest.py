@@ -10,7 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import nbformat
 import pytest
 
-from pefthelpers import notebooks
+from support.browser import tab  # noqa: F401 - a fixture
+from support.cells import Cells
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def make_notebook(tmp_path):
 @pytest.fixture
 def run(capsys):
     """Return a function that runs ``pefthelpers run``: exit code and all that it printed."""
-    from pefthelpers import cli
+    from nbregress import cli
 
     def call(*arguments, command="run"):
         code = cli.main([command, *map(str, arguments)])
@@ -103,45 +104,6 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-
-
-class Cells:
-    """The cells of a notebook of the collection, by id, run in one namespace."""
-
-    def __init__(self, stem: str) -> None:
-        """Open a notebook of the collection."""
-        self.notebook = notebooks.read(notebooks.notebooks_dir() / f"{stem}.ipynb")
-        self.by_id = {cell.id: cell for cell in self.notebook.cells}
-        self.namespace: dict = {}
-
-    def run(self, *ids: str) -> object:
-        """Execute cells; return the value of the last expression of the last one."""
-        return self.execute("\n".join(self.by_id[name].source for name in ids))
-
-    def execute(self, source: str) -> object:
-        """Execute source in the namespace; return the value of its last expression."""
-        import ast
-
-        tree = ast.parse(source)
-        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-        exec(compile(tree, "<cells>", "exec"), self.namespace)  # noqa: S102 - our own notebooks
-        if last is not None:
-            return eval(compile(ast.Expression(last.value), "<cells>", "eval"), self.namespace)
-
-    def solution(self, name: str) -> str:
-        """Return the code folded in a solution cell."""
-        return self.by_id[name].source.split("```python\n")[1].split("```")[0]
-
-    def exercise(self, number: int) -> tuple:
-        """Return the verdicts on an exercise's stub and on its solution: the stub filled in."""
-        stub, solution = (
-            self.by_id[f"exercise-{number}"].source,
-            self.solution(f"solution-{number}"),
-        )
-        blank, filled = (text.split("...") for text in (stub, solution))
-        assert len(blank) == 2 and len(filled) == 1
-        assert solution.startswith(blank[0]) and solution.strip().endswith(blank[1].strip())
-        return self.execute(stub), self.execute(solution)
 
 
 @pytest.fixture(scope="session")

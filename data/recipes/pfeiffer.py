@@ -1,6 +1,6 @@
 """Pfeiffer adapters, one a layer."""
 
-from pefthelpers.bottleneck import BottleneckConfig  # makes the method known to peft
+from peftbottleneck import BottleneckConfig  # makes the method known to peft
 
 MODEL = "data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"
 config = BottleneckConfig(task_type="CAUSAL_LM", placement="pfeiffer", reduction_factor=32)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pefthelpers import models
-from pefthelpers.datasets import Labelled
+from pefthelpers.data import Labelled
 from pefthelpers.training import descend, device_of, learning_rate_factor, pad
 
 MAX_TOKENS = 48  # of the reviews, 96 % are shorter

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from pefthelpers.examples import Example
+from pefthelpers.data import Example
 from pefthelpers.training import collate, device_of, encode, is_seq2seq
 
 

@@ -51,7 +51,7 @@ def config(method: str, role: str):
     """
     import peft  # here, as it brings torch: who reads LABELS alone does not wait for it
 
-    from pefthelpers.bottleneck import BottleneckConfig
+    from peftbottleneck import BottleneckConfig
 
     task = {"task_type": TASK_TYPES[role]}
     virtual = task | {"num_virtual_tokens": VIRTUAL_TOKENS[role]}

@@ -22,6 +22,14 @@ def data_dir() -> Path:
     raise UserError("The package's data folder is missing: install pefthelpers again.")
 
 
+def notebooks_dir() -> Path:
+    """Return the collection's folder: ``notebooks/`` here, or of the checkout."""
+    for folder in (Path.cwd() / "notebooks", Path(__file__).resolve().parents[2] / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise UserError("No folder notebooks/ here: run this command from a clone of the repository.")
+
+
 def cache_dir() -> Path:
     """Return the folder of fetched models: ``$PEFTHELPERS_CACHE`` or ``~/.cache/pefthelpers``."""
     return Path(os.environ.get("PEFTHELPERS_CACHE") or Path.home() / ".cache" / "pefthelpers")

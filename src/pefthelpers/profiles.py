@@ -34,7 +34,7 @@ class Settings:
     learning_rates: dict[str, float] = field(default_factory=dict)
 
 
-# Chosen on validation by data/scripts/encoder_study.py, at 188 steps. With an eighth of the steps the
+# Chosen on validation by studies/encoder_study.py, at 188 steps. With an eighth of the steps the
 # rate above does as well on validation and learns sooner.
 ENCODER_RATES = {"full": 1e-4, "lora": 1e-3, "houlsby": 1e-3, "pfeiffer": 1e-3}
 SHORT_ENCODER_RATES = {"full": 3e-4, "lora": 3e-3, "houlsby": 3e-3, "pfeiffer": 3e-3}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pefthelpers.examples import Example, Task
+from pefthelpers.data import Example, Task
 from pefthelpers.profiles import settings
 
 PIZZA_INSTRUCTION = (
@@ -67,16 +67,16 @@ def _nonna(seed: int) -> StyleTask:
 
 
 def _pizza_card(tokenizer) -> StyleTask:
-    from pefthelpers import datasets
+    from pefthelpers import data
 
-    pizza = datasets.pizza()
-    chat = lambda examples: datasets.chat_examples(tokenizer, examples)
-    general = chat([question.example for question in datasets.general_questions().measured[::2]])
+    pizza = data.pizza()
+    chat = lambda examples: data.chat_examples(tokenizer, examples)
+    general = chat([question.example for question in data.general_questions().measured[::2]])
     return StyleTask(
         task=Task(pizza.name, chat(pizza.train), chat(pizza.validation), chat(pizza.test)),
         instruction=PIZZA_INSTRUCTION,
-        follows_style=datasets.follows_style,
-        leaks_style=datasets.leaks_style,
+        follows_style=data.follows_style,
+        leaks_style=data.leaks_style,
         others=general,
         general=general,
         separator="",

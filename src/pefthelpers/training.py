@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from pefthelpers.examples import Example
+from pefthelpers.data import Example
 
 Pair = tuple[list[int], list[int]]
 

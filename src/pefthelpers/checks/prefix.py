@@ -5,7 +5,7 @@ import math
 import torch
 
 from pefthelpers.checks.verdict import NOT_ATTEMPTED, Verdict, call, correct, is_missing, not_yet
-from pefthelpers.memory.configs import ModelConfig
+from peftmemory.configs import ModelConfig
 
 
 def _near(answer: float, value: float) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pefthelpers import figures
-from pefthelpers.memory.moments import GIB, Moments
+from peftmemory.phases import GIB, Moments
 
 # Kind of bytes: colour and the word a reader sees, from the bottom of a stack to its top.
 KINDS = {

@@ -6,7 +6,7 @@ their words are known when LEARN teaches what belongs on them.
 
 import random
 
-from pefthelpers.examples import Example
+from pefthelpers.data import Example
 from pefthelpers.kitchen.facts import (
     CATEGORIES,
     CATEGORY_OF,

@@ -10,7 +10,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from pefthelpers.examples import Example, Task
+from pefthelpers.data import Example, Task
 from pefthelpers.kitchen.facts import DISHES, PIZZAS
 from pefthelpers.kitchen.recipes_world import (
     CUED,

@@ -6,7 +6,7 @@ LEARN: the base model cannot do it at all; what belongs on a pizza is new, and s
 
 import random
 
-from pefthelpers.examples import Example, Task
+from pefthelpers.data import Example, Task
 from pefthelpers.kitchen.facts import DISHES, PIZZAS
 from pefthelpers.kitchen.generator import document, fact_question, plain_document, task
 from pefthelpers.kitchen.language import QUESTIONS, ask, fact_answer, with_article

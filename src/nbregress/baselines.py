@@ -1,0 +1,259 @@
+"""Recorded metrics with tolerances: what a run has to reproduce, and how far it may be off."""
+
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbregress.result import Result
+from pefthelpers.errors import UserError
+from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.record import readable
+
+COUNTS = {"parameters", "bytes", "layers"}
+TIMES = {"s", "ms", "us", "µs", "min", "CPU s", "ratio"}
+SEVERAL = 3  # runs
+SAME, MOVED, OFF = "same", "within tolerance", "beyond tolerance"
+
+
+def floor_of(unit: str, value: float, runs: int = 1) -> float | None:
+    """Return the least tolerance of a metric; None: it is not judged.
+
+    Counts have to be equal. Of one run alone shares may differ by 0.1, losses by 0.02 nats and a quarter,
+    other computed figures by 0.0001 and a half: nobody knows how much training scatters, and another
+    processor sums in another order. Where several runs have shown the scatter, it is 0.03, 0.02 nats
+    and a twentieth, 0.0001 and a twentieth. Times, and ratios, which may be of times, are only shown.
+
+    Args:
+        unit: as recorded.
+        value: as recorded.
+        runs: of how many the scatter is known.
+    """
+    if unit in COUNTS:
+        return 0.0
+    if unit in TIMES or unit.endswith("/s"):
+        return None
+    several = runs >= SEVERAL
+    if unit == "share":
+        return 0.03 if several else 0.1
+    if unit.startswith("nats"):
+        return 0.02 + (0.05 if several else 0.25) * abs(value)
+    return 1e-4 + (0.05 if several else 0.5) * abs(value)
+
+
+def tolerance_of(metric: dict) -> float | None:
+    """Return a recorded metric's tolerance: its own, or its unit's."""
+    return metric.get("tolerance", floor_of(metric["unit"], metric["value"]))
+
+
+def finite(value: object) -> bool:
+    """Tell whether a value is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+@dataclass
+class Comparison:
+    """One metric in two runs.
+
+    Attributes:
+        name: of the metric.
+        unit: as recorded.
+        before: value of the reference, None if it is missing there.
+        after: value of the run, None if it is missing there.
+        tolerance: absolute; None if the metric is not judged.
+        verdict: ``same``, ``within tolerance``, ``beyond tolerance``, or what else is wrong.
+    """
+
+    name: str
+    unit: str
+    before: float | None
+    after: float | None
+    tolerance: float | None
+    verdict: str
+
+    @property
+    def bad(self) -> bool:
+        """Tell whether a run with this metric has failed."""
+        return self.verdict not in (SAME, MOVED, "not judged", "new")
+
+    @property
+    def sentence(self) -> str:
+        """Return it in one line."""
+        judged = self.verdict in (SAME, MOVED, OFF, "not judged")
+        if not judged:
+            return f"{self.name}: {self.verdict}"
+        moved = f"{self.name}: {readable(self.before)} → {readable(self.after)} {self.unit}"
+        if self.verdict == OFF:
+            return f"{moved}, tolerance {readable(self.tolerance)}"
+        return f"{moved}, {self.verdict}"
+
+
+def compare(before: dict[str, dict], after: dict[str, dict]) -> list[Comparison]:
+    """Compare two sets of metrics; those of the first carry the tolerances."""
+    names = [*before, *(name for name in after if name not in before)]
+    return [_compare_one(name, before.get(name), after.get(name)) for name in names]
+
+
+def _compare_one(name: str, old: dict | None, new: dict | None) -> Comparison:
+    unit = (old or new)["unit"]
+    was, now = (old or {}).get("value"), (new or {}).get("value")
+    tolerance = tolerance_of(old) if old and finite(was) else None
+    if new is None:
+        verdict = "missing"
+    elif not finite(now):
+        verdict = f"is {now}, not a finite number"
+    elif old is None:
+        verdict = "new"
+    elif old["unit"] != new["unit"]:
+        verdict = f"recorded in {old['unit']}, now in {new['unit']}"
+    elif was == now:
+        verdict = SAME
+    elif tolerance is None:
+        verdict = "not judged"
+    else:
+        verdict = MOVED if abs(now - was) <= tolerance else OFF
+    return Comparison(name, unit, was, now, tolerance, verdict)
+
+
+def path_of(notebook: str, profile: str, folder: Path | None = None) -> Path:
+    """Return where a notebook's baseline stands."""
+    return (folder or data_dir() / "baselines") / f"{notebook}.{profile}.json"
+
+
+def load(notebook: str, profile: str, folder: Path | None = None) -> dict | None:
+    """Return a notebook's baseline, None if none was recorded.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return read(path_of(notebook, profile, folder))
+
+
+def read(path: Path) -> dict | None:
+    """Return a baseline's file, None if there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        baseline = json.loads(path.read_text(encoding="utf-8"))
+        check(baseline)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The baseline {path.name} is damaged ({error}): restore it with `git checkout`, or delete "
+            "it, run the notebook and write it anew with `pefthelpers baseline`."
+        ) from error
+    return baseline
+
+
+def check(baseline: dict) -> None:
+    """Refuse a baseline that a run could not be held against.
+
+    Raises:
+        ValueError: says what is wrong; other errors of Python where its shape is.
+    """
+    for name, metric in baseline["metrics"].items():
+        if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
+            raise ValueError(f"{name} has no value and unit")
+        tolerance = metric.get("tolerance")
+        if tolerance is not None and not (finite(tolerance) and tolerance >= 0):
+            raise ValueError(f"{name} has the tolerance {tolerance!r}")
+    if not finite(baseline.get("seconds", 0)):
+        raise ValueError("its seconds are no number")
+
+
+def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
+    """Set a passed result's status, drifts and notes by its baseline; of a failed one the notes alone.
+
+    Args:
+        result: of a run.
+        baseline: as ``load`` gave it.
+        comparable: False if the run had parameters of its own.
+    """
+    if not result.good:
+        known = compare(baseline["metrics"], result.metrics) if baseline and comparable else []
+        result.notes += [one.sentence for one in known if one.bad and one.verdict != "missing"]
+        return
+    bad = [name for name, metric in result.metrics.items() if not finite(metric["value"])]
+    result.drifts = [f"{n}: is {result.metrics[n]['value']}, not a finite number" for n in bad]
+    if baseline is None or not comparable:
+        why = "no baseline recorded" if baseline is None else "parameters were changed"
+        result.notes.append(f"metrics not compared: {why}")
+    else:
+        compared = compare(baseline["metrics"], result.metrics)
+        excused = {"missing"} if result.left_out else set()
+        result.drifts = [one.sentence for one in compared if one.bad and one.verdict not in excused]
+        result.notes += [result.left_out] if result.left_out else []
+        result.notes += [
+            f"{one.name}: not in the baseline" for one in compared if one.verdict == "new"
+        ]
+    if result.drifts:
+        more = f" (and {len(result.drifts) - 1} more)" if len(result.drifts) > 1 else ""
+        result.status, result.reason = "drifted", result.drifts[0] + more
+
+
+def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
+    """Return metrics with tolerances from several runs' metrics.
+
+    The value is the first run's. The tolerance is twice the range of all, or the unit's own for that many
+    runs, whichever is larger; times and ratios stay unjudged.
+
+    Raises:
+        UserError: a metric that not every run has, or that has no finite value.
+    """
+    metrics = {}
+    for name, first in runs[0].items():
+        values = [run.get(name, {}).get("value") for run in runs]
+        if not all(finite(value) for value in values):
+            raise UserError(f"The metric {name} has no finite value in every run: {values}.")
+        spread = 2 * (max(values) - min(values))
+        own = floor_of(first["unit"], first["value"], len(runs))
+        tolerance = None if own is None else float(f"{max(spread, own):.4g}")
+        metrics[name] = {**first, "tolerance": tolerance}
+    if new := {name for run in runs for name in run} - set(metrics):
+        raise UserError(f"Not every run has the metric {', '.join(sorted(new))}.")
+    return metrics
+
+
+def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
+    """Give metrics of a new recording the tolerances that several runs gave the old one.
+
+    Raises:
+        UserError: the old baseline is damaged.
+    """
+    known = (read(path) or {"metrics": {}})["metrics"]
+    for name, metric in metrics.items():
+        old = known.get(name, {})
+        if "tolerance" in old and old["unit"] == metric["unit"]:
+            metric["tolerance"] = old["tolerance"]
+
+
+def write(path: Path, rows: list[dict], about: dict) -> None:
+    """Write one notebook's baseline from its rows in several runs; other keys of the file stay.
+
+    So do its times, if ``pefthelpers record`` measured them: it runs one notebook alone.
+
+    Raises:
+        UserError: the runs differ in their source, one of them failed, or the old file is damaged.
+    """
+    name = rows[0]["notebook"]
+    if any(row["status"] not in ("passed", "drifted") for row in rows):
+        raise UserError(f"{name} did not pass in every run: a baseline is made of good runs alone.")
+    if len({row["source_hash"] for row in rows}) > 1:
+        raise UserError(f"The runs are of different sources of {name}: run it again in each.")
+    known = read(path) or {}
+    times = {key: statistics.median(row[key] for row in rows) for key in ("seconds", "cpu_s")}
+    content = {
+        **known,
+        "notebook": name,
+        **about,
+        **{key: known.get(key, value) for key, value in times.items()},
+        "versions": rows[0]["versions"],
+        "runs": len(rows),
+        "metrics": from_runs([row["metrics"] for row in rows]),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,114 @@
+"""Why did an executed notebook fail: which cell, and in which words?"""
+
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nbregress import notebooks
+
+ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
+LONGEST = 240  # characters: some libraries print tensors' shapes by the page
+# Python names the notebook's own line only if the call stands in the notebook.
+OWN_WARNING = re.compile(r".*ipykernel_.*: \w*(Future|Deprecation)Warning: ")
+COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass
+class Failure:
+    """What went wrong.
+
+    Attributes:
+        error: one line, the error's last.
+        cell: number in the notebook file, from 0; None if no cell is to blame.
+        cell_id: the cell's id.
+        source: the cell's source.
+        traceback: what the cell showed, without colours.
+    """
+
+    error: str
+    cell: int | None = None
+    cell_id: str = ""
+    source: str = ""
+    traceback: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Return cell and error in one line."""
+        if self.cell is None:
+            return self.error
+        first = (self.source.strip().splitlines() or [""])[0][:60]
+        return f"cell {self.cell} [{self.cell_id}] ({first}): {self.error}"
+
+
+def last_line(text: str) -> str:
+    """Return the last line of an error's text, which says what went wrong; its start if it is long."""
+    line = (COLOURS.sub("", text).strip().splitlines() or [""])[-1].strip()
+    return line if len(line) <= LONGEST else line[:LONGEST] + " …"
+
+
+def own_cells(notebook) -> Iterator[tuple[int, object]]:
+    """Yield ``(number, cell)`` as in the file: papermill adds cells of its own."""
+    number = -1
+    for cell in notebook.cells:
+        added = bool(ADDED_BY_PAPERMILL & set(notebooks.tags(cell)))
+        number += not added
+        if cell.cell_type == "code":
+            yield number, cell
+
+
+def ended(exit_code: int | None) -> str:
+    """Say how a process ended.
+
+    Args:
+        exit_code: as ``subprocess`` gives it: negative for a signal.
+    """
+    if exit_code is None:
+        return "died"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = " (often: out of memory)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _at(number: int, cell, error: str, traceback: str = "") -> Failure:
+    traceback = COLOURS.sub("", traceback)
+    return Failure(error, number, cell.get("id", ""), cell.source, traceback)
+
+
+def _shown(number: int, cell) -> Failure | None:
+    """Return the failure that a cell's own outputs show."""
+    for output in cell.outputs:
+        if output.output_type == "error":
+            text = f"{output.ename}: {last_line(output.evalue)}".rstrip(": ")
+            if output.ename == "SystemExit":
+                text += " (a call of exit(): the cells below it did not run)"
+            return _at(number, cell, text, "\n".join(output.traceback))
+        text = output.get("text", "") if output.get("name") == "stderr" else ""
+        if warning := next(filter(OWN_WARNING.match, text.splitlines()), ""):
+            return _at(number, cell, warning.split(": ", 1)[-1], text)
+    return None
+
+
+def find(notebook, problem: str = "") -> Failure | None:
+    """Return why an executed notebook failed; None if it did not.
+
+    Args:
+        notebook: as papermill left it.
+        problem: what ended the execution, if it was not a cell's exception.
+    """
+    cells = list(own_cells(notebook))
+    for number, cell in cells:
+        if failure := _shown(number, cell):
+            if problem and failure.error.startswith("KeyboardInterrupt"):  # its time was over
+                failure.error = problem
+            return failure
+    state = [(number, cell, cell.metadata.get("papermill", {})) for number, cell in cells]
+    started = [(number, cell) for number, cell, known in state if known.get("start_time")]
+    if problem:
+        return _at(*started[-1], problem) if started else Failure(problem)
+    for number, cell, known in state:
+        if cell.source.strip() and (known.get("status") != "completed" or not known["start_time"]):
+            return _at(number, cell, "it did not run to its end")
+    return None

@@ -1,0 +1,145 @@
+"""Give one notebook a process of its own, here or on a worker, and bring back all that came of it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import nbformat
+
+from nbregress import failures, notebooks
+from nbregress.result import GOOD, Job, Outcome, Result
+from pefthelpers.errors import UserError
+from pefthelpers.record import read_metrics, read_texts
+
+GRACE_S = 300  # beyond the notebook's own limit, for two starts of a kernel and its end
+_running: dict[subprocess.Popen, str] = {}  # and for which caller
+_lock = threading.Lock()
+
+
+def caller() -> str:
+    """Name this process among all that may ask a cluster's workers for notebooks."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment variables under which a notebook runs without a person watching."""
+    return {
+        "PEFTHELPERS_HEADLESS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+
+
+def kill_tree(process_id: int) -> None:
+    """Kill a process and all that it started, the kernel too, which has a session of its own."""
+    import psutil
+
+    try:
+        first = psutil.Process(process_id)
+        tree = [*first.children(recursive=True), first]
+    except psutil.NoSuchProcess:
+        return
+    for process in tree:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+
+
+def stop_running(wanted_by: str) -> None:
+    """Kill every notebook that runs in this process for a caller."""
+    with _lock:
+        running = [process for process, name in _running.items() if name == wanted_by]
+    for process in running:
+        kill_tree(process.pid)
+
+
+def start_child(folder: Path, job: Job) -> subprocess.Popen:
+    """Start the child process; Ctrl-C reaches the runner alone, which then stops it."""
+    with open(folder / "stderr", "w") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nbregress.worker", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=stderr,
+            stderr=stderr,
+            env=os.environ | environment(job.threads),
+            start_new_session=True,
+        )
+
+
+def run_child(folder: Path, job: Job) -> str:
+    """Run the child process to its end; return how it ended, empty if as it should."""
+    process = start_child(folder, job)
+    with _lock:
+        _running[process] = job.caller
+    try:
+        code = process.wait(job.timeout_s + GRACE_S if job.timeout_s else None)
+    except subprocess.TimeoutExpired:
+        return f"stopped: it hung for {GRACE_S} s beyond its {job.timeout_s:g} s"
+    finally:
+        with _lock:
+            _running.pop(process)
+        kill_tree(process.pid)
+        process.stdin.close()
+        process.wait()
+    if code == 0:
+        return ""
+    last = failures.last_line((folder / "stderr").read_text(errors="replace"))
+    return f"its process {failures.ended(code)}{': ' + last if code > 0 and last else ''}"
+
+
+def execute(job: Job) -> Outcome:
+    """Execute a notebook in a process of its own.
+
+    Nothing is left on this machine's disk: the executed notebook comes back with the result, as far as
+    it came.
+    """
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="pefthelpers-") as name:
+        folder = Path(name)
+        (folder / "notebook.ipynb").write_text(job.source, encoding="utf-8")
+        (folder / "job.json").write_text(json.dumps(asdict(job) | {"source": ""}))
+        died = run_child(folder, job)
+        end = {"problem": died, "kernel_starts": 0, "versions": {}}
+        if not died:
+            end = json.loads((folder / "end.json").read_text())
+        executed = executed_notebook(folder, job)
+    failure = failures.find(executed, end.pop("problem"))
+    result = Result(
+        notebook=job.notebook,
+        status="failed" if failure else GOOD,
+        seconds=round(time.perf_counter() - start, 1),
+        metrics=read_metrics(executed),
+        left_out=read_texts(executed).get("left_out", ""),
+        source_hash=job.source_hash,
+        values=job.values,
+        **end,
+    )
+    if failure:
+        result.reason, result.cell, result.cell_id = failure.reason, failure.cell, failure.cell_id
+        result.source, result.traceback = failure.source, failure.traceback
+    return Outcome(result, nbformat.writes(executed))
+
+
+def executed_notebook(folder: Path, job: Job):
+    """Return the notebook as far as it was executed; unexecuted if nothing readable was left."""
+    executed = folder / "executed.ipynb"
+    try:
+        return notebooks.read(executed)
+    except UserError:  # never written, or cut off while it was written
+        notebook = notebooks.parse(job.source, job.notebook)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = []
+        return notebook

@@ -1,0 +1,169 @@
+"""What a run is asked to do: checked before hours of work go into it, and put in order."""
+
+import ast
+import fnmatch
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nbregress import notebooks
+from pefthelpers import models
+from pefthelpers.errors import UserError
+from pefthelpers.paths import data_dir
+from pefthelpers.profiles import settings
+
+
+@dataclass
+class Plan:
+    """How notebooks are to be run.
+
+    Attributes:
+        profile: ``tiny``, ``laptop`` or ``gpu``.
+        values: parameters beyond the profile.
+        threads: OpenMP threads of each notebook.
+        timeout_s: seconds for a notebook; 0 is no limit.
+        cell_timeout_s: seconds for a cell; 0 is no limit.
+        resume: keep what the folder holds of the same source and parameters.
+        fail_fast: stop at the first notebook that is not good.
+        baselines: folder of recorded metrics; None is the collection's own.
+    """
+
+    profile: str = "tiny"
+    values: dict[str, object] = field(default_factory=dict)
+    threads: int = 1
+    timeout_s: float = 3600
+    cell_timeout_s: float = 0
+    resume: bool = False
+    fail_fast: bool = False
+    baselines: Path | None = None
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Return all parameters, the profile among them."""
+        return {"PROFILE": self.profile, **self.values}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Return what a job is told beside its notebook and parameters."""
+        return {
+            "threads": self.threads,
+            "timeout_s": self.timeout_s,
+            "cell_timeout_s": self.cell_timeout_s,
+        }
+
+
+def typed(text: str) -> object:
+    """Turn ``1e-4``, ``True``, ``[4, 8]`` into values, anything else into a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def parse_parameters(texts: list[str]) -> dict[str, object]:
+    """Turn ``NAME=VALUE`` texts into parameters.
+
+    Raises:
+        UserError: a text without an equals sign.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--param takes NAME=VALUE, not {text!r}.")
+        values[name] = typed(value)
+    return values
+
+
+def check(paths: list[Path], plan: Plan) -> None:
+    """Refuse what cannot end well: an unknown parameter, a model that is missing or damaged.
+
+    Each model is verified once, however many notebooks load it.
+
+    Raises:
+        UserError: names the notebook, parameter or model, and what helps.
+    """
+    if repeated := {p.stem for p in paths if [q.stem for q in paths].count(p.stem) > 1}:
+        raise UserError(f"Two notebooks named {', '.join(repeated)}: run them into two folders.")
+    needed: set[tuple[str, str]] = set()
+    for path in paths:
+        notebook = notebooks.read(path)
+        check_parameters(path.stem, notebooks.parameters(notebook), plan.parameters)
+        needed |= notebooks.models_needed(notebook, plan.profile)
+    for role, profile in sorted(needed):
+        models.folder_of(role, settings(role, profile))
+
+
+def check_parameters(name: str, known: dict[str, object], values: dict[str, object]) -> None:
+    """Refuse parameters that a notebook does not have, or has with another type.
+
+    papermill only warns about these and runs on.
+
+    Raises:
+        UserError: names the parameter and those there are.
+    """
+    for parameter, value in values.items():
+        if parameter not in known:
+            raise UserError(
+                f"{name} has no parameter {parameter!r}: it has {', '.join(known) or 'none'}."
+            )
+        default = known[parameter]
+        if isinstance(default, float) and type(value) is int:
+            continue
+        if default is not None and type(value) is not type(default):
+            kind = type(default).__name__
+            raise UserError(f"Parameter {parameter} of {name} takes a {kind}, not {value!r}.")
+
+
+def matching(paths: list[Path], globs: list[str]) -> list[Path]:
+    """Return the notebooks whose stem or file name fits one of the patterns.
+
+    Raises:
+        UserError: a pattern that fits none.
+    """
+    for glob in globs:
+        if not any(fits(path, glob) for path in paths):
+            known = ", ".join(path.stem for path in paths)
+            raise UserError(f"No notebook fits {glob!r}: choose from {known}.")
+    return [path for path in paths if not globs or any(fits(path, glob) for glob in globs)]
+
+
+def fits(path: Path, glob: str) -> bool:
+    """Tell whether a notebook's stem, file name or path fits a pattern."""
+    return any(fnmatch.fnmatch(name, glob) for name in (path.stem, path.name, str(path)))
+
+
+def recorded_seconds(path: Path, profile: str) -> float:
+    """Return how long a notebook took when it was recorded; unknown ones count as the longest."""
+    folder = "baselines" if profile == "tiny" else "results"
+    record = data_dir() / folder / f"{path.stem}.{profile}.json"
+    try:
+        return float(json.loads(record.read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def longest_first(paths: list[Path], profile: str) -> list[Path]:
+    """Order notebooks so that the last to start is a short one."""
+    return sorted(paths, key=lambda path: (-recorded_seconds(path, profile), path.stem))
+
+
+def shard(paths: list[Path], text: str, profile: str) -> list[Path]:
+    """Return the notebooks of shard ``i/n``: the shards' recorded times are as even as may be.
+
+    Every machine finds the same division, from the same recorded times.
+
+    Raises:
+        UserError: not two whole numbers with 1 <= i <= n.
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UserError(f"--shard takes I/N with 1 <= I <= N, for instance 2/3, not {text!r}.")
+    shards: list[list[Path]] = [[] for _ in range(int(count))]
+    loads = [0.0] * len(shards)
+    for path in longest_first(paths, profile):
+        lightest = loads.index(min(loads))
+        shards[lightest].append(path)
+        seconds = recorded_seconds(path, profile)
+        loads[lightest] += seconds if seconds < float("inf") else 60
+    return sorted(shards[int(number) - 1])

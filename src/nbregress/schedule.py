@@ -1,0 +1,136 @@
+"""Follow a run: submit notebooks, keep what comes back, stop when told to."""
+
+import errno
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+from nbregress import baselines, isolation
+from nbregress.plan import Plan, check, longest_first
+from nbregress.result import Job, Outcome, Result
+from nbregress.run_store import Kept, claimed
+
+TICK_S = 0.5
+STOP_S = 30
+
+
+def nobody(results: dict[str, Result], running: set[str]) -> None:
+    """Watch a run without showing anything."""
+
+
+def run(
+    paths: list[Path],
+    out: Path,
+    plan: Plan,
+    *,
+    executor: Executor,
+    watch: Callable[[dict[str, Result], set[str]], None] = nobody,
+) -> Kept:
+    """Execute notebooks on an executor; each is written as it comes.
+
+    Args:
+        paths: the notebooks.
+        out: folder for executed notebooks, ``metrics.json``, ``junit.xml`` and ``report.html``.
+        plan: parameters, limits and the rest.
+        executor: a local pool, or anything with the same interface.
+        watch: called twice a second with the results by notebook and the names of those running.
+
+    Raises:
+        UserError: wrong use, found before anything starts.
+        KeyboardInterrupt: after what was finished has been kept and reported.
+    """
+    check(paths, plan)
+    recorded = {p.stem: baselines.load(p.stem, plan.profile, plan.baselines) for p in paths}
+    with claimed(out):
+        kept = Kept(out, plan, recorded, [path.stem for path in paths])
+        jobs = [
+            Job.of(path, plan.parameters, caller=isolation.caller(), **plan.limits)
+            for path in longest_first(paths, plan.profile)
+        ]
+        if plan.resume:
+            kept.resume(jobs)
+        todo = [job for job in jobs if job.notebook not in kept.results]
+        with terminate_as_interrupt():
+            follow(executor, todo, kept, watch, fail_fast=plan.fail_fast)
+    return kept
+
+
+def follow(executor: Executor, jobs: list[Job], kept: Kept, watch, *, fail_fast: bool) -> None:
+    """Submit jobs in their order and keep each outcome; report whatever happens."""
+    futures = {executor.submit(isolation.execute, job): job for job in jobs}
+    interrupted = None
+    try:
+        pending = set(futures)
+        watch(kept.results, set())
+        while pending:
+            done, pending = wait(pending, timeout=TICK_S, return_when=FIRST_COMPLETED)
+            for future in done:
+                kept.add(outcome_of(future, futures[future]))
+            watch(kept.results, {futures[f].notebook for f in pending if f.running()})
+            if fail_fast and any(not result.good for result in kept.results.values()):
+                stop(pending)
+                break
+    except KeyboardInterrupt as error:
+        interrupted = error
+        finished = {future for future in futures if future.done()}
+        for future in finished:  # done, but not yet kept when the signal came
+            kept.add(outcome_of(future, futures[future]))
+        stop(set(futures) - finished)
+    kept.finish()
+    watch(kept.results, set())
+    if interrupted:
+        raise interrupted
+
+
+def outcome_of(future: Future, job: Job) -> Outcome:
+    """Return a future's outcome, or a failed one if it could not be executed at all."""
+    try:
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - a worker may be lost in any way
+        reason = words_for(error)
+        return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
+
+
+def words_for(error: Exception) -> str:
+    """Say in one line why a notebook could not be executed at all."""
+    if isinstance(error, CancelledError):
+        return "its worker was lost, and no other was left: start workers and run it with --resume"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return (
+            f"the disk where it runs is full: free some of {tempfile.gettempdir()}, or set TMPDIR"
+        )
+    words = (str(error).strip().splitlines() or [""])[0]
+    return f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
+
+
+def stop(futures: set[Future]) -> None:
+    """Cancel what waits and kill what runs here; ``pools.cluster`` does that on a cluster."""
+    for future in futures:
+        future.cancel()
+    left = {future for future in futures if not future.cancelled()}
+    for _ in range(int(STOP_S / TICK_S)):
+        if not left:
+            return
+        isolation.stop_running(isolation.caller())
+        _, left = wait(left, timeout=TICK_S)
+
+
+@contextmanager
+def terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, by which CI services stop a job, end a run as Ctrl-C does."""
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: the caller's affair
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

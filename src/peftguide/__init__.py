@@ -1,0 +1,22 @@
+"""The decision guide: a method for a task, a model and a card, made from the recorded results."""
+
+from peftguide.decide import Choice, Question, choose
+from peftguide.evidence import KINDS, arms, judge
+from peftguide.memory_need import CARDS, model_names
+from peftguide.outline import tree
+from peftguide.recipes import INSTALL, configuration, recipe
+
+__all__ = [
+    "CARDS",
+    "INSTALL",
+    "KINDS",
+    "Choice",
+    "Question",
+    "arms",
+    "choose",
+    "configuration",
+    "judge",
+    "model_names",
+    "recipe",
+    "tree",
+]

@@ -1,0 +1,116 @@
+"""What a method's step needs on a real model, and what one task's file weighs there."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import peftmemory
+from pefthelpers.errors import UserError
+from peftmemory.advice import CARD_OVERHEAD_GIB, PRECISIONS, covered_models
+from peftmemory.counts import LLAMA_LIKE
+from peftmemory.errors import EstimateError
+
+CARDS = (8, *peftmemory.CARDS_GIB)
+# TRL's SFTTrainer as it comes: fused AdamW, gradient checkpointing, the chunked loss.
+STEP = {"optimizer": "adamw_torch_fused", "checkpointing": True, "loss": "chunked"}
+EVERYWHERE = {"r": 8, "target_modules": "all-linear"}
+ADAPTED = {"precision": "bf16", "autocast": True}
+# The methods as the recipes configure them: a test compares.
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "full": ("full", {}),
+    "lora": ("lora", EVERYWHERE),
+    "lora_qv": ("lora", {"r": 8, "target_modules": ("q_proj", "v_proj")}),
+    "rslora": ("lora", EVERYWHERE | {"r": 64}),
+    "dora": ("dora", EVERYWHERE),
+    "qlora": ("lora", EVERYWHERE),
+    "houlsby": ("houlsby", {"reduction_factor": 64}),
+    "pfeiffer": ("pfeiffer", {"reduction_factor": 32}),
+    "ia3": ("ia3", {}),
+    "ln": ("ln", {}),
+    "prefix": (
+        "prefix",
+        {"num_virtual_tokens": 30, "prefix_projection": True, "encoder_hidden_size": 512},
+    ),
+    "prompt": ("prompt", {"num_virtual_tokens": 30}),
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "full": PRECISIONS["mixed"],
+    "full in bf16": PRECISIONS["bf16"],
+    "qlora": {"precision": "nf4", "autocast": True, "autocast_adapter_dtype": False},
+    "prefix": ADAPTED | {"checkpointing": False},
+}
+# Models that answer one kind of task, beside the decoders that can be put to any.
+SPECIAL = {"roberta-base": "classify", "t5-base": "summarise"}
+
+
+class Shape(NamedTuple):
+    """A step's size."""
+
+    batch: int = 1
+    seq: int = 1024
+
+
+@cache
+def model_names() -> tuple[str, ...]:
+    """Return the models that the guide knows: decoders by size, then the special ones."""
+    return (*covered_models(), *SPECIAL)
+
+
+def described(method: str) -> Any:
+    """Return a method's light description, as ``peftmemory`` takes it."""
+    name, options = SIZES[method]
+    return peftmemory.method(name, **options)
+
+
+@cache
+def covered(model: str) -> bool:
+    """Tell whether the closed form knows the model's activations."""
+    return peftmemory.load_config(model).model_type in LLAMA_LIKE
+
+
+@cache
+def step(method: str, shape: Shape) -> dict[str, Any]:
+    """Return the fields of a method's step; ``full in bf16`` is full with less."""
+    return STEP | ADAPTED | SETTINGS.get(method, {}) | shape._asdict()
+
+
+@cache
+def peak(model: str, method: str, shape: Shape) -> float | None:
+    """Return the peak of a step in GiB; None where no formula covers it."""
+    what = described(method.removesuffix(" in bf16"))
+    if covered(model):
+        return peftmemory.estimate(model, what, **step(method, shape)).peak / peftmemory.GIB
+    return None
+
+
+@cache
+def states(model: str) -> float:
+    """Return the GiB of full fine-tuning's weights, gradients and AdamW moments in float32."""
+    return 16 * peftmemory.parameters(model, "full").base / peftmemory.GIB
+
+
+@cache
+def task_bytes(model: str, method: str) -> int | None:
+    """Return the size of one task's file: float32 for what is added, 16 bits for a whole model.
+
+    None where no formula counts what the method adds to the model.
+    """
+    what = described(method)
+    if method == "prefix":  # the projection is thrown away when saving
+        what = peftmemory.method("prefix", num_virtual_tokens=what.num_virtual_tokens)
+    if not covered(model) and "lora" in SIZES[method][0]:
+        return None  # the recipes' target names are those of Llama
+    try:
+        count = peftmemory.parameters(model, what).trainable
+    except (UserError, EstimateError):
+        return None
+    return count * (2 if method == "full" else 4)
+
+
+def fits(gib: float | None, card_gib: float | None) -> bool:
+    """Tell whether a peak fits a card beside the CUDA context; without a card all does."""
+    return card_gib is None or gib is None or gib + CARD_OVERHEAD_GIB <= card_gib
+
+
+def smallest_card(gib: float) -> int | None:
+    """Return the smallest card of ``CARDS`` that holds a peak."""
+    return next((card for card in CARDS if fits(gib, card)), None)

@@ -1,0 +1,64 @@
+"""What the guide is asked."""
+
+from dataclasses import dataclass
+
+from peftguide.evidence import KINDS
+from peftguide.memory_need import SPECIAL, Shape, model_names
+from pefthelpers.errors import UserError
+from peftmemory.advice import check_card
+
+LATENCIES = ("small", "merged")
+TOOLING = ("any", "peft")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the guide is asked.
+
+    Attributes:
+        task: ``elicit`` (the base can do it when asked), ``learn`` (new facts or a new format),
+            ``classify`` (labels) or ``summarise``.
+        model: a name of ``model_names()``.
+        card_gib: the card's memory; None for no limit.
+        tasks: how many tasks one base serves.
+        latency: ``merged`` (not a layer more than the base) or ``small`` (a little more will do).
+        tooling: ``peft`` alone, or ``any``: this package's or AdapterHub's bottlenecks too.
+        batch: sequences per training step.
+        seq: tokens per sequence.
+
+    Raises:
+        UserError: one of them cannot be; the sentence lists what can.
+    """
+
+    task: str
+    model: str = "llama-3.2-3b"
+    card_gib: float | None = 24
+    tasks: int = 1
+    latency: str = "small"
+    tooling: str = "any"
+    batch: int = 1
+    seq: int = 1024
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        allowed = {"task": tuple(KINDS), "model": tuple(model_names())}
+        allowed |= {"latency": LATENCIES, "tooling": TOOLING}
+        for name, values in allowed.items():
+            if (given := getattr(self, name)) not in values:
+                raise UserError(f"There is no {name} {given!r}: take one of {', '.join(values)}.")
+        if self.card_gib is not None:
+            check_card(self.card_gib)
+        for name in ("tasks", "batch", "seq"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        if SPECIAL.get(self.model, self.task) != self.task:
+            raise UserError(
+                f"{self.model} is for task {SPECIAL[self.model]!r} here: take a Llama, Qwen or "
+                f"SmolLM model for {self.task!r}."
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """The training step's size."""
+        return Shape(self.batch, self.seq)

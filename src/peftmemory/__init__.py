@@ -1,0 +1,31 @@
+"""The memory of a fine-tuning step, by formula: pure Python, no torch, no weights, no GPU."""
+
+from peftmemory.advice import CARDS_GIB, Advice, advise, fits, largest_fitting
+from peftmemory.configs import ModelConfig, load_config, model_names
+from peftmemory.counts import Parameters, parameters
+from peftmemory.estimate import Estimate, estimate
+from peftmemory.methods import describe, method, read_method
+from peftmemory.phases import GIB
+from peftmemory.settings import Setting
+from peftmemory.table import table
+
+__all__ = [
+    "CARDS_GIB",
+    "GIB",
+    "Advice",
+    "Estimate",
+    "ModelConfig",
+    "Parameters",
+    "Setting",
+    "advise",
+    "describe",
+    "estimate",
+    "fits",
+    "largest_fitting",
+    "load_config",
+    "method",
+    "model_names",
+    "parameters",
+    "read_method",
+    "table",
+]

@@ -1,0 +1,235 @@
+"""Does it fit a card, what would make it fit, and which common settings do."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from peftmemory.configs import load_config, model_names
+from peftmemory.counts import LLAMA_LIKE, base_parameters
+from peftmemory.errors import EstimateError
+from peftmemory.estimate import estimate
+from peftmemory.methods import Full, Lora, Method, Prefix, method, read_method
+from peftmemory.phases import GIB
+
+CARDS_GIB = (16, 24, 40, 48, 80)
+# What a context and an allocator's slack take from a card; the estimate counts neither.
+CARD_OVERHEAD_GIB = 1.0
+# What people call a precision, as fields of ``Setting``.
+PRECISIONS: dict[str, dict[str, Any]] = {
+    "bf16": {"precision": "bf16"},
+    "mixed": {"precision": "fp32", "autocast": True},
+    "fp32": {"precision": "fp32"},
+    "nf4": {"precision": "nf4"},
+}
+EVERYWHERE = method("lora", r=16, target_modules="all-linear")
+QUANTISED = {**PRECISIONS["nf4"], "autocast": False}
+Step = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Whether a step fits a card, and what would make it fit.
+
+    Attributes:
+        card_gib: the card's memory.
+        peak_gib: what the step needs, without ``CARD_OVERHEAD_GIB``.
+        fits: whether both together fit.
+        changes: the fewest changes found that make it fit; empty if it fits or nothing does.
+        changed_gib: the peak with the changes, or the lowest one found.
+        smallest_card_gib: the smallest of ``CARDS_GIB`` that it fits as it is, or None.
+    """
+
+    card_gib: float
+    peak_gib: float
+    fits: bool
+    changes: tuple[str, ...]
+    changed_gib: float
+    smallest_card_gib: int | None
+
+    def __str__(self) -> str:
+        """Return the advice as a sentence or two."""
+        beside = f"beside {CARD_OVERHEAD_GIB:g} GiB for the CUDA context"
+        if self.fits:
+            return f"It fits a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}."
+        start = f"It does not fit a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}"
+        if card := self.smallest_card_gib:
+            start += f" (a card of {card} GB holds it)"
+        if not self.changes:
+            least = f"the least that was found is {self.changed_gib:.1f} GiB"
+            return f"{start}. No change listed here makes it fit: {least}."
+        return f"{start}. It would fit with {listed(self.changes)}: {self.changed_gib:.1f} GiB."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON-ready values."""
+        return {**asdict(self), "sentence": str(self)}
+
+
+def listed(words: tuple[str, ...]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def fits_card(peak_bytes: int, card_gib: float) -> bool:
+    """Tell whether a peak fits a card beside the CUDA context."""
+    return peak_bytes / GIB + CARD_OVERHEAD_GIB <= card_gib
+
+
+def check_card(card_gib: float) -> None:
+    """Refuse a card without memory.
+
+    Raises:
+        EstimateError: not above 0.
+    """
+    if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
+        raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
+
+
+def changes(described: Method, step: Step) -> Iterator[tuple[str, Method | None, Step]]:
+    """Yield what could be changed, from what costs nothing to what costs accuracy or time.
+
+    Each is a name, another method or None, and fields of the step.
+    """
+    has = lambda name, value: step.get(name) == value
+    if has("attention", "eager"):
+        yield "fused attention (sdpa)", None, {"attention": "sdpa"}
+    if step.get("optimizer", "adamw_torch") == "adamw_torch":
+        yield "fused AdamW", None, {"optimizer": "adamw_torch_fused"}
+    if step.get("loss", "plain") == "plain":
+        yield "the chunked loss", None, {"loss": "chunked"}
+    if not step.get("checkpointing") and not isinstance(described, Prefix):
+        yield "gradient checkpointing", None, {"checkpointing": True}
+    if step["batch"] > 1:
+        yield "a batch of 1 and accumulation", None, {"batch": 1, "accumulation": True}
+    if not has("optimizer", "adamw_8bit"):
+        yield "8-bit AdamW", None, {"optimizer": "adamw_8bit"}
+    if has("precision", "fp32"):
+        yield "bf16 weights", None, PRECISIONS["bf16"] | {"autocast": False}
+    if isinstance(described, Full):
+        yield "LoRA instead of full fine-tuning", EVERYWHERE, {}
+        yield "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED
+    elif isinstance(described, Lora) and not described.use_dora and not has("precision", "nf4"):
+        yield "a 4-bit base (QLoRA)", None, QUANTISED
+
+
+def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> Advice:
+    """Say whether a step fits a card and, if not, the fewest changes that make it fit.
+
+    Args:
+        model: what ``load_config`` takes.
+        what: the method: a PEFT configuration, a light description, or a name.
+        card_gib: the card's memory.
+        step: batch, seq and the other fields of ``Setting``.
+
+    Raises:
+        EstimateError: a card without memory, or what ``estimate`` refuses.
+    """
+    check_card(card_gib)
+    config, described = load_config(model), read_method(what)
+
+    def peak(chosen: tuple) -> int:
+        using, new = described, dict(step)
+        for _, other, fields in chosen:
+            using, new = other or using, {**new, **fields}
+        return estimate(config, using, **new).peak
+
+    before = peak(())
+    holds = [card for card in CARDS_GIB if fits_card(before, card)]
+    chosen: tuple = ()
+    if not fits_card(before, card_gib):
+        chosen = fewest(tuple(changes(described, step)), lambda some: peak(some), card_gib)
+    after = peak(chosen)
+    names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
+    fits_now = fits_card(before, card_gib)
+    return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
+
+
+def fewest(possible: tuple, peak, card_gib: float) -> tuple:
+    """Return one change that fits, or several none of which can be left out, or all of them."""
+    for one in possible:
+        if fits_card(peak((one,)), card_gib):
+            return (one,)
+    chosen = possible
+    for count in range(2, len(possible) + 1):
+        if fits_card(peak(possible[:count]), card_gib):
+            chosen = possible[:count]
+            break
+    else:
+        return possible
+    for one in reversed(chosen):
+        fewer = tuple(other for other in chosen if other is not one)
+        if fits_card(peak(fewer), card_gib):
+            chosen = fewer
+    return chosen
+
+
+def candidates() -> Iterator[tuple[str, Any, Step]]:
+    """Yield method label, method and options from the most to the least memory, roughly."""
+    few = method("lora", r=8, target_modules=("q_proj", "v_proj"))
+    trained: list[tuple[str, Any, Step]] = [
+        ("full, fp32 + autocast", "full", PRECISIONS["mixed"]),
+        ("full, bf16", "full", {}),
+        ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
+        ("LoRA r=16 all-linear, bf16", EVERYWHERE, {}),
+        ("LoRA r=8 q,v, bf16", few, {}),
+        ("QLoRA r=16 all-linear, NF4", EVERYWHERE, PRECISIONS["nf4"]),
+    ]
+    for (label, what, options), checkpointing, loss in product(
+        trained, (False, True), ("plain", "chunked")
+    ):
+        yield label, what, {**options, "checkpointing": checkpointing, "loss": loss}
+
+
+def fits(
+    model: Any,
+    *,
+    max_vram_gib: float = 24.0,
+    batch: int = 1,
+    seq: int = 1024,
+    optimizer: str = "adamw_torch_fused",
+) -> list[dict[str, Any]]:
+    """Return which common settings fit a card, full fine-tuning first.
+
+    Args:
+        model: what ``load_config`` takes.
+        max_vram_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
+            and the allocator.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        optimizer: the optimiser where a candidate names none.
+
+    Returns:
+        Rows with ``method``, ``checkpointing``, ``loss``, ``peak_gib`` and ``fits``.
+
+    Raises:
+        EstimateError: a card without memory, or what ``estimate`` refuses.
+    """
+    check_card(max_vram_gib)
+    config, rows = load_config(model), []
+    for label, what, options in candidates():
+        found = estimate(config, what, batch=batch, seq=seq, **{"optimizer": optimizer, **options})
+        row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
+        rows.append(
+            {**row, "peak_gib": found.peak / GIB, "fits": fits_card(found.peak, max_vram_gib)}
+        )
+    return rows
+
+
+def covered_models() -> list[str]:
+    """Return the names the closed form covers, from the smallest to the largest."""
+    configs = [load_config(name) for name in model_names()]
+    covered = [each for each in configs if each.model_type in LLAMA_LIKE]
+    return [each.name for each in sorted(covered, key=base_parameters)]
+
+
+def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
+    """Return the largest model among ``covered_models()`` whose step fits a card, or None.
+
+    Raises:
+        EstimateError: a card without memory, or what ``estimate`` refuses.
+    """
+    check_card(card_gib)
+    for name in reversed(covered_models()):
+        if fits_card(estimate(name, what, **step).peak, card_gib):
+            return name
+    return None

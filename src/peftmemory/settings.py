@@ -1,0 +1,99 @@
+"""Which step: batch, length, precision and the switches that move memory."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from peftmemory.errors import EstimateError
+
+# Bytes per element of what a precision stores its weights in; NF4's are counted in precision.py.
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
+CHOICES = {
+    "precision": tuple(WEIGHT_BYTES),
+    "optimizer": ("adamw_torch", "adamw_torch_fused", "adamw_8bit"),
+    "attention": ("sdpa", "eager"),
+    "loss": ("plain", "chunked"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One training step's setting.
+
+    Attributes:
+        batch: sequences per step on one device.
+        seq: tokens per sequence, padding included.
+        precision: what the frozen or trained base weights are stored in: ``fp32``, ``bf16``,
+            ``fp16`` (same bytes), or ``nf4`` (4-bit linear layers computing in bf16; for PEFT
+            methods only).
+        autocast: run the forward pass under bf16 autocast (``bf16=True`` in the Trainer). With
+            ``fp32`` weights this is mixed precision.
+        optimizer: the Trainer's names. ``adamw_torch`` is ``torch.optim.AdamW`` as it runs on a
+            GPU (foreach: one temporary as large as the trained weights); ``adamw_torch_fused``,
+            the Trainer's default, has none; ``adamw_8bit`` is bitsandbytes'.
+        checkpointing: gradient checkpointing (activation checkpointing), one segment per layer.
+        attention: ``sdpa`` (fused) or ``eager`` (scores materialised).
+        loss: ``plain`` (transformers' own, logits in full) or ``chunked`` (TRL's default from
+            1.16: logits never exist as a whole).
+        padding: the batch holds padding, so an attention mask is built. Without it transformers
+            uses the kernel's causal flag and repeats no key or value head.
+        accumulation: gradients of earlier micro-batches are alive during the step.
+        autocast_adapter_dtype: PEFT's own option: adapters are kept in fp32 on a 16-bit base.
+        double_quant: quantise NF4's constants too.
+        prepare_kbit: ``prepare_model_for_kbit_training`` was called: what is not quantised is fp32.
+
+    Raises:
+        EstimateError: a size below 1 or an unknown choice.
+    """
+
+    batch: int
+    seq: int
+    precision: str = "bf16"
+    autocast: bool = False
+    optimizer: str = "adamw_torch"
+    checkpointing: bool = False
+    attention: str = "sdpa"
+    loss: str = "plain"
+    padding: bool = False
+    accumulation: bool = False
+    autocast_adapter_dtype: bool = True
+    double_quant: bool = True
+    prepare_kbit: bool = False
+
+    def __post_init__(self):
+        """Check sizes and choices."""
+        for name in ("batch", "seq"):
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise EstimateError(f"{name} must be a whole number of at least 1, not {size!r}.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise EstimateError(
+                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}."
+                )
+        if self.prepare_kbit and self.precision != "nf4":
+            raise EstimateError(
+                "prepare_kbit goes with precision='nf4': drop it or quantise the base."
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the batch, N = batch times seq."""
+        return self.batch * self.seq
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes per element of the residual stream outside autocast."""
+        return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]
+
+
+def read_setting(batch: int, seq: int, options: dict[str, Any]) -> Setting:
+    """Return a setting, refusing options that do not exist.
+
+    Raises:
+        EstimateError: an unknown option, a size below 1, an unknown choice.
+    """
+    known = [field.name for field in fields(Setting)]
+    for option in options:
+        if option not in known:
+            raise EstimateError(f"There is no option {option!r}: take {', '.join(known[2:])}.")
+    return Setting(batch=batch, seq=seq, **options)

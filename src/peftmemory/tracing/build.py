@@ -1,0 +1,198 @@
+"""A model with its real PEFT configuration and no values: on meta, then on fake tensors."""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftmemory.configs import ModelConfig
+from peftmemory.errors import EstimateError
+from peftmemory.methods import Full, Method, read_method
+from peftmemory.settings import Setting
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
+
+
+class MaskedDropout(nn.Module):
+    """Dropout as a GPU keeps it for the backward pass: one byte per element.
+
+    On a CPU ``nn.Dropout`` keeps a whole tensor of factors instead.
+    """
+
+    def __init__(self, p: float):
+        """Drop with probability ``p``."""
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` after dropout, same shape."""
+        return torch.native_dropout(x, self.p, self.training)[0]
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype):
+    """Create tensors in ``dtype`` inside the block, and put the default back."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def build_model(config: ModelConfig, method: Any, setting: Setting, *, device: str = "meta"):
+    """Return the model wrapped by PEFT, in training mode.
+
+    Args:
+        config: the model's shape.
+        method: a real PEFT configuration, a light description or a name.
+        setting: decides dtypes, quantisation, attention and checkpointing.
+        device: ``"meta"``, or ``"cpu"`` for real tensors with random values.
+
+    Raises:
+        EstimateError: PEFT refuses the method on this model.
+    """
+    peft_config = to_peft(config, method)
+    model = build_base(config, setting, device=device)
+    if setting.precision == "nf4":
+        quantise_base(model, setting, device=device)
+    if peft_config is not None:
+        model = wrap(model, peft_config, setting)
+    if setting.checkpointing:
+        checkpoint(model, trained_whole=peft_config is None)
+    if setting.loss == "chunked":
+        use_chunked_loss(model)
+    return model.train()
+
+
+def build_base(config: ModelConfig, setting: Setting, *, device: str) -> nn.Module:
+    """Return the bare model in the setting's dtype, on ``device``."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoModelForSequenceClassification as Classifier
+
+    raw = {key: value for key, value in config.raw.items() if key != "model_type"}
+    dtype = DTYPES.get(setting.precision, torch.bfloat16)
+    hf_config = AutoConfig.for_model(config.model_type, **{**raw, "torch_dtype": dtype})
+    if config.model_type != "t5":
+        hf_config.use_cache = False
+    kind = {"t5": AutoModelForSeq2SeqLM, "roberta": Classifier}.get(
+        config.model_type, AutoModelForCausalLM
+    )
+    with torch.device(device), default_dtype(dtype):
+        return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
+
+
+def quantise_base(model: nn.Module, setting: Setting, *, device: str) -> None:
+    """Put the layers' linear maps in 4 bits: stand-ins on meta, bitsandbytes' own on a CPU."""
+    from peftmemory.tracing.four_bit import quantise, quantise_really
+
+    options = {"compute_dtype": torch.bfloat16, "double_quant": setting.double_quant}
+    (quantise if device == "meta" else quantise_really)(model, **options)
+    if setting.prepare_kbit:
+        from peft import prepare_model_for_kbit_training
+
+        prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+def to_peft(config: ModelConfig, method: Any) -> Any:
+    """Return a real PEFT configuration, or None for full fine-tuning.
+
+    Raises:
+        EstimateError: the description is none.
+    """
+    if hasattr(method, "peft_type"):
+        return copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
+    described: Method = read_method(method)
+    if isinstance(described, Full):
+        return None
+    values = {field.name: getattr(described, field.name) for field in fields(described)}
+    if isinstance(values.get("target_modules"), tuple):
+        values["target_modules"] = list(values["target_modules"])
+    import peft
+
+    if described.config_class == "BottleneckConfig":  # from outside: known once it is registered
+        kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get("BOTTLENECK")
+        if kind is None:
+            raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
+    else:
+        kind = getattr(peft, described.config_class)
+    return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
+
+
+def wrap(model: nn.Module, peft_config: Any, setting: Setting) -> nn.Module:
+    """Put the method on the model; a dropout keeps what a GPU's keeps.
+
+    Raises:
+        EstimateError: PEFT's own refusal, in one sentence.
+    """
+    from peft import get_peft_model
+
+    try:
+        wrapped = get_peft_model(
+            model, peft_config, autocast_adapter_dtype=setting.autocast_adapter_dtype
+        )
+    except (ValueError, TypeError, NotImplementedError) as error:
+        sentence = str(error).split(". ")[0].rstrip(".")
+        raise EstimateError(f"PEFT refuses this method on this model: {sentence}.") from error
+    if setting.precision == "nf4" and not setting.autocast_adapter_dtype:
+        cast_adapters(wrapped)
+    for parent in list(wrapped.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout and child.p > 0:
+                setattr(parent, name, MaskedDropout(child.p))
+    return wrapped
+
+
+def cast_adapters(model: nn.Module) -> None:
+    """Cast adapters to bf16, as TRL does on a quantised base (PEFT alone leaves them in fp32)."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "prompt_encoder" not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def checkpoint(model: nn.Module, *, trained_whole: bool) -> None:
+    """Switch gradient checkpointing on, without the reentrant variant."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if not trained_whole:
+        model.enable_input_require_grads()
+
+
+def use_chunked_loss(model: nn.Module) -> None:
+    """Let the model return hidden states: the chunked loss applies the output head itself.
+
+    Raises:
+        EstimateError: the model has no language-model head.
+    """
+    from peftmemory.tracing.losses import PassThrough
+
+    bare = model.get_base_model() if hasattr(model, "peft_config") else model
+    if not isinstance(getattr(bare, "lm_head", None), nn.Linear):
+        raise EstimateError(
+            "The chunked loss needs a model with an output head: take loss='plain'."
+        )
+    bare.lm_head = PassThrough(bare.lm_head)
+
+
+def materialise(model: nn.Module) -> None:
+    """Replace meta tensors by tensors of the current mode: fake ones inside a fake mode.
+
+    PEFT cannot wrap a model whose tensors are fake already (``Module._apply`` cannot swap them).
+    Tied parameters stay tied.
+    """
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    if isinstance(tensor, nn.Parameter):
+                        empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                    # The old tensor is kept too, or its id could be given to another.
+                    made[id(tensor)], made[-id(tensor)] = empty, tensor
+                store[name] = made[id(tensor)]

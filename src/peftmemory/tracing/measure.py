@@ -1,0 +1,163 @@
+"""The same step with real tensors, measured by the allocator: what a trace has to agree with."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from peftmemory.configs import load_config
+from peftmemory.errors import EstimateError
+from peftmemory.settings import Setting, read_setting
+from peftmemory.tracing.build import build_model
+from peftmemory.tracing.live import LiveStorages
+from peftmemory.tracing.optimizers import build_optimizer
+from peftmemory.tracing.step import batch_of, create_states, forward, quiet
+
+SMALL_ENOUGH = 8 << 30
+
+
+def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> int:
+    """Run one real training step on the CPU with random weights and return its peak in bytes.
+
+    Counted by the allocator's own record of every allocation and release, temporaries inside
+    kernels included, on top of the weights and optimiser states alive before the step.
+
+    Args:
+        model: what ``memory.load_config`` takes; small enough for this machine.
+        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        options: fields of ``memory.Setting``.
+
+    Raises:
+        EstimateError: too big to try, or the question cannot be.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    refuse_big(config, setting)
+    with quiet():
+        torch.manual_seed(0)
+        built = build_model(config, method, setting, device="cpu")
+        trained = [p for p in built.parameters() if p.requires_grad]
+        optimizer = build_real_optimizer(setting, trained)
+        create_states(optimizer, trained, LiveStorages())
+        inputs = batch_of(config, setting)
+        before = storage_bytes(built, optimizer, inputs)
+        if setting.accumulation:
+            forward(built, inputs, setting)[1].backward()
+            before += sum(p.grad.nbytes for p in trained)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            outputs, loss = forward(built, inputs, setting)
+            loss.backward()
+            del outputs, loss
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return before + highest(record)
+
+
+def refuse_big(config, setting: Setting) -> None:
+    """Refuse what would not fit in a small machine's memory.
+
+    Raises:
+        EstimateError: the weights and their gradients alone are beyond 8 GiB.
+    """
+    from peftmemory.counts import base_parameters
+
+    if base_parameters(config) * 8 > SMALL_ENOUGH:
+        raise EstimateError(
+            f"{config.name} is too big to run here: trace it with trace_step instead."
+        )
+
+
+def build_real_optimizer(setting: Setting, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimiser itself where the trace has a stand-in."""
+    if setting.optimizer == "adamw_8bit":
+        import bitsandbytes as bnb
+
+        return bnb.optim.AdamW8bit(trained, lr=1e-4)
+    return build_optimizer(setting.optimizer, trained)
+
+
+def storage_bytes(model: nn.Module, optimizer, inputs: dict[str, torch.Tensor]) -> int:
+    """Return the bytes of all distinct storages of weights, 4-bit constants, states and inputs."""
+    tensors = [*model.parameters(), *model.buffers(), *inputs.values()]
+    for parameter in model.parameters():
+        tensors += quantisation_tensors(getattr(parameter, "quant_state", None))
+    for states in optimizer.state.values():
+        tensors += [value for value in states.values() if torch.is_tensor(value)]
+    sizes = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    return sum(sizes.values())
+
+
+def quantisation_tensors(state: Any) -> list[torch.Tensor]:
+    """Return the tensors of a bitsandbytes quantisation state, nested ones included."""
+    if state is None:
+        return []
+    own = [getattr(state, name, None) for name in ("absmax", "code", "offset")]
+    return [t for t in own if torch.is_tensor(t)] + quantisation_tensors(state.state2)
+
+
+def highest(record: profile) -> int:
+    """Return the highest sum of the allocations and releases in a profile, in bytes."""
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    level = top = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        level += event.nbytes()
+        top = max(top, level)
+    return top
+
+
+def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> int:
+    """Run a real forward pass and return the bytes of all tensors autograd keeps.
+
+    Parameters, buffers and the batch itself are not counted, nor is what is gone when the pass is
+    over. The arguments are those of ``measure_step``.
+
+    Raises:
+        EstimateError: too big to try, or the question cannot be.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    refuse_big(config, setting)
+    kept: dict[int, tuple[weakref.ref, int]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = (weakref.ref(storage), storage.nbytes())
+        return tensor
+
+    with quiet():
+        built = build_model(config, method, setting, device="cpu")
+        inputs = batch_of(config, setting)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            outputs = forward(built, inputs, setting)
+    known = [*built.parameters(), *built.buffers(), *inputs.values()]
+    for tensor in known:
+        kept.pop(tensor.untyped_storage()._cdata, None)
+    size = sum(nbytes for storage, nbytes in kept.values() if storage() is not None)
+    del outputs
+    return size
+
+
+def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> int:
+    """Return the bytes of the optimiser's real states, each storage once.
+
+    The arguments are those of ``measure_step``.
+
+    Raises:
+        EstimateError: too big to try, or the question cannot be.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    refuse_big(config, setting)
+    with quiet():
+        built = build_model(config, method, setting, device="cpu")
+        trained = [p for p in built.parameters() if p.requires_grad]
+        optimizer = build_real_optimizer(setting, trained)
+        create_states(optimizer, trained, LiveStorages())
+    tensors = [t for states in optimizer.state.values() for t in states.values()]
+    sizes = {
+        t.untyped_storage()._cdata: t.untyped_storage().nbytes()
+        for t in tensors
+        if torch.is_tensor(t)
+    }
+    return sum(sizes.values())

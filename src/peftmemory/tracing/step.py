@@ -1,0 +1,209 @@
+"""What a training step holds in memory: the real step of the real configuration, no values."""
+
+import logging
+import warnings
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from peftmemory.compatibility import refuse_together
+from peftmemory.configs import ModelConfig, load_config
+from peftmemory.counts import LLAMA_LIKE, added_parameters
+from peftmemory.errors import EstimateError
+from peftmemory.methods import BY_PEFT_TYPE, describe, read_method
+from peftmemory.phases import Moments
+from peftmemory.settings import Setting, read_setting
+from peftmemory.tracing.build import build_model, materialise
+from peftmemory.tracing.live import LiveStorages
+from peftmemory.tracing.losses import chunked_loss
+from peftmemory.tracing.optimizers import build_optimizer
+
+MOMENTS = ("forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Trace(Moments):
+    """What a trace gives: the peaks of forward, backward and optimizer.
+
+    Beside the formula's kinds of bytes there is ``inputs``, the batch.
+
+    Attributes:
+        at_rest: bytes alive between two steps.
+    """
+
+    at_rest: int
+
+
+@contextmanager
+def unpacked():
+    """Tell transformers that no row holds several documents.
+
+    It looks for packed documents in the position ids; fake ones have no values, so it would build
+    a mask to be safe, and a mask costs memory.
+    """
+    from transformers import masking_utils
+
+    before = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = before
+
+
+@contextmanager
+def quiet():
+    """Silence the libraries' advice, which is about models that will really be trained."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(level)
+
+
+def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Trace:
+    """Trace one training step on fake tensors: real code, real shapes, no values, no GPU.
+
+    The model is built with its PEFT configuration on the meta device and filled with fake
+    tensors; the optimiser's states are created; one forward, backward and optimiser step runs
+    while every storage is counted.
+
+    Args:
+        model: what ``memory.load_config`` takes.
+        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        batch: sequences per step.
+        seq: tokens per sequence.
+        options: fields of ``memory.Setting``.
+
+    Raises:
+        EstimateError: something in the question cannot be; the sentence says what to change.
+    """
+    config, setting = load_config(model), read_setting(batch, seq, options)
+    check(config, method, setting)
+    with quiet(), unpacked():
+        built = build_model(config, method, setting)
+        live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
+        with FakeTensorMode(allow_non_fake_inputs=True), live:
+            materialise(built)
+            trained = run(built, config, setting, live)
+            at_rest = sum(live.live.values())
+    return Trace(
+        model=config.name,
+        method=words(method),
+        setting=setting,
+        moments={moment: live.peaks[moment] for moment in MOMENTS},
+        trainable=trained,
+        at_rest=at_rest,
+    )
+
+
+def check(config: ModelConfig, method: Any, setting: Setting) -> None:
+    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT.
+
+    Raises:
+        EstimateError: an impossible size, target or combination.
+    """
+    peft_type = getattr(method, "peft_type", None)
+    if peft_type is not None and getattr(peft_type, "name", peft_type) not in BY_PEFT_TYPE:
+        return
+    try:
+        described = read_method(method)
+    except EstimateError:
+        if peft_type is None:
+            raise
+        return  # a feature the formulas do not cover, such as modules_to_save
+    refuse_together(described, setting)
+    if config.model_type in LLAMA_LIKE:
+        added_parameters(config, described)
+
+
+def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:
+    """Run one steady-state step under ``live`` and return the number of trained parameters."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    name_model(model, live)
+    optimizer = build_optimizer(setting.optimizer, trained)
+    create_states(optimizer, trained, live)
+    inputs = batch_of(config, setting)
+    for _ in range(2 if setting.accumulation else 1):
+        live.enter("forward")
+        outputs, loss = forward(model, inputs, setting)
+        live.enter("backward")
+        loss.backward()
+        del outputs, loss
+    live.enter("optimizer")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return sum(p.numel() for p in trained)
+
+
+def name_model(model: nn.Module, live: LiveStorages) -> None:
+    """Tell the counter what the model's tensors are, and its gradients when they come."""
+    for parameter in model.parameters():
+        kind = "trainable_weights" if parameter.requires_grad else "frozen_weights"
+        live.name([parameter], kind)
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: live.name([p.grad], "gradients"))
+    live.name([b for b in model.buffers() if b is not None], "frozen_weights")
+
+
+def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) -> None:
+    """Bring the optimiser into its steady state by one step on gradients of its own."""
+    for parameter in trained:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    for states in optimizer.state.values():
+        live.name([s for s in states.values() if torch.is_tensor(s)], "optimizer_states")
+
+
+def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
+    """Return a batch of the setting's shape; with padding, the first sequence is one shorter."""
+    ids = torch.zeros(setting.batch, setting.seq, dtype=torch.long)
+    inputs = {"input_ids": ids, "labels": ids}
+    if config.model_type == "roberta":
+        inputs["labels"] = torch.zeros(setting.batch, dtype=torch.long)
+    if setting.padding:
+        inputs["attention_mask"] = torch.ones_like(ids)
+        inputs["attention_mask"][0, -1] = 0
+    return inputs
+
+
+def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: Setting):
+    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss.
+
+    Raises:
+        EstimateError: the method and the model do not go together in this setting.
+    """
+    with autocast_as_on_gpu() if setting.autocast else nullcontext():
+        if setting.loss == "plain":
+            outputs = model(**inputs)
+            return outputs, outputs.loss
+        outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
+        bare = model.get_base_model() if hasattr(model, "peft_config") else model
+        return outputs, chunked_loss(outputs.logits, bare.lm_head.weight)
+
+
+@contextmanager
+def autocast_as_on_gpu():
+    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's."""
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+
+
+def words(method: Any) -> str:
+    """Return a method in words, whatever it is given as."""
+    try:
+        return describe(read_method(method))
+    except EstimateError:
+        return type(method).__name__.removesuffix("Config")

@@ -1,0 +1,130 @@
+"""Every method on the kitchen's tasks, for notebook 07: the same data, steps and search for each.
+
+    python -m studies.sweep decoder    # ELICIT and LEARN; about 70 CPU minutes
+    python -m studies.sweep seq2seq    # ELICIT; new facts are in seq2seq_gates.py; about 25
+
+Resumable: a run is a row of ``data/results/sweep_decoder.json`` or ``sweep_seq2seq.json``; rows that
+are there are not run again. Each method climbs a ladder of learning rates, a factor of about three
+apart, on validation with seed 0, going on while the best is at the edge of those tried; the chosen
+rate runs on every seed. Every row also measures what is left of the old skills, so the search itself
+draws target against retention. On the decoder a second rate runs on every seed: the mildest of those
+tried whose validation is within five points of the best. float32, one thread; seconds are process
+time, training alone.
+The encoder's part is ``encoder_study.py``; the real decoder's are ``qlora_study.py smollm2`` and
+``sweep_smollm2.py``; what each method costs at three billion parameters, ``sweep_cost.py``.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from peft import get_peft_model
+
+from pefthelpers import kitchen, methods, models, session
+from pefthelpers.kitchen import recipes
+from pefthelpers.measure import count_parameters, exact_match, mean_loss
+from pefthelpers.paths import data_dir
+from pefthelpers.study import Study, climb
+from pefthelpers.training import fit
+
+TASKS = {
+    "decoder": {"elicit": kitchen.elicit, "learn": kitchen.learn},
+    "seq2seq": {"elicit": recipes.elicit},
+}
+STEPS = {"elicit": 100, "learn": 200}
+TIE = 0.05  # of validation's share: close enough to ask which rate forgets less
+SEEDS = {"decoder": (0, 1, 2, 3, 4), "seq2seq": (0, 1, 2)}
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+# Where each search begins: positions on the ladder.
+FIRST = {"full": (3, 4, 5), "lora": (5, 6), "lora_qv": (5, 6, 7), "prefix": (4, 5, 6)}
+FIRST |= dict.fromkeys(("rslora", "dora", "qlora", "houlsby", "pfeiffer"), (4, 5, 6))
+FIRST |= dict.fromkeys(("ia3", "ln", "prompt"), (7, 8, 9))
+
+
+def kept(role: str, model, tokenizer) -> dict[str, float]:
+    """Return what is left of the old skills: exact match of each, and the loss on old texts."""
+    old = kitchen.retention() if role == "decoder" else recipes.retention()
+    texts = old.pop("documents" if role == "decoder" else "general")
+    scores = {name: exact_match(model, tokenizer, rows) for name, rows in old.items()}
+    return scores | {"general_loss": mean_loss(model, tokenizer, texts)}
+
+
+def saved_bytes(model) -> int:
+    """Return the size of the weights' file that the library saves."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def load(role: str, method: str, seed: int):
+    """Return (model ready to train, tokenizer); ``seed`` draws the method's initial weights."""
+    four_bit = method == "qlora"
+    model, tokenizer = models.load(role, four_bit=four_bit, double_quant=four_bit)
+    torch.manual_seed(seed)
+    chosen = methods.config(method, role)
+    return (get_peft_model(model, chosen) if chosen else model), tokenizer
+
+
+def one_run(role: str, task: str, method: str, learning_rate: float, seed: int) -> dict:
+    """Fine-tune once; return the method's size, the target's scores and what is kept."""
+    data = TASKS[role][task](seed)
+    model, tokenizer = load(role, method, seed)
+    start, steps = time.process_time(), STEPS[task]
+    fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=steps, seed=seed)
+    row = {
+        "steps": steps,
+        "step_cpu_s": (time.process_time() - start) / steps,
+        "trainable_parameters": count_parameters(model)[0],
+        "file_bytes": saved_bytes(model),
+        "validation": exact_match(model, tokenizer, data.validation),
+        "validation_loss": mean_loss(model, tokenizer, data.validation),
+        "test": exact_match(model, tokenizer, data.test),
+        "test_loss": mean_loss(model, tokenizer, data.test),
+    }
+    row |= kept(role, model, tokenizer)
+    return {name: round(value, 5) for name, value in row.items()}
+
+
+def mildest(rows: list[dict]) -> float:
+    """Return the lowest learning rate whose validation score is within ``TIE`` of the best one's."""
+    best = max(row["validation"] for row in rows)
+    return min(row["learning_rate"] for row in rows if row["validation"] >= best - TIE)
+
+
+def run_cell(study: Study, role: str, task: str, method: str) -> None:
+    """Search a method's learning rate on a task, then run the chosen one on every seed."""
+
+    def measure(learning_rate: float, seed: int = 0) -> dict:
+        run = lambda: one_run(role, task, method, learning_rate, seed)
+        return study.measure(run, task=task, method=method, learning_rate=learning_rate, seed=seed)
+
+    rates = [climb(measure, LADDER, FIRST[method])["learning_rate"]]
+    if role == "decoder":
+        rates.append(mildest(study.find(task=task, method=method, seed=0)))
+    for rate, seed in itertools.product(rates, SEEDS[role]):
+        measure(rate, seed)
+
+
+def main() -> None:
+    """Run what is not in the record yet."""
+    torch.set_num_threads(1)
+    session.quiet()
+    role = sys.argv[1] if len(sys.argv) > 1 else ""
+    if role not in TASKS:
+        sys.exit(f"usage: python -m studies.sweep {'|'.join(TASKS)}")
+    study = Study(data_dir() / "results" / f"sweep_{role}.json")
+    base = lambda: kept(role, *models.load(role))
+    study.measure(base, task="base")
+    for task in TASKS[role]:
+        for method in methods.LABELS:
+            run_cell(study, role, task, method)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Recording outputs, and the checks of a notebook file."""
+
+import json
+
+import nbformat
+import pytest
+
+from nbregress import lint, notebooks, recorder
+from pefthelpers.errors import UserError
+
+CELLS = (
+    "from pefthelpers.record import record\nrecord('loss', 0.5, unit='nats')",
+    "print('hello')",
+)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Keep what a recording writes out of the repository."""
+    monkeypatch.setattr(recorder, "data_dir", lambda: tmp_path / "data")
+    return tmp_path / "data"
+
+
+def test_outputs_are_copied_by_cell_id_and_normalised(make_notebook, data):
+    path = make_notebook(*CELLS)
+    before = [cell.id for cell in notebooks.read(path).cells]
+    recorder.record_outputs(path)
+    notebook = notebooks.read(path)
+    assert [cell.id for cell in notebook.cells] == before  # no injected cell
+    assert notebook.cells[2].outputs[0].text == "hello\n"
+    assert all(cell.execution_count is None for cell in notebook.cells)
+    assert "papermill" not in json.dumps(notebook)
+    assert not lint.stale(notebook)
+    baseline = json.loads((data / "baselines" / "99_made.tiny.json").read_text())
+    assert baseline["metrics"] == {"loss": {"value": 0.5, "unit": "nats"}}
+    assert {"date", "versions", "processor", "seconds"} <= set(baseline)
+
+
+def test_a_failing_notebook_keeps_its_file(make_notebook, data):
+    path = make_notebook("1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        recorder.record_outputs(path)
+    assert path.read_bytes() == before and not (data / "baselines").exists()
+
+
+def test_a_changed_cell_makes_outputs_stale_and_fix_strips_them(make_notebook, data):
+    path = make_notebook(*CELLS)
+    recorder.record_outputs(path)
+    notebook = notebooks.read(path)
+    notebook.cells[2].source = "print('changed')"
+    nbformat.write(notebook, path)
+    assert any("outputs are stale" in problem for problem in lint.problems(path))
+    lint.fix(path)
+    assert not any(cell.get("outputs") for cell in notebooks.read(path).cells)
+    assert not any("stale" in problem for problem in lint.problems(path))
+
+
+def test_fix_writes_the_set_up_cell(make_notebook):
+    path = make_notebook("import sys")
+    notebook = notebooks.read(path)
+    notebook.cells[1].metadata["tags"] = ["setup"]
+    nbformat.write(notebook, path)
+    lint.fix(path)
+    assert not any("set-up" in problem for problem in lint.problems(path))
+    assert lint.repository() in notebooks.read(path).cells[1].source
+
+
+def found(make_notebook, change, *sources):
+    path = make_notebook(*sources)
+    notebook = notebooks.read(path)
+    change(notebook)
+    nbformat.write(notebook, path)
+    return " | ".join(lint.problems(path))
+
+
+def nothing(notebook):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("\n".join(f"x{i} = {i}" for i in range(26)), "26 lines of code, more than 25"),
+        ("x = '" + "y" * 100 + "'", "a line of 106 characters"),
+        ("try:\n    x = 1\nexcept ValueError:\n    x = 2", "a try block"),
+        ("from torch import *", "a star import"),
+        ("!pip install torch", "a pip call"),
+        ("import logging", "argparse or logging"),
+        ("open('/home/chef/notes.txt')", "a path of a machine"),
+        ("x = = 1", "is not Python"),
+    ],
+)
+def test_code_cells_are_checked(make_notebook, source, problem):
+    assert problem in found(make_notebook, nothing, source)
+
+
+def markdown(text):
+    return lambda notebook: notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (markdown("word " * 91), "91 words, more than 90"),
+        (markdown("LoRA needs 17.4 GiB here."), "types a number into prose"),
+        (lambda n: n.metadata.update(widgets={}), "widget state is committed"),
+        (lambda n: n.metadata.pop("language_info"), "language_info is missing"),
+        (lambda n: n.metadata.update(kernelspec={"name": "x"}), "kernelspec must be python3"),
+        (lambda n: n.cells[0].metadata.clear(), "exactly one cell tagged parameters"),
+        (nothing, "the Colab badge does not follow pyproject.toml"),
+        (nothing, "the set-up cell is missing or differs"),
+        (nothing, "fewer than three cells tagged exercise"),
+        (nothing, "words of prose; the guide is"),
+    ],
+)
+def test_notebooks_are_checked(make_notebook, change, problem):
+    assert problem in found(make_notebook, change, "x = 1")
+
+
+def test_a_cited_number_is_welcome(make_notebook):
+    text = "The paper reports a 25 % speed-up (Hu et al. 2021, section 4.2)."
+    assert "types a number" not in found(make_notebook, markdown(text), "x = 1")

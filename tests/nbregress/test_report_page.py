@@ -1,0 +1,98 @@
+"""The report of a real failure, in a browser: what broke stands on the first screen, at any width."""
+
+import json
+import shutil
+
+import pytest
+
+from nbregress import notebooks, report
+from nbregress.result import Result
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+ERROR = "TypeError: SFTTrainer.__init__() got an unexpected keyword argument 'tokenizer'"
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Run a copy of 02 with the keyword that trl removed, and a good notebook; return the folder."""
+    from nbregress import executors, schedule
+    from nbregress.plan import Plan
+
+    folder = tmp_path_factory.mktemp("broken")
+    source = (notebooks.notebooks_dir() / "02_lora.ipynb").read_text(encoding="utf-8")
+    assert source.count("processing_class=tokenizer\\n") == 1
+    old = source.replace("processing_class=tokenizer\\n", "tokenizer=tokenizer\\n")
+    (folder / "02_lora.ipynb").write_text(old, encoding="utf-8")
+    good = notebooks.parse(old, "good")
+    good.cells = [cell for cell in good.cells if "parameters" in notebooks.tags(cell)]
+    (folder / "98_good.ipynb").write_text(json.dumps(good), encoding="utf-8")
+    paths = [folder / "02_lora.ipynb", folder / "98_good.ipynb"]
+    with executors.local(2) as pool:
+        kept = schedule.run(paths, folder / "out", Plan(timeout_s=600), executor=pool)
+    assert [row.status for row in kept.rows] == ["failed", "passed"]
+    return folder / "out"
+
+
+def test_a_removed_keyword_is_named_with_notebook_and_cell(broken):
+    row = json.loads((broken / "metrics.json").read_text())["notebooks"][0]
+    assert row["cell_id"] == "train"
+    assert row["reason"].startswith(f"cell {row['cell']} [train]") and ERROR in row["reason"]
+    assert ERROR in (broken / "junit.xml").read_text()
+
+
+@pytest.fixture(params=SCREENS)
+def page(request, broken):
+    """Open the report in headless Chromium, on a desktop's and on a phone's screen."""
+    if not CHROMIUM:
+        pytest.skip("no Chromium on this machine: nothing to look at")
+    from playwright.sync_api import sync_playwright
+
+    width, height = SCREENS[request.param]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.asked = []
+        page.on("request", lambda asked: page.asked.append(asked.url))
+        page.goto(f"file://{broken}/report.html")
+        yield page
+        chromium.close()
+
+
+def test_the_first_screen_says_what_broke(page):
+    fault = page.locator(".fault").first
+    assert "02_lora failed at cell" in fault.inner_text() and "[train]" in fault.inner_text()
+    assert "train_dataset=dataset, tokenizer=tokenizer" in fault.locator("pre").first.inner_text()
+    error = fault.locator(".error")
+    assert error.inner_text() == ERROR
+    box = error.bounding_box()
+    assert box["y"] + box["height"] < page.viewport_size["height"]
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+def test_the_page_needs_nothing_else_and_never_scrolls_sideways(page):
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
+
+
+ARROW = "Cell In[3], line {0}\n----> {0} {1}\n\nTypeError: no"
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "shown"),
+    [
+        ("x = 1\ny = f(\n    a,\n)", 2, "y = f(\n    a,\n)"),
+        ("if x:\n    y = f(\n        a,\n    )", 3, "y = f(\n    a,\n)"),
+        ("%matplotlib inline\nf(a)", 2, "f(a)"),
+        ("f(" + ",\n".join("abcdefghij") + ")", 3, "c,"),
+        ("", 1, "gone"),
+    ],
+)
+def test_the_failing_statement_is_shown_whole_if_it_is_short(source, line, shown):
+    lines = source.splitlines()
+    pointed = lines[line - 1] if lines else "gone"
+    row = Result("x", "failed", source=source, traceback=ARROW.format(line, pointed))
+    assert report.failing_call(row) == shown
+    assert report.failing_call(Result("x", "failed", source=source)) == ""

@@ -1,0 +1,202 @@
+"""Notebook 05: its from-scratch adapter equals the method, its exercises answer as they should."""
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch import nn
+
+from peftbottleneck import BottleneckConfig, BottleneckLayer
+from pefthelpers.checks import adapters as check
+from pefthelpers.classification import MeanPooledClassifier
+from pefthelpers.paths import data_dir
+from pefthelpers.study import Study, best
+from support.bottleneck_models import batch, tiny
+
+EXERCISES = range(1, 6)
+
+
+@pytest.fixture
+def book(cells):
+    """Return notebook 05 with the names that its cells expect."""
+    import pandas as pd
+
+    opened = cells("05_adapters")
+    files = pd.DataFrame({"file_bytes": {"full": 1000, "houlsby": 9}})
+    opened.namespace |= {"torch": torch, "nn": nn, "check": check, "results": files}
+    return opened
+
+
+def defined(book, name):
+    """Execute the cell that defines ``name`` and return it."""
+    import math
+
+    book.namespace |= {"math": math, "BottleneckLayer": BottleneckLayer}
+    book.run(f"define-{name}")
+    return book.namespace[name]
+
+
+def classifier():
+    torch.manual_seed(0)
+    return MeanPooledClassifier(tiny("bert").bert).requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize("placement", ["houlsby", "pfeiffer"])
+def test_the_adapter_by_hand_equals_the_method(book, placement):
+    defined(book, "Bottleneck")
+    ours = defined(book, "insert")(classifier(), placement, 4)
+    config = BottleneckConfig(task_type="SEQ_CLS", placement=placement, reduction_factor=8)
+    theirs = get_peft_model(classifier(), config).eval()
+    pairs = defined(book, "same_weights")(ours, theirs)
+    assert len(pairs) == (8 if placement == "houlsby" else 4)
+    inputs = {key: batch("bert")[key] for key in ("input_ids", "attention_mask", "labels")}
+    mine, its = ours(**inputs), theirs(**inputs)
+    assert torch.equal(mine.logits, its.logits)
+    mine.loss.backward()
+    its.loss.backward()
+    assert all(torch.equal(a.weight.grad, b.weight.grad) for a, b in pairs)
+    assert all(a.weight.grad.any() for a, _ in pairs)
+
+
+def test_a_new_adapter_by_hand_is_the_identity(book):
+    x = torch.randn(2, 3, 16)
+    assert torch.equal(defined(book, "Bottleneck")(16, 4, nn.SiLU())(x), x)
+
+
+def test_the_formula_counts_the_adapter(book):
+    adapter = defined(book, "Bottleneck")(768, 48, nn.SiLU())
+    counted = sum(p.numel() for p in adapter.parameters())
+    assert counted == defined(book, "adapter_parameters")(768, 48)
+
+
+def test_the_paired_test_is_the_exact_binomial_one(book):
+    stats = pytest.importorskip("scipy.stats")
+    paired_p = defined(book, "paired_p")
+    for only_a, only_b in ((0, 0), (5, 5), (3, 11), (40, 12), (1, 0)):
+        a = torch.tensor([True] * (only_a + 7) + [False] * only_b).numpy()
+        b = torch.tensor([False] * only_a + [True] * (7 + only_b)).numpy()
+        n = only_a + only_b
+        wanted = stats.binomtest(only_a, n).pvalue if n else 1.0
+        assert paired_p(a, b) == pytest.approx(wanted)
+
+
+# The record behind the notebook's table.
+
+
+def rows(**key):
+    return Study(data_dir() / "results" / "encoder_study.json").find(**key)
+
+
+METHODS = ("head", "full", "houlsby", "lora", "pfeiffer", "ia3", "prefix")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rate_was_chosen_on_validation_and_not_at_an_edge(method):
+    searched = rows(method=method, seed=0)
+    chosen = best(searched)["learning_rate"]
+    tried = sorted(row["learning_rate"] for row in searched)
+    assert tried[0] < chosen < tried[-1]
+    assert not any("test" in row for row in searched)
+    final = [row for row in rows(method=method) if row["seed"] > 0]
+    assert {row["learning_rate"] for row in final} == {chosen}
+    assert {row["seed"] for row in final} >= {1, 2, 3}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sentences_on_record_add_up_to_the_accuracy(method):
+    from pefthelpers.classification import from_hex
+
+    for row in rows(method=method, seed=1):
+        assert from_hex(row["test_right"], 2006).mean() == pytest.approx(row["test"])
+
+
+# The exercises.
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_stubs_are_not_attempted_and_solutions_are_correct(number, book):
+    stub, solution = book.exercise(number)
+    assert (stub.status, solution.status) == ("not attempted", "correct"), solution
+
+
+def diagnosed(verdict, hint):
+    assert verdict.status == "not yet" and hint in verdict.message, verdict
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (lambda x, down, up, f: up(f(down(x))), "residual is missing"),
+        (lambda x, down, up, f: x + up(down(x)), "one matrix of rank m"),
+        (lambda x, down, up, f: x + f(up(down(x))), "not behind"),
+        (lambda x, down, up, f: x + up(down(f(x))), "not before"),
+        (lambda x, down, up, f: down(x), "shape of x"),
+        (lambda x, down, up, f: x - up(f(down(x))), "arrows"),
+        (lambda x, down, up, f: up(x), "RuntimeError"),
+    ],
+)
+def test_wrong_adapters_are_diagnosed(function, hint):
+    diagnosed(check.bottleneck(function), hint)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (34, "One too many"),
+        (67, "two adapters in a layer"),
+        (406, "one layer"),
+        (33.4, "whole number"),
+        (48, "Solve"),
+    ],
+)
+def test_wrong_widths_are_diagnosed(answer, hint):
+    diagnosed(check.largest_width(answer, d=768, layers=12, budget=1_250_000), hint)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        ("everything", "multiplied by the other"),
+        ("nothing", "simply added"),
+        ("up", "only its bias"),
+        ("down", "up is zero"),
+        ("biases", "Answer"),
+    ],
+)
+def test_wrong_starts_are_diagnosed(answer, hint):
+    diagnosed(check.zero_start(answer), hint)
+
+
+def test_from_zero_only_the_bias_of_up_learns(book):
+    adapter = defined(book, "Bottleneck")(6, 2, nn.ReLU())
+    for parameter in adapter.parameters():
+        nn.init.zeros_(parameter)
+    optimizer = torch.optim.SGD(adapter.parameters(), lr=0.1)
+    x, wanted = torch.randn(8, 6), torch.randn(8, 6)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (adapter(x) - wanted).pow(2).mean().backward()
+        optimizer.step()
+    assert [name for name, p in adapter.named_parameters() if p.any()] == ["up.bias"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [(110, "not in either file"), (111.1, "whole number"), (0.009, "Upside"), (7, "Divide")],
+)
+def test_wrong_copies_are_diagnosed(answer, hint):
+    diagnosed(check.copies(answer, full_bytes=1000, adapter_bytes=9), hint)
+
+
+@pytest.mark.parametrize(
+    ("function", "hint"),
+    [
+        (lambda a, b: ((~a & b).sum(), (a & ~b).sum()), "other way round"),
+        (lambda a, b: (a.sum(), b.sum()), "what both got right"),
+        (lambda a, b: ((a & b).sum(), (~a & ~b).sum()), "both agree"),
+        (lambda a, b: ((a != b).sum(), (a == b).sum()), "compare a with b"),
+        (lambda a, b: a.sum() - b.sum(), "two counts"),
+        (lambda a, b: (1, 1), "Right in a"),
+    ],
+)
+def test_wrong_counts_are_diagnosed(function, hint):
+    diagnosed(check.discordant(function), hint)

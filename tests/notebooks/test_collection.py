@@ -1,0 +1,54 @@
+"""Every notebook of the collection: its style, its links, and one whole run in the tiny profile."""
+
+import pytest
+
+from nbregress import executors, lint, notebooks, schedule
+from nbregress.plan import Plan
+
+NOTEBOOKS = notebooks.find([])
+STEMS = [path.stem for path in NOTEBOOKS]
+ROOT = notebooks.notebooks_dir().parent
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_style(path):
+    assert lint.problems(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_outputs_are_recorded(path):
+    notebook = notebooks.read(path)
+    shown = [cell for cell in notebook.cells if cell.get("outputs")]
+    assert len(shown) > 10, f"run pefthelpers record {path.stem}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_the_readme_links_it(path):
+    assert f"notebooks/{path.name}" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Run the whole collection once, two notebooks at a time, as ``make run`` does."""
+    plan = Plan(timeout_s=600)
+    with executors.local(2) as pool:
+        kept = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
+    return kept.results
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("stem", STEMS)
+def test_it_runs_and_measures_what_was_recorded(runs, stem):
+    assert runs[stem].status == "passed", runs[stem].reason
+    if runs[stem].left_out:
+        pytest.skip(runs[stem].left_out)  # .ci/run builds what is missing here
+    assert runs[stem].notes == [], f"run pefthelpers record {stem}"
+
+
+def test_checksums_are_fresh():
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "studies.checksums", "--check"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,258 @@
+"""Claims whose numbers follow from shapes and records: worked out again, without torch.
+
+``claim_N`` returns the verdict that the result means, and the numbers that the ledger must render.
+"""
+
+import pytest
+
+import peftmemory
+from peftguide import claims
+from pefthelpers import study
+from support.claims_again import agree, table_of
+
+QV, GB = ("q_proj", "v_proj"), 1e9
+LORA_QV = peftmemory.method("lora", r=8, target_modules=QV)
+EVERYWHERE = peftmemory.method("lora", r=16, target_modules="all-linear")
+EVERYWHERE_64 = peftmemory.method("lora", r=64, target_modules="all-linear")
+PREFIX = peftmemory.method("prefix", num_virtual_tokens=30)
+MIXED = {"precision": "fp32", "autocast": True, "checkpointing": True}
+QLORA = {"precision": "nf4", "loss": "chunked", "autocast_adapter_dtype": False}
+SEVEN, SEVENTY = "llama-2-7b", "llama-3.1-70b"
+EIGHT_BIT = 8 - 2 - 8 / 256  # bytes a parameter that 8-bit Adam saves
+
+
+def seven(method, seq=2048, **options):
+    """Return the peak of a step of Llama-2-7B in GB."""
+    step = {"batch": 1, "seq": seq, "optimizer": "adamw_torch_fused", **options}
+    return peftmemory.estimate(SEVEN, method, **step).peak / GB
+
+
+def large(model, method, **options):
+    """Return the peak of a short step with checkpointing in GB."""
+    step = {"batch": 1, "seq": 512, "optimizer": "adamw_torch_fused", "checkpointing": True}
+    return peftmemory.estimate(model, method, **step, **options).peak / GB
+
+
+def frozen(model, **options):
+    """Return the 4-bit base at rest in GB, constants and unquantised parameters included."""
+    step = peftmemory.estimate(model, LORA_QV, batch=1, seq=64, precision="nf4", **options)
+    return step.kinds["frozen_weights"] / GB
+
+
+def within(value, low, high):
+    return low <= value <= high
+
+
+def claim_1():
+    size = peftmemory.parameters(SEVEN).base
+    pretraining, tuning = 6 * size * 2e12, 6 * size * 1e7
+    texts = [f"{count:.1e}".replace("e+", "e") for count in (pretraining, tuning)]
+    return "only if" if tuning < pretraining / 1000 else "true", *texts
+
+
+def claim_2():
+    gpt3 = 2 * (2 * 96) * 12288 * 4 / peftmemory.parameters("gpt-3").base
+    seventy = peftmemory.parameters(SEVENTY, LORA_QV).share
+    recipe = peftmemory.parameters("llama-3.1-8b", EVERYWHERE_64).share
+    texts = f"{gpt3:.3%}", f"{seventy:.3%}", f"{recipe:.1%}"
+    return "true" if min(gpt3, seventy) < 0.001 else "false", *(t.replace("%", " %") for t in texts)
+
+
+def claim_3():
+    size = 2 * peftmemory.parameters(SEVENTY).base
+    verdict = "true" if within(size / GB, 137, 143) else "false"
+    return verdict, f"{size / GB:.1f} GB", f"{size / peftmemory.GIB:.1f} GiB"
+
+
+def claim_4():
+    size = peftmemory.parameters(SEVENTY).base / GB
+    verdict = "only if" if within(8 * size, 550, 640) and 16 * size > 640 else "false"
+    return verdict, f"{8 * size:.0f} GB", f"{16 * size:,.0f}", f"{18 * size:,.0f} GB"
+
+
+def claim_5():
+    lora, qlora = large(SEVENTY, EVERYWHERE), large(SEVENTY, EVERYWHERE, **QLORA)
+    return "false" if lora > 80 else "true", f"{lora:.0f} GB", f"{qlora:.0f} GB"
+
+
+def claim_6():
+    weights = frozen(SEVENTY)
+    return "false" if weights > 24 else "true", f"{weights:.1f} GB"
+
+
+def claim_7():
+    smaller = large("llama-65b", EVERYWHERE_64, **QLORA)
+    larger = large(SEVENTY, EVERYWHERE, **QLORA)
+    return "false" if larger > 32 else "true", f"{smaller:.0f} GB", f"{larger:.0f} GB"
+
+
+def claim_9():
+    mixed, added = seven("full", **MIXED), seven("full", **MIXED, accumulation=True)
+    plain = seven("full")
+    thrifty = seven("full", optimizer="adamw_8bit", checkpointing=True)
+    verdict = "only if" if within(mixed, 80, 120) and not within(plain, 80, 120) else "true"
+    return verdict, f"{mixed:.0f} GB", f"{added:.0f}", f"{plain:.0f}", f"{thrifty:.0f}"
+
+
+def claim_10():
+    short, long = seven(LORA_QV, 500), seven(LORA_QV, 1800)
+    thrifty, plain = seven(LORA_QV, checkpointing=True), seven(LORA_QV)
+    eager, everywhere = seven(LORA_QV, attention="eager"), seven(EVERYWHERE)
+    inside = [within(gb, 16, 24) for gb in (short, long, thrifty, plain, eager, everywhere)]
+    verdict = "only if" if inside == [True, True, False, False, False, False] else "true"
+    whole = [f"{gb:.0f}" for gb in (thrifty, plain, eager, everywhere)]
+    return verdict, f"{short:.1f} GB", f"{long:.1f}", *whole
+
+
+def claim_11():
+    prefix, houlsby = seven(PREFIX, 1024), seven("houlsby", 1024)
+    fits = within(prefix, 17, 19) and within(houlsby, 20, 30)
+    longer = seven(PREFIX), seven("houlsby"), seven("houlsby", checkpointing=True)
+    verdict = "only if" if fits and not within(longer[0], 17, 19) else "true"
+    return verdict, *(f"{gb:.1f}" for gb in (prefix, houlsby, *longer))
+
+
+def claim_12():
+    found, percent = (
+        peftmemory.parameters(SEVEN, EVERYWHERE),
+        peftmemory.parameters(SEVEN).base / 100,
+    )
+    file_mb, largest = 4 * found.trainable / 1e6, 4 * percent / 1e6
+    verdict = "false" if largest > 50 and largest / 2 > 50 else "true"
+    texts = f"{100 * found.share:.2f} %", f"{file_mb:.0f} MB", f"{largest:.0f} MB"
+    return verdict, *texts, f"{largest / 2:.0f} MB"
+
+
+def claim_13():
+    own, shared = (peftmemory.parameters(model, PREFIX) for model in (SEVEN, "llama-3.1-8b"))
+    texts = f"{100 * own.share:.3f} %", f"{4 * own.trainable / 1e6:.1f} MB"
+    texts += f"{2 * own.trainable / 1e6:.1f}", f"{100 * shared.share:.4f} %"
+    verdict = "only if" if own.share > 0.001 > shared.share else "true"
+    return verdict, *texts, f"{4 * shared.trainable / 1e6:.1f} MB"
+
+
+def claim_14():
+    found, half_percent = (
+        peftmemory.parameters(SEVEN, "houlsby"),
+        peftmemory.parameters(SEVEN).base / 200,
+    )
+    roberta = peftmemory.parameters("roberta-base", "houlsby").trainable
+    verdict = "false" if 4 * found.trainable > 80e6 and 2 * half_percent > 20e6 else "true"
+    texts = f"{100 * found.share:.1f} %", f"{4 * found.trainable / 1e6:.0f} MB"
+    return verdict, *texts, f"{2 * half_percent / 1e6:.0f} MB", f"{4 * roberta / 1e6:.1f} MB"
+
+
+def claim_25():
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    lora = peftmemory.method("lora", r=16, target_modules=attention)
+    size = peftmemory.parameters("llama-3.2-3b", lora).trainable
+    verdict = "only if" if not within(4 * size, 28e6, 32e6) else "true"
+    return verdict, f"{size:,}", f"{4 * size / 1e6:.1f} MB", f"{2 * size / 1e6:.1f} MB"
+
+
+def claim_27():
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    lora = peftmemory.method("lora", r=16, target_modules=attention)
+    recipe = EIGHT_BIT * peftmemory.parameters("llama-3.2-3b", lora).trainable
+    larger = EIGHT_BIT * peftmemory.parameters("llama-3.1-8b", EVERYWHERE_64).trainable
+    texts = f"{recipe / 1e6:.1f} MB", f"{larger / GB:.1f} GB", f"{10 / EIGHT_BIT:.1f} billion"
+    return "false" if larger < 10e9 else "true", *texts
+
+
+def claim_34():
+    n, layers, d = 30, 12, 768
+    saved = n * 2 * layers * d
+    projection = n * d + (d * d + d) + (d + 1) * 2 * layers * d - saved
+    return "false" if projection > 20_000 else "true", f"{projection:,}", f"{saved:,}"
+
+
+def claim_39():
+    prompt = peftmemory.parameters(SEVEN, peftmemory.method("prompt", num_virtual_tokens=30))
+    reached = claims.look_up(
+        "kitchen_gates/rows/base=decoder/task=elicit/method=prompt/replay=false"
+        "/learning_rate=0.1/test"
+    )
+    size = claims.look_up("02_lora/base_parameters") / 1e6
+    texts = f"{size:.1f} million", f"{100 * prompt.share:.4f} %"
+    return "only if" if reached > 0.9 else "true", *texts
+
+
+def claim_40():
+    one = 2 * 768 * 48 + 48 + 768
+    placed = {
+        p: peftmemory.parameters("roberta-base", p).trainable for p in ("houlsby", "pfeiffer")
+    }
+    assert placed == {"houlsby": 12 * 2 * one, "pfeiffer": 12 * one}
+    return "false", f"{24 * one:,}", f"{12 * one:,}"
+
+
+def claim_44():
+    rows = study.recorded("encoder_study").query("seed == 0")
+    of = lambda name: study.best(rows[rows["method"] == name].to_dict("records"))["learning_rate"]
+    assert of("lora") == of("houlsby") == of("pfeiffer") == 10 * of("full")
+    return "false", "0.0002"
+
+
+def claim_46():
+    step = {"batch": 4, "seq": 768}
+    lora = peftmemory.method("lora", r=32, target_modules=QV)
+    prefix = peftmemory.method("prefix", num_virtual_tokens=50)
+    traced = [peftmemory.estimate("llama-3.2-3b", m, **step).peak for m in (prefix, lora)]
+    return "false" if traced[0] < traced[1] else "true"
+
+
+def claim_50():
+    small = frozen(SEVEN)
+    options = ({}, {"double_quant": False}, {"prepare_kbit": True})
+    eight = [frozen("llama-3.1-8b", **each) for each in options]
+    verdict = "only if" if not any(within(gb, 4.5, 5.5) for gb in (small, *eight)) else "true"
+    return verdict, f"{small:.2f} GB", f"{eight[0]:.2f} GB", *(f"{gb:.2f}" for gb in eight[1:])
+
+
+def claim_54():
+    at = lambda model, value: claims.look_up(f"qlora/rows/where=Table 6/model={model}/{value}")
+    mean, interval = at("65B", "percent_of_chatgpt"), at("65B", "interval_95")
+    covers = mean + interval > 100 and mean - interval < at("33B", "percent_of_chatgpt")
+    return "only if" if covers else "true", f"{mean:.1f} ± {interval:.1f} %"
+
+
+def claim_57():
+    of = lambda name: claims.look_up(f"peft_metamathqa_scores/rows/name={name}/accuracy")
+    dora, lora, full = of("DoRA r32 q, v"), of("LoRA r32 q, v"), of("full")
+    error = (full * (1 - full) / 1319) ** 0.5
+    assert max(dora, lora, full) - min(dora, lora, full) < error  # nothing told apart
+    return "only if", f"{100 * error:.1f} points"
+
+
+RECOMPUTED = table_of(globals())
+
+
+@pytest.mark.parametrize("number", RECOMPUTED)
+def test_worked_out_again_it_is_what_the_ledger_says(number):
+    found = RECOMPUTED[number]()
+    agree(number, *((found,) if isinstance(found, str) else found))
+
+
+def test_the_rates_in_the_ledgers_references_are_those_that_validation_chose():
+    """A reference names a learning rate; at another one the number would be another."""
+    cells = {"lora_study": ["task", "targets", "r"], "qlora_smollm2": ["task", "arm"]}
+    cells["prefix_study"] = ["role", "task", "kind", "tokens", "steps"]
+    cells |= {f"{m}_gates": ["base", "task", "method", "replay"] for m in ("kitchen", "seq2seq")}
+    checked = 0
+    for claim in claims.load():
+        for reference, _ in claims.REFERENCE.findall(claim.figure):
+            name, *steps = reference.split("/")
+            wanted = dict(step.split("=", 1) for step in steps if "=" in step)
+            if "learning_rate" not in wanted:
+                continue
+            rows = study.recorded(name).dropna(subset=["learning_rate", "validation"])
+            if "replay" in rows:
+                rows = rows.dropna(subset=["replay"])
+            rows = rows[rows["learning_rate"] > 0]
+            chosen = study.at_chosen_rate(rows, cells[name])
+            rate = float(wanted.pop("learning_rate"))
+            for key, value in wanted.items():
+                chosen = chosen[chosen[key].astype(str).str.lower() == value.lower()]
+            assert set(chosen["learning_rate"]) == {rate}, (claim.claim, reference)
+            checked += 1
+    assert checked >= 12

@@ -1,0 +1,234 @@
+"""Claims about prefixes, adapters, 4 bits and practice: put to the libraries again.
+
+``claim_N`` returns the verdict that the answer means, and the numbers that the ledger must render.
+"""
+
+import copy
+import importlib.util
+import tempfile
+from functools import cache
+
+import bitsandbytes as bnb
+import peft
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+import peftmemory
+from peftbottleneck import BottleneckConfig
+from pefthelpers import models
+from support.cells import Cells
+from support.claims_again import agree, table_of
+from support.claims_models import (
+    IDS,
+    LINEAR,
+    four_bits,
+    gap,
+    kitchen_decoder,
+    llama,
+    logits,
+    roberta,
+    tuned,
+)
+
+SEQ2SEQ, SEQ_CLS = {"task_type": "SEQ_2_SEQ_LM"}, {"task_type": "SEQ_CLS"}
+
+
+def claim_33():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2}
+    config = T5Config(**sizes, num_heads=2, decoder_start_token_id=0)
+    t5 = T5ForConditionalGeneration(config).eval()
+    prefix = peft.PrefixTuningConfig(**SEQ2SEQ, num_virtual_tokens=4)
+    with torch.no_grad():
+        plain = t5(input_ids=IDS, labels=IDS)
+        out = get_peft_model(t5, prefix).eval()(input_ids=IDS, labels=IDS)
+    same = torch.equal(plain.encoder_last_hidden_state, out.encoder_last_hidden_state)
+    return "false" if same and gap(plain.logits, out.logits) > 0 else "true"
+
+
+def claim_34():
+    from transformers import AutoModelForSeq2SeqLM, T5Config
+
+    options = {"num_virtual_tokens": 30, "encoder_hidden_size": 768, "prefix_projection": True}
+    with torch.device("meta"):
+        t5 = AutoModelForSeq2SeqLM.from_config(T5Config(**peftmemory.load_config("t5-base").raw))
+        t5 = get_peft_model(t5, peft.PrefixTuningConfig(**SEQ2SEQ, **options))
+    trained = sum(p.numel() for p in t5.parameters() if p.requires_grad)
+    saved = 30 * 2 * 12 * 768
+    return "false" if trained - saved > 20_000 else "true", f"{trained - saved:,}", f"{saved:,}"
+
+
+def claim_35():
+    base, tokenizer, batch = kitchen_decoder()
+    book = Cells("04_prefix_tuning")
+    book.namespace |= {
+        "torch": torch,
+        "copy": copy,
+        "base": base,
+        "tokenizer": tokenizer,
+        "SEED": 0,
+    }
+    names = ("get_peft_model", "PrefixTuningConfig", "initialize_kv_prefix_from_text")
+    book.namespace |= {name: getattr(peft, name) for name in names}
+    book.run("define-started", "define-gradient_norms")
+    started, norms = book.namespace["started"], book.namespace["gradient_norms"]
+    kinds = ("random", "zero", "real K/V", "projection")  # the cue leaves nothing to learn
+    layers = base.config.num_hidden_layers
+    largest = {int(norms(started(kind), batch, layers).argmax()) for kind in kinds}
+    return "false" if largest == {0} else "true"
+
+
+def claim_41():
+    base, moved = roberta(), {}
+    for how in ("identity", "houlsby", "bert"):
+        config = BottleneckConfig(**SEQ_CLS, init_weights=how)
+        moved[how] = gap(logits(get_peft_model(copy.deepcopy(base), config).eval()), logits(base))
+    exact = moved.pop("identity") == 0
+    return "only if" if exact and min(moved.values()) > 0 else "true", "move by 0"
+
+
+def claim_42():
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    with torch.device("meta"):
+        model = RobertaForSequenceClassification(RobertaConfig(num_hidden_layers=1))
+        model = get_peft_model(model, BottleneckConfig(**SEQ_CLS, reduction_factor=16))
+    widths = {p.shape[0] for n, p in model.named_parameters() if "down.default.weight" in n}
+    return "true" if widths == {48} else "false", f"{widths.pop()}"
+
+
+def claim_43():
+    import transformers
+
+    gone = importlib.util.find_spec("transformers.adapters") is None
+    assert not hasattr(transformers, "RobertaAdapterModel")
+    config = peft.AdaptionPromptConfig(**SEQ_CLS, adapter_len=4, adapter_layers=1)
+    with pytest.raises(ValueError, match="Unsupported model type"):
+        get_peft_model(roberta(), config)
+    return "outdated" if gone else "true"
+
+
+def claim_45():
+    from transformers import TrainingArguments
+
+    with pytest.raises(ValueError, match="save and eval strategy to match"):
+        TrainingArguments("out", load_best_model_at_end=True, use_cpu=True)
+    return "false"
+
+
+def claim_47():
+    model = tuned(llama(), name="one", seed=1)
+    model.add_adapter("two", LoraConfig(r=8, lora_alpha=16, init_lora_weights=False, **LINEAR))
+    mixed, base = logits(model, adapter_names=["one", "two"]), logits(llama())
+    for row, name in enumerate(("one", "two")):
+        model.set_adapter(name)
+        assert gap(logits(model)[row], mixed[row]) < 1e-5
+    assert gap(mixed[0], base[0]) > 0.01 and gap(mixed[1], base[1]) > 0.01
+    with model.disable_adapter():
+        return "false", f"to the base is {gap(logits(model), base):.0f}"
+
+
+def claim_48():
+    W, each = torch.randn(256, 512), []
+    for double in (False, True):
+        options = {"quant_type": "nf4", "compress_statistics": double}
+        packed, state = bnb.functional.quantize_4bit(W, **options)
+        kept = [packed, state.absmax] + ([state.state2.absmax] if double else [])
+        each.append(8 * sum(t.nbytes for t in kept) / W.numel())
+    return "true" if each[1] < each[0] < 5 else "false", f"{each[0]:.1f} to {each[1]:.3f} bits"
+
+
+def improved(blocks, levels):
+    """Return levels moved towards the mean of what chose them, as notebook 06 does, five times."""
+    largest = blocks.abs().amax(1, keepdim=True)
+    scaled, cost = (blocks / largest).flatten(), largest.pow(2).expand_as(blocks).flatten()
+    for _ in range(5):
+        codes = torch.bucketize(scaled, (levels[1:] + levels[:-1]) / 2)
+        levels = (torch.bincount(codes, scaled * cost) / torch.bincount(codes, cost)).float()
+    return levels
+
+
+def claim_49():
+    rounding, levels = four_bits()["rounding"], four_bits()["nf4_levels"]()
+    weights, fresh = (
+        torch.randn(2**20, generator=torch.Generator().manual_seed(s)) for s in (0, 1)
+    )
+    books = {"nf4": levels, "int4": torch.arange(-7, 8) / 7}
+    books["fp4"] = bnb.functional.get_4bit_type("fp4", device="cpu").unique()
+    errors = {name: rounding(weights, book, 64) for name, book in books.items()}
+    better = improved(weights.reshape(-1, 64), levels)
+    beaten = rounding(fresh, better, 64)[0] < 0.95 * rounding(fresh, levels, 64)[0]
+    ordered = errors["nf4"][0] < errors["int4"][0] < errors["fp4"][0]
+    verdict = "false" if beaten and ordered and errors["nf4"][1] < 3.99 else "true"
+    return verdict, f"{errors['nf4'][1]:.2f}", *(f"{error:.4f}" for error, _ in errors.values())
+
+
+@cache
+def loaded():
+    """Return the kitchen decoder's parameters in bfloat16 and 4 bits, and the prepared model."""
+    four_bit, _ = models.load("decoder", dtype="bfloat16", four_bit=True)
+    before = {name: (p.dtype, p.nbytes) for name, p in four_bit.named_parameters()}
+    return before, peft.prepare_model_for_kbit_training(four_bit)
+
+
+def claim_51():
+    before, _ = loaded()
+    quantised = {name for name, (dtype, _) in before.items() if dtype is torch.uint8}
+    assert quantised and all("_proj" in name for name in quantised)
+    norms = {dtype for name, (dtype, _) in before.items() if "norm" in name}
+    return "false" if norms == {torch.bfloat16} else "true"
+
+
+def claim_52():
+    before, prepared = loaded()
+    grown = {n: p.nbytes - before[n][1] for n, p in prepared.named_parameters()}
+    embeddings, norms = (
+        sum(size for name, size in grown.items() if part in name) for part in ("embed", "norm")
+    )
+    assert sum(grown.values()) == embeddings + norms
+    on = any(getattr(m, "gradient_checkpointing", False) for m in prepared.modules())
+    return "true" if on else "false", f"{embeddings:,}", f"norms {norms:,}"
+
+
+def claim_56():
+    one, two = tuned(llama(), seed=1), tuned(llama(), seed=2)
+    assert gap(logits(one), logits(two)) > 0.01
+    with pytest.raises(ValueError, match="already exists"):
+        one.add_adapter("default", LoraConfig(**LINEAR))
+    with tempfile.TemporaryDirectory() as folder:
+        two.save_pretrained(folder)
+        one.load_adapter(folder, "default")
+    return "false", f"difference {gap(logits(one.eval()), logits(two)):.0f}"
+
+
+def claim_58():
+    from transformers import DataCollatorForLanguageModeling
+
+    tokenizer = copy.deepcopy(kitchen_decoder()[1])
+    tokenizer.pad_token, end = tokenizer.eos_token, tokenizer.eos_token_id
+    collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    labels = collate([{"input_ids": [5, 6, end]}, {"input_ids": [5, end]}])["labels"]
+    row = {"instruction": "Translate.", "input": "impasto", "output": "dough"}
+    text = f"{row['instruction']}\n{row['output']}"
+    return "false" if row["input"] not in text and not (labels == end).any() else "true"
+
+
+def claim_59():
+    from transformers import TrainingArguments
+
+    options = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    arguments = TrainingArguments("out", use_cpu=True, **options)
+    one = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return "only if" if one == 16 else "false", f"{8 * one}"
+
+
+RECOMPUTED = table_of(globals())
+
+
+@pytest.mark.parametrize("number", RECOMPUTED)
+def test_asked_again_it_is_what_the_ledger_says(number):
+    found = RECOMPUTED[number]()
+    agree(number, *((found,) if isinstance(found, str) else found))

@@ -1,0 +1,250 @@
+"""The decision guide: its answers follow from the records, and change with them."""
+
+import subprocess
+import sys
+
+import pytest
+
+import peftguide
+import peftmemory
+from peftbottleneck.errors import AdapterError
+from peftguide import decide, evidence, memory_need, recipes
+from pefthelpers import methods
+from pefthelpers.errors import UserError
+from pefthelpers.study import recorded
+from peftmemory.errors import EstimateError
+
+
+def records(task):
+    """Return copies of the records behind a task, free to be changed."""
+    names = evidence.KINDS[task].records
+    return {name: recorded(name) for name in names if evidence.read_record(name) is not None}
+
+
+def without(task, *gone):
+    """Return a task's records without some methods' rows."""
+    return {name: rows[~rows["method"].isin(gone)] for name, rows in records(task).items()}
+
+
+ANSWERED = [task for task in peftguide.KINDS if evidence.arms(task)]
+
+
+def test_importing_the_guide_brings_no_torch():
+    code = "import sys, peftguide; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+@pytest.mark.parametrize("task", ANSWERED)
+def test_the_rows_of_an_answer_stand_in_the_records(task):
+    choice = peftguide.choose(task)
+    assert choice.method in choice.arms
+    for method, arm in choice.arms.items():
+        rows = recorded(arm.record)
+        rows = rows[(rows["method"] == method) & (rows["learning_rate"] == arm.learning_rate)]
+        for seed, score in arm.test.items():
+            assert score in list(rows[rows["seed"] == seed]["test"])
+    assert len(choice.rows) == len(choice.arms)
+    assert choice.rows.loc[choice.label, "mean"] == choice.arms[choice.method].mean
+
+
+@pytest.mark.parametrize("task", ANSWERED)
+def test_every_method_is_chosen_or_has_a_reason(task):
+    choice = peftguide.choose(task)
+    assert {choice.label, *choice.alternatives} == set(methods.LABELS.values())
+    assert all(choice.alternatives.values())
+
+
+@pytest.mark.parametrize("task", ANSWERED)
+def test_without_the_winners_rows_another_answer_comes(task):
+    first = peftguide.choose(task)
+    second = peftguide.choose(task, records=without(task, first.method))
+    assert second.method != first.method
+    assert "no three seeds" in second.alternatives[first.label]
+
+
+def test_without_any_row_it_says_so():
+    choice = peftguide.choose("learn", records={})
+    assert choice.method is None and choice.label == "Nothing recorded"
+    assert "nothing to decide by" in choice.why[0]
+
+
+@pytest.mark.parametrize("winner", ["prompt", "full", "houlsby", "dora"])
+def test_a_record_in_which_another_method_wins_changes_the_answer(winner):
+    changed = records("learn")
+    rows = changed["sweep_decoder"]
+    learn = rows["task"] == "learn"
+    rows.loc[learn, ["test", "validation"]] *= 0.5
+    rows.loc[learn & (rows["method"] == winner), ["test", "validation"]] = 1.0
+    asked = {"model": "llama-3.2-1b", "card_gib": 80}
+    assert peftguide.choose("learn", **asked).method == "lora"
+    choice = peftguide.choose("learn", records=changed, **asked)
+    assert choice.method == winner
+    assert "worse" in choice.why[1]
+
+
+def test_full_fine_tuning_cannot_share_a_base():
+    changed = without("learn", *[name for name in methods.LABELS if name not in ("full", "prompt")])
+    asked = {"model": "llama-3.2-1b", "card_gib": 80, "records": changed}
+    assert peftguide.choose("learn", **asked).method == "full"
+    shared = peftguide.choose("learn", tasks=10, **asked)
+    assert shared.method == "prompt"
+    assert "each of 10 tasks would be a whole model" in shared.alternatives["full"]
+    assert any(sentence.startswith("What the question costs: full") for sentence in shared.why)
+
+
+def test_in_pure_bf16_full_fine_tuning_says_so():
+    changed = without("learn", *[name for name in methods.LABELS if name != "full"])
+    mixed, pure = (
+        memory_need.peak("llama-3.2-1b", name, memory_need.Shape())
+        for name in ("full", "full in bf16")
+    )
+    assert pure + 1 < 16 < mixed + 1
+    choice = peftguide.choose("learn", model="llama-3.2-1b", card_gib=16, records=changed)
+    assert choice.method == "full"
+    assert any("pure bf16" in sentence for sentence in choice.why)
+
+
+def test_four_bits_enter_where_sixteen_do_not_fit():
+    large = peftguide.choose("learn", model="llama-3.1-8b", card_gib=80)
+    small = peftguide.choose("learn", model="llama-3.1-8b", card_gib=16)
+    assert large.method != "qlora" and small.method == "qlora"
+    assert "not needed" in large.alternatives["QLoRA"]
+    assert "more than the card has" in small.alternatives["LoRA all-linear"]
+
+
+def test_where_nothing_fits_it_says_what_would():
+    choice = peftguide.choose("learn", model="llama-3.1-70b", card_gib=8)
+    assert choice.method is None and choice.configuration == ""
+    assert "the least is QLoRA" in choice.why[0]
+    assert "a card of 48 GB holds it" in choice.why[1] and "largest model" in choice.why[1]
+
+
+def test_required_latency_leaves_only_what_merges():
+    for tasks in (1, 10):
+        choice = peftguide.choose("elicit", latency="merged", tasks=tasks)
+        assert choice.method in decide.MERGEABLE
+        assert "cannot be merged" in choice.alternatives["prefix"]
+    assert any("a copy of" in sentence for sentence in choice.why)
+
+
+def test_peft_alone_leaves_bottlenecks_out():
+    choice = peftguide.choose("elicit", tooling="peft")
+    assert choice.alternatives["Houlsby"].startswith("peft has no bottleneck adapters")
+
+
+@pytest.mark.parametrize("task", ANSWERED)
+def test_no_sentence_ranks_what_the_intervals_do_not(task):
+    choice = peftguide.choose(task, card_gib=None)
+    best = max((choice.arms[name] for name in choice.verdicts), key=lambda arm: arm.mean)
+    for method, verdict in choice.verdicts.items():
+        if verdict.word in ("worse", "close"):
+            gaps = [best.test[s] - choice.arms[method].test[s] for s in best.test]
+            assert sum(gaps) / len(gaps) > evidence.half_width(gaps)
+            continue
+        reason = choice.alternatives.get(methods.LABELS[method], "")
+        assert method == choice.method or "not told apart" in reason or "too few seeds" in reason
+
+
+def test_the_interval_is_students():
+    stats = pytest.importorskip("scipy.stats")
+    for count in (3, 5):
+        values = [0.1 * seed**2 for seed in range(count)]
+        low, high = stats.t.interval(0.95, count - 1, loc=0, scale=stats.sem(values))
+        assert evidence.half_width(values) == pytest.approx((high - low) / 2, rel=1e-3)
+
+
+def arm(method, *scores):
+    return evidence.Arm(method, "made", 1e-3, 1000, dict(enumerate(scores)))
+
+
+def test_a_wide_interval_is_neither_equal_nor_worse():
+    made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.9, 0.5, 0.9)}
+    made |= {"ia3": arm("ia3", 0.5, 0.5, 0.5), "dora": arm("dora", 0.895, 0.895, 0.895)}
+    words = {name: verdict.word for name, verdict in evidence.judge(made).items()}
+    assert words == {"lora": "best", "ln": "unresolved", "ia3": "worse", "dora": "tied"}
+    made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.885, 0.885, 0.885)}
+    assert evidence.judge(made)["ln"].word == "close"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"task": "cook"}, "There is no task 'cook': take one of elicit"),
+        ({"model": "gpt-5"}, "There is no model 'gpt-5'"),
+        ({"card_gib": 0}, "The card's memory must be above 0 GiB"),
+        ({"card_gib": "big"}, "The card's memory must be above 0 GiB"),
+        ({"tasks": 0}, "tasks must be a whole number of at least 1"),
+        ({"latency": "none"}, "There is no latency 'none': take one of small, merged"),
+        ({"tooling": "trl"}, "There is no tooling 'trl'"),
+        ({"model": "roberta-base"}, "roberta-base is for task 'classify' here"),
+    ],
+)
+def test_a_question_that_cannot_be_is_one_sentence(fields, sentence):
+    with pytest.raises((UserError, EstimateError)) as error:
+        peftguide.choose(**{"task": "learn"} | fields)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_tree_says_what_the_function_says():
+    drawn = peftguide.tree()
+    lines = drawn.splitlines()
+    assert len(lines) <= 45
+    for task in peftguide.KINDS:
+        assert any(line.startswith(f"{task}: ") for line in lines)
+    assert peftguide.choose("learn").label in drawn and "nothing fits" in drawn
+    assert peftguide.tree({}).count("nothing recorded") == len(peftguide.KINDS)
+
+
+@pytest.mark.parametrize("method", methods.LABELS)
+def test_the_estimate_is_of_the_configuration_shown(method):
+    namespace = {}
+    exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
+    config, described = namespace["config"], memory_need.described(method)
+    if method == "full":
+        assert config is None
+        return
+    assert peftmemory.read_method(config) == described
+    assert config.task_type == "CAUSAL_LM" and 0 < namespace["learning_rate"] < 1
+
+
+@pytest.mark.parametrize("method", methods.LABELS)
+@pytest.mark.parametrize(("role", "model"), [("encoder", "roberta-base"), ("seq2seq", "t5-base")])
+def test_the_configuration_names_the_other_roles_modules(method, role, model):
+    cell = peftguide.configuration(method, model, role)
+    assert recipes.TASK_TYPES[role] in cell or method == "full"
+    assert f'MODEL = "{recipes.read_sheet(model)["source"]}"' in cell
+    assert "q_proj" not in cell
+    compile(cell, method, "exec")
+
+
+@pytest.mark.parametrize("method", [name for name in methods.LABELS if name != "full"])
+def test_what_is_called_mergeable_merges(method, llama):
+    from peft import get_peft_model
+
+    namespace = {}
+    exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
+    config = namespace["config"]
+    if method in ("rslora", "houlsby", "pfeiffer"):  # the small model is 64 wide
+        config.r = config.reduction_factor = 8
+    if method == "prompt":
+        config.prompt_tuning_init = "RANDOM"
+    model = get_peft_model(llama(), config)
+    merges = hasattr(model.base_model, "merge_and_unload")
+    if merges:
+        try:
+            model.merge_and_unload()
+        except (NotImplementedError, AdapterError):
+            merges = False
+    assert merges == (method in decide.MERGEABLE)
+
+
+def test_recipes_that_do_not_exist_are_one_sentence():
+    with pytest.raises(UserError, match="There is no recipe 'dpo': take one of dora, full"):
+        peftguide.recipe("dpo")
+
+
+def test_the_quick_reference_names_todays_packages():
+    words = " ".join(peftguide.INSTALL)
+    for name in ("transformers", "peft", "trl", "bitsandbytes", "accelerate", "datasets"):
+        assert name in words
+    assert "adapters " in words and "adapter-transformers" not in words

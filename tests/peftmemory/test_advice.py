@@ -1,0 +1,136 @@
+"""What fits a card and what would make it fit: in Python and on the command line."""
+
+import json
+
+import pytest
+
+import peftmemory
+from nbregress import cli
+from peftmemory.advice import CARD_OVERHEAD_GIB, covered_models
+from peftmemory.errors import EstimateError
+from support.memory_models import TOY
+
+EVERYWHERE = peftmemory.method("lora", r=16, target_modules="all-linear")
+STEP = {"batch": 1, "seq": 2048, "optimizer": "adamw_torch_fused"}
+
+
+def test_what_fits_is_said_with_the_peak():
+    advice = peftmemory.advise("llama-2-7b", EVERYWHERE, card_gib=40, **STEP)
+    assert advice.fits and advice.changes == ()
+    assert f"{advice.peak_gib:.1f} GiB" in str(advice)
+    assert str(advice).startswith("It fits a card of 40 GB")
+
+
+def test_one_change_that_is_enough_is_named_alone():
+    advice = peftmemory.advise("llama-2-7b", EVERYWHERE, card_gib=24, **STEP)
+    assert not advice.fits and advice.smallest_card_gib == 40
+    assert advice.changes == ("gradient checkpointing",)
+    found = peftmemory.estimate("llama-2-7b", EVERYWHERE, **STEP, checkpointing=True)
+    assert advice.changed_gib == found.peak / peftmemory.GIB
+
+
+@pytest.mark.parametrize("card", [8, 16, 24])
+def test_several_changes_make_it_fit_and_none_can_be_left_out(card):
+    advice = peftmemory.advise("llama-3.1-8b", card_gib=card, **STEP, precision="fp32")
+    assert not advice.fits and len(advice.changes) > 1
+    assert advice.changed_gib + CARD_OVERHEAD_GIB <= card
+    assert any("LoRA instead of full fine-tuning" in change for change in advice.changes)
+
+
+def test_what_nothing_can_make_fit_is_said_so():
+    advice = peftmemory.advise("llama-3.1-70b", EVERYWHERE, card_gib=24, **STEP)
+    assert advice.changes == () and advice.changed_gib > 24
+    assert "No change listed here makes it fit" in str(advice)
+
+
+def test_the_largest_model_that_fits():
+    assert covered_models()[0] == "smollm2-135m" and covered_models()[-1] == "llama-3.1-70b"
+    qlora = {**STEP, "precision": "nf4", "checkpointing": True, "loss": "chunked"}
+    assert peftmemory.largest_fitting(EVERYWHERE, card_gib=80, **qlora) == "llama-3.1-70b"
+    assert peftmemory.largest_fitting(EVERYWHERE, card_gib=24, **qlora) == "qwen3-8b"
+    assert peftmemory.largest_fitting("full", card_gib=0.5, **STEP) is None
+
+
+@pytest.mark.parametrize("card", [0, -24, float("nan"), "24", True])
+def test_a_card_without_memory_is_refused(card):
+    for ask in (
+        lambda: peftmemory.advise(TOY, card_gib=card, **STEP),
+        lambda: peftmemory.fits(TOY, max_vram_gib=card),
+        lambda: peftmemory.largest_fitting("full", card_gib=card, **STEP),
+    ):
+        with pytest.raises(EstimateError, match="must be above 0 GiB"):
+            ask()
+
+
+def run(capsys, *arguments):
+    code = cli.main(["memory", *arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+LORA = ("llama-3.1-8b", "--method", "lora", "--rank", "16", "--targets", "all-linear")
+
+
+def test_the_command_prints_the_same_table(capsys):
+    code, out, _ = run(capsys, *LORA, "--batch", "2", "--seq", "512", "--checkpointing")
+    options = {"checkpointing": True, "optimizer": "adamw_torch_fused"}
+    found = peftmemory.estimate("llama-3.1-8b", EVERYWHERE, batch=2, seq=512, **options)
+    assert code == 0 and out == f"{found}\n"
+
+
+def test_the_command_prints_json(capsys):
+    code, out, _ = run(capsys, *LORA, "--precision", "mixed", "--json", "--max-vram", "24")
+    found = json.loads(out)
+    assert code == 0 and found["setting"]["autocast"] is True
+    assert found["peak"] == sum(found["moments"][found["peak_moment"]].values())
+    assert found["advice"]["sentence"].startswith("It does not fit a card of 24 GB")
+    assert {row["fits"] for row in found["fits"]} == {True, False}
+
+
+def test_max_vram_says_which_settings_fit(capsys):
+    _, out, _ = run(capsys, *LORA, "--max-vram", "24")
+    rows = [line for line in out.splitlines() if line.startswith(("fits", "-"))]
+    fitting = [line for line in rows if line.startswith("fits")]
+    assert len(rows) == 24 and any("QLoRA" in line for line in fitting)
+    assert not any("full" in line for line in fitting)
+
+
+def test_the_command_traces_other_families(capsys):
+    arguments = ("t5-base", "--trace", "--method", "prompt", "--virtual-tokens", "8", "--seq", "16")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0 and "prompt tuning num_virtual_tokens=8" in out and "*backward" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("gpt-9",), "There is no model 'gpt-9'"),
+        (("t5-base",), "or --trace on the command line"),
+        (("llama-2-7b", "--method", "magic"), "There is no method 'magic'"),
+        (("llama-2-7b", "--method", "full", "--rank", "4"), "full has no option 'r'"),
+        (("llama-2-7b", "--method", "lora", "--rank", "four"), "--rank takes a whole number"),
+        (("llama-2-7b", "--method", "lora", "--rank", "0"), "r must be at least 1"),
+        (("llama-2-7b", "--method", "lora", "--rank", "5000"), "a rank of at most 4096"),
+        (("llama-2-7b", "--method", "lora", "--targets", "query"), "has no module query"),
+        (("llama-2-7b", "--batch", "-5"), "batch must be a whole number of at least 1"),
+        (("llama-2-7b", "--seq", "1.5"), "--seq takes a whole number"),
+        (("llama-2-7b", "--precision", "int3"), "--precision takes one of bf16, mixed"),
+        (("llama-2-7b", "--optimizer", "sgd"), "optimizer must be one of"),
+        (("llama-2-7b", "--max-vram", "0"), "must be above 0 GiB"),
+        (("llama-2-7b", "--max-vram", "big"), "--max-vram takes a number"),
+        (("llama-2-7b", "--method", "prefix", "--checkpointing"), "turn one of the two off"),
+        (("llama-2-7b", "--precision", "nf4"), "4-bit weights cannot be trained"),
+        (("nowhere/config.json",), "Cannot read nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err and err.startswith("pefthelpers: ") and err.count("\n") == 1
+
+
+def test_a_config_whose_heads_do_not_divide_is_refused(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**TOY, "num_key_value_heads": 3}))
+    code, out, err = run(capsys, str(path))
+    assert (code, out) == (2, "") and "cannot share 3 key/value heads" in err

@@ -1,0 +1,127 @@
+"""The two committed decoders, and the record of what they were taught."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pefthelpers import kitchen
+from pefthelpers.kitchen import facts, tokenizer
+from pefthelpers.measure import answers, exact_match
+from pefthelpers.paths import data_dir
+
+BASES = ("decoder", "decoder_seed2")
+
+
+@pytest.fixture
+def gates_module():
+    from studies import kitchen_gates
+
+    return kitchen_gates
+
+
+@pytest.fixture(scope="module", params=BASES)
+def base(request):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = data_dir() / "kitchen" / request.param
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return request.param, model, AutoTokenizer.from_pretrained(folder)
+
+
+def test_tokenizer_covers_the_whole_world(base):
+    words = base[2]
+    examples = kitchen.documents(3000, seed=123)
+    for task in (kitchen.elicit(7), kitchen.learn(7)):
+        examples += task.train + task.validation + task.test
+    for rows in kitchen.retention().values():
+        examples += rows
+    texts = [f"{e.prompt} {e.answer}".strip() for e in examples]
+    texts += [*facts.ITALIAN, *facts.ITALIAN.values(), *facts.DISHES, *facts.PIZZAS]
+    ids = words(texts, add_special_tokens=False).input_ids
+    assert not any(words.unk_token_id in row for row in ids)
+    assert words.batch_decode(ids) == texts
+
+
+def test_tokenizer_is_the_one_the_package_builds(base):
+    _, model, words = base
+    assert words.get_vocab() == tokenizer.build().get_vocab()
+    assert len(words) == model.config.vocab_size and len(words) % 64 == 0
+    assert words.bos_token is None and words("lasagne").input_ids == [
+        words.convert_tokens_to_ids("lasagne")
+    ]
+
+
+def test_weights_are_small_and_their_widths_fit_four_bit_kernels(base):
+    name, model, _ = base
+    assert (data_dir() / "kitchen" / name / "model.safetensors").stat().st_size <= 12e6
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            assert module.in_features % 64 == 0 and module.out_features % 32 == 0
+
+
+def test_model_reproduces_the_recorded_share_of_facts(base):
+    name, model, words = base
+    log = json.loads((data_dir() / "kitchen" / name / "training_log.json").read_text())
+    measured = exact_match(model, words, kitchen.retention()["facts"])
+    # One fact of 390 may tip on another processor.
+    assert measured == pytest.approx(log["log"][-1]["facts"], abs=1.5 / 390)
+
+
+def test_greedy_decoding_agrees_with_exact_match(base):
+    _, model, words = base
+    examples = kitchen.retention()["cued"][:40]
+    generated = answers(model, words, examples)
+    right = sum(text == e.answer for text, e in zip(generated, examples, strict=True))
+    assert right / 40 == exact_match(model, words, examples)
+
+
+def test_the_record_passes_every_gate_of_both_bases():
+    command = [sys.executable, "-m", "studies.kitchen_gates", "--check"]
+    folder = data_dir().parent
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    failed = [line for line in result.stderr.splitlines() if line.startswith("FAIL")]
+    assert not failed
+    assert result.returncode == 0 and "30 of 30 gates passed" in result.stdout
+
+
+def test_a_failed_gate_is_named(gates_module):
+    record = gates_module.Record()
+    for row in record.study.rows:
+        if row["task"] == "learn" and row["method"] == "lora" and not row["replay"]:
+            row["test"] = 0.5
+    failed = [str(gate) for gate in gates_module.gates(record) if not gate.passed()]
+    assert "FAIL  decoder, learn, lora, n = 3: 0.500 (at least 0.9)" in failed
+
+
+def test_rows_of_other_weights_do_not_count(gates_module, monkeypatch):
+    monkeypatch.setattr(gates_module, "weights", lambda base: "another")
+    gates = gates_module.gates(gates_module.Record())
+    assert gates and not any(gate.passed() for gate in gates)
+
+
+def test_rates_come_from_validation_and_every_cell_has_its_seeds(gates_module):
+    record = gates_module.Record()
+    for task in gates_module.TASKS:
+        for method, rates in gates_module.RATES.items():
+            searched = record.at_rates(task, method)
+            tried = [row["learning_rate"] for row in searched]
+            assert set(tried) >= set(rates)
+            top = max(row["validation"] for row in searched)
+            chosen = record.chosen("decoder", task, method)
+            assert {row["seed"] for row in chosen} == set(gates_module.SEEDS)
+            rate = chosen[0]["learning_rate"]
+            further = len(tried) - len(rates)
+            assert rate not in (tried[0], tried[-1]) or further == gates_module.EXTENSIONS
+            assert next(r for r in searched if r["learning_rate"] == rate)["validation"] == top
+
+
+def test_retention_is_recorded_at_three_rates_with_and_without_replay(gates_module):
+    record = gates_module.Record()
+    for cell in itertools.product(gates_module.TASKS, gates_module.RATES, (False, True)):
+        rows = record.at_rates(*cell[:2], replay=cell[2])
+        assert len(rows) >= 3, cell
+        assert all(skill in row for row in rows for skill in gates_module.SKILLS)

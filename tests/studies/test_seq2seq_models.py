@@ -1,0 +1,72 @@
+"""The committed encoder-decoders: the files, the words they know, the figures on record."""
+
+import json
+
+import pytest
+
+from pefthelpers.kitchen import recipes
+from pefthelpers.measure import count_parameters, exact_match
+from pefthelpers.paths import data_dir
+
+BASES = ("seq2seq", "seq2seq_seed2")
+
+
+@pytest.fixture
+def tables():
+    from studies import seq2seq_tables
+
+    return seq2seq_tables
+
+
+@pytest.fixture(params=BASES)
+def base(request):
+    from transformers import AutoTokenizer, T5ForConditionalGeneration
+
+    folder = data_dir() / "kitchen" / request.param
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return request.param, T5ForConditionalGeneration.from_pretrained(folder).eval(), tokenizer
+
+
+def test_size_and_shapes(base):
+    import torch
+
+    name, model, _ = base
+    assert (data_dir() / "kitchen" / name / "model.safetensors").stat().st_size <= 12e6
+    assert model.config.num_heads * model.config.d_kv == model.config.d_model
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            assert module.in_features % 64 == 0 and module.out_features % 32 == 0
+    log = json.loads((data_dir() / "kitchen" / name / "training_log.json").read_text())
+    assert log["parameters"] == count_parameters(model)[1]
+
+
+def test_no_word_is_unknown(base):
+    _, _, tokenizer = base
+    texts = [f"{e.prompt} {e.answer}" for e in recipes.replay(3000, seed=7)]
+    for task in recipes.all_tasks():
+        texts += [f"{e.prompt} {e.answer}" for split in task[1:] for e in split]
+    texts += [f"{e.prompt} {e.answer}" for rows in recipes.retention().values() for e in rows]
+    ids = tokenizer(texts, add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in {i for row in ids for i in row}
+    assert max(i for row in ids for i in row) < len(tokenizer)
+
+
+def test_committed_weights_reproduce_a_recorded_figure(base, tables):
+    name, model, tokenizer = base
+    row = tables.recorded(tables.read_rows(), base=name, task="base")[0]
+    found = exact_match(model, tokenizer, recipes.summaries(300, "nonna"))
+    assert found == pytest.approx(row["nonna english"], abs=0.01)
+    assert exact_match(model, tokenizer, recipes.elicit().test[:60]) == row["nonna uncued"] == 0
+
+
+def test_the_record_passes_every_gate(tables):
+    gates = tables.all_gates(tables.read_rows())
+    assert len(gates) >= 56
+    assert not [str(gate) for gate in gates if not gate.passed]
+
+
+def test_a_missing_or_low_figure_is_named(tables):
+    assert "not measured" in str(tables.all_gates([])[0])
+    low = tables.Gate("seq2seq: facts", 0.9, 0.99)
+    assert not low.passed and str(low) == "FAIL  seq2seq: facts: 0.900 (must be >= 0.99)"
+    assert tables.Gate("prompt", 0.1, 0.3, at_least=False).passed
