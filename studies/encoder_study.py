@@ -22,8 +22,8 @@ from pefthelpers import classification, data, methods, session
 from pefthelpers.classification import Scores
 from pefthelpers.measure import count_parameters
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.training import learning_rate_factor
+from studies.engine import Study, search_learning_rate
 from studies.sweep import saved_bytes
 
 STEPS, BATCH_SIZE, HEAD_EPOCHS = 188, 16, 20
@@ -131,7 +131,7 @@ def main() -> None:
                 run = lambda: one_run(method, learning_rate, seed)
                 return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
 
-            chosen = climb(measure, LADDER, FIRST[method])
+            chosen = search_learning_rate(measure, LADDER, FIRST[method])
             for seed in SEEDS:
                 measure(chosen["learning_rate"], seed)
 

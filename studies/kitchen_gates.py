@@ -23,9 +23,10 @@ import transformers
 from pefthelpers import kitchen, session
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir, sha256
-from pefthelpers.study import Run, Study, best, climb
+from pefthelpers.results import best
 from pefthelpers.training import fit
 from studies import pretrain_decoder
+from studies.engine import Run, Study, search_learning_rate
 from studies.kitchen_tables import print_tables
 
 BASES = ("decoder", "decoder_seed2")
@@ -184,7 +185,7 @@ class Record:
         """
         run = lambda rate: self.run(BASES[0], task, method, rate, 0, replay)
         first = range(EXTENSIONS, EXTENSIONS + len(RATES[method]))
-        return climb(run, ladder(RATES[method]), first)["learning_rate"]
+        return search_learning_rate(run, ladder(RATES[method]), first)["learning_rate"]
 
 
 def run_first_base(record: Record) -> None:

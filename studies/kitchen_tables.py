@@ -2,7 +2,7 @@
 
 import statistics
 
-from pefthelpers.study import mean_and_sd
+from pefthelpers.results import mean_and_sd
 
 
 def cells(rows: list[dict], skills) -> list[str]:

@@ -15,9 +15,9 @@ from peft import PrefixTuningConfig, get_peft_model, initialize_kv_prefix_from_t
 
 from pefthelpers import data, measure, models, session
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.tasks import PIZZA_INSTRUCTION
 from pefthelpers.training import fit
+from studies.engine import Study, search_learning_rate
 from studies.laptop_style_study import BATCH_SIZE, SEEDS, STEPS, measure_split
 
 LADDER = (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
@@ -54,7 +54,9 @@ def main() -> None:
     key = lambda split, rate, seed: {"split": split, "learning_rate": rate, "seed": seed}
     recorded = lambda *run_of: study.measure(lambda: run(*run_of), **key(*run_of))
     better = lambda row: (row["style_share"], -row["pizza_loss"])
-    chosen = climb(lambda rate: recorded("validation", rate, 0), LADDER, FIRST, key=better)
+    chosen = search_learning_rate(
+        lambda rate: recorded("validation", rate, 0), LADDER, FIRST, key=better
+    )
     for run_of in (("validation", 0.0, 0), ("test", 0.0, 0)):  # the text itself, untrained
         recorded(*run_of)
     for seed in SEEDS:

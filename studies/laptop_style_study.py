@@ -21,8 +21,8 @@ from peft import LoraConfig, get_peft_model
 from pefthelpers import data, models, session
 from pefthelpers.measure import answers, count_parameters, mean_loss
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.training import fit
+from studies.engine import Study, search_learning_rate
 
 LADDER = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 FIRST = (2, 3, 4)  # where the search begins: positions on the ladder
@@ -117,7 +117,9 @@ def main() -> None:
     for split in ("validation", "test"):
         measure(split, 0.0)
     search = lambda rate: measure("validation", rate)
-    chosen = climb(search, LADDER, FIRST, key=lambda row: (row["style_share"], -row["pizza_loss"]))
+    chosen = search_learning_rate(
+        search, LADDER, FIRST, key=lambda row: (row["style_share"], -row["pizza_loss"])
+    )
     for seed in SEEDS:
         for replay_per_batch in (0, BATCH_SIZE // 4):
             measure("test", chosen["learning_rate"], seed, replay_per_batch)

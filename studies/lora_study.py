@@ -15,8 +15,8 @@ from peft import LoraConfig, get_peft_model
 from pefthelpers import kitchen, models, session
 from pefthelpers.measure import count_parameters, exact_match
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.training import fit
+from studies.engine import Study, search_learning_rate
 
 TARGETS = {
     "q, v": ["q_proj", "v_proj"],
@@ -59,7 +59,7 @@ def main() -> None:
             run = lambda: one_run(*cell, learning_rate, seed)
             return study.measure(run, **key, learning_rate=learning_rate, seed=seed)
 
-        chosen = climb(measure, LADDER, FIRST)
+        chosen = search_learning_rate(measure, LADDER, FIRST)
         for seed in (1, 2):
             measure(chosen["learning_rate"], seed)
 

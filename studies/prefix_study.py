@@ -27,8 +27,8 @@ from pefthelpers.kitchen.facts import PIZZAS
 from pefthelpers.models import folder_of
 from pefthelpers.paths import data_dir
 from pefthelpers.profiles import settings
-from pefthelpers.study import Study, climb
 from pefthelpers.training import fit, is_seq2seq
+from studies.engine import Study, search_learning_rate
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 TASKS = {
@@ -177,7 +177,9 @@ class Search:
 
     def choose(self, cell: Cell) -> float:
         """Climb on seed 0, run the chosen rate on the other seeds, and return it."""
-        chosen = climb(lambda rate: self.run(cell, rate), LADDER, cell.first)["learning_rate"]
+        chosen = search_learning_rate(lambda rate: self.run(cell, rate), LADDER, cell.first)[
+            "learning_rate"
+        ]
         for seed in (1, 2):
             self.run(cell, chosen, seed)
         return chosen

@@ -25,9 +25,9 @@ from peft import LoraConfig, get_peft_model
 from pefthelpers import data, kitchen, models, session
 from pefthelpers.measure import answers, count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.training import collate, encode, fit
 from peftmemory.tracing.live import LiveStorages
+from studies.engine import Study, search_learning_rate
 
 
 class Arm(NamedTuple):
@@ -212,7 +212,7 @@ def search(study: Study, name: str, task: str, run) -> None:
         )
 
     ladder = ADAPTER_LADDER if arm.r else FULL_LADDER
-    chosen = climb(measure, ladder, FIRST[model][kind])
+    chosen = search_learning_rate(measure, ladder, FIRST[model][kind])
     for seed in SEEDS[1:]:
         measure(chosen["learning_rate"], seed)
 

@@ -21,8 +21,8 @@ import torch
 import peftmemory
 from pefthelpers import models, session
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study
 from peftmemory import tracing
+from studies.engine import Study
 
 # As peft does it: everything that is not quantised in fp32, adapters in fp32, transformers' loss.
 PEFT_WAY = {"prepare_kbit": True, "loss": "plain", "optimizer": "adamw_8bit"}

@@ -7,7 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-from pefthelpers import figures, study
+from pefthelpers import figures, results
 from pefthelpers.paths import atomic_path, data_dir
 
 METHODS = {
@@ -26,8 +26,8 @@ LABELS = {
 
 def main() -> None:
     """Write data/results/elicit_and_learn.png."""
-    rows = study.recorded("kitchen_gates").query("base == 'decoder' and replay == False")
-    rows = study.at_chosen_rate(rows, ["task", "method"])
+    rows = results.rows("kitchen_gates").query("base == 'decoder' and replay == False")
+    rows = results.at_chosen_rate(rows, ["task", "method"])
     figure, panels = figures.axes(columns=2, width=9, height=3.4)
     for axis, task in zip(panels, ("elicit", "learn"), strict=True):
         for method, colour in METHODS.items():

@@ -21,7 +21,7 @@ from pathlib import Path
 from nbregress import notebooks
 from nbregress.isolation import environment
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study
+from studies.engine import Study
 
 
 def timed(command: list[str], threads: int) -> dict[str, float]:

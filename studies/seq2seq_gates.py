@@ -35,8 +35,8 @@ from transformers import AutoTokenizer, T5ForConditionalGeneration
 from pefthelpers.kitchen import recipes, recipes_world
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import atomic_path, data_dir
-from pefthelpers.study import Run
 from pefthelpers.training import collate, encode, fit
+from studies.engine import Run
 from studies.seq2seq_tables import (
     BASES,
     RECORD,

@@ -30,8 +30,8 @@ from pefthelpers import kitchen, methods, models, session
 from pefthelpers.kitchen import recipes
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
 from pefthelpers.training import fit
+from studies.engine import Study, search_learning_rate
 
 TASKS = {
     "decoder": {"elicit": kitchen.elicit, "learn": kitchen.learn},
@@ -104,7 +104,7 @@ def run_cell(study: Study, role: str, task: str, method: str) -> None:
         run = lambda: one_run(role, task, method, learning_rate, seed)
         return study.measure(run, task=task, method=method, learning_rate=learning_rate, seed=seed)
 
-    rates = [climb(measure, LADDER, FIRST[method])["learning_rate"]]
+    rates = [search_learning_rate(measure, LADDER, FIRST[method])["learning_rate"]]
     if role == "decoder":
         rates.append(mildest(study.find(task=task, method=method, seed=0)))
     for rate, seed in itertools.product(rates, SEEDS[role]):

@@ -12,8 +12,8 @@ import peftmemory
 from peftguide import memory_need
 from pefthelpers import methods
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study
 from peftmemory.tracing import trace_step
+from studies.engine import Study
 
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}

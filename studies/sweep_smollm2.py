@@ -14,7 +14,7 @@ from peft import get_peft_model
 from peftbottleneck import BottleneckConfig
 from pefthelpers import models, session
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, climb
+from studies.engine import Study, search_learning_rate
 from studies.laptop_prefix_study import with_text_prefix
 from studies.qlora_study import SEEDS, pizza_scores
 
@@ -43,7 +43,7 @@ def main() -> None:
             run = lambda: pizza_scores(*build(method, seed), learning_rate, seed)
             return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
 
-        chosen = climb(measure, LADDER, first)
+        chosen = search_learning_rate(measure, LADDER, first)
         for seed in SEEDS:
             measure(chosen["learning_rate"], seed)
 

@@ -11,7 +11,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.profiles import settings
 from pefthelpers.record import read_texts
-from pefthelpers.study import stamp
+from pefthelpers.results import stamp
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 

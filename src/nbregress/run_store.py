@@ -14,7 +14,7 @@ from nbregress.plan import Plan
 from nbregress.result import Job, Outcome, Result
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path
-from pefthelpers.study import stamp
+from pefthelpers.results import stamp
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir, notebooks_dir
 
@@ -127,51 +128,6 @@ def _evidence(number: int, item: Any) -> Evidence:
     return Evidence(**item)
 
 
-@cache
-def _recorded(name: str) -> Any:
-    """Return what is recorded under a name: a notebook's metrics, a study, a published table."""
-    for file in (f"baselines/{name}.tiny.json", f"results/{name}.json", f"published/{name}.json"):
-        if (path := data_dir() / file).is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return (
-                {k: m["value"] for k, m in found["metrics"].items()} if ".tiny." in file else found
-            )
-    raise KeyError(name)
-
-
-def look_up(reference: str) -> Any:
-    """Return a recorded value.
-
-    Args:
-        reference: steps with ``/`` between them. The first is a notebook's stem (its metrics in
-            ``data/baselines``) or a file's in ``data/results`` or ``data/published``; the others
-            are keys, or positions in a list. In a list of rows ``key=value`` keeps the rows that
-            have it, and a key alone is the mean of what the rows have under it.
-
-    Raises:
-        UserError: nothing is recorded there.
-    """
-    name, *steps = reference.split("/")
-    try:
-        found = _recorded(name)
-        for step in steps:
-            found = _step(found, step)
-    except (KeyError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"The ledger refers to {reference!r}, which is not recorded.") from error
-    return found
-
-
-def _step(found: Any, step: str) -> Any:
-    if not isinstance(found, list):
-        return found[step]
-    if "=" in step:
-        key, value = step.split("=", 1)
-        return [row for row in found if json.dumps(row.get(key)).strip('"') == value]
-    if step.isdigit():
-        return found[int(step)]
-    return sum(row[step] for row in found) / len(found)
-
-
 def resolve(figure: str) -> str:
     """Return a figure with its references replaced by recorded numbers.
 
@@ -184,7 +140,7 @@ def resolve(figure: str) -> str:
     """
 
     def number(match: re.Match) -> str:
-        value = look_up(match[1])
+        value = results.look_up(match[1])
         try:
             return format(value, match[2] or "").replace("%", " %")
         except (TypeError, ValueError) as error:

@@ -1,15 +1,14 @@
 """What the records say about each method on a kind of task, and what they cannot tell apart."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
-from pefthelpers.study import at_chosen_rate, mean_and_sd, recorded
 
 # The test sets have 240 to 2,006 examples: less than a point is not told apart whatever seeds say.
 RESOLUTION = 0.01
@@ -76,7 +75,7 @@ class Arm:
     @cached_property
     def mean(self) -> float:
         """Mean test score over seeds."""
-        return mean_and_sd(self.test.values())[0]
+        return results.mean_and_sd(self.test.values())[0]
 
     @cached_property
     def half(self) -> float:
@@ -104,7 +103,7 @@ def half_width(values: Iterable[float]) -> float:
     values = list(values)
     if len(values) < 2:
         return math.inf
-    spread = mean_and_sd(values)[1] / math.sqrt(len(values))
+    spread = results.mean_and_sd(values)[1] / math.sqrt(len(values))
     return float(stats.t.ppf(0.975, len(values) - 1)) * spread
 
 
@@ -112,7 +111,7 @@ def half_width(values: Iterable[float]) -> float:
 def read_record(name: str):
     """Return the rows of a record as a DataFrame, None where it has not been measured yet."""
     there = (data_dir() / "results" / f"{name}.json").is_file()
-    return recorded(name) if there else None
+    return results.rows(name) if there else None
 
 
 def get_record(name: str, records: Records | None):
@@ -156,7 +155,9 @@ def _arms(kind: str, records: Records | None) -> dict[str, Arm]:
 
 def _arm(method: str, record: str, cell) -> Arm | None:
     """Return a method's runs at its chosen rate; None with fewer than three seeds or no test."""
-    chosen = at_chosen_rate(cell, ["method"]) if (cell["seed"] == 0).any() else cell.iloc[:0]
+    chosen = (
+        results.at_chosen_rate(cell, ["method"]) if (cell["seed"] == 0).any() else cell.iloc[:0]
+    )
     chosen = chosen.dropna(subset=["test"]) if len(chosen) else chosen
     if len(chosen) < SEEDS:
         return None
@@ -210,5 +211,4 @@ def _base(rows) -> dict[str, Any] | None:
 @cache
 def published() -> tuple[dict[str, Any], ...]:
     """Return Hugging Face's rows on Llama-3.2-3B: one seed each, see the file's caveats."""
-    path = data_dir() / "published" / "peft_metamathqa_scores.json"
-    return tuple(json.loads(path.read_text())["rows"])
+    return tuple(results.read("peft_metamathqa_scores")["rows"])

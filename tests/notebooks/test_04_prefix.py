@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from pefthelpers import study
+from pefthelpers import results
 from pefthelpers.checks import prefix as check
 from pefthelpers.paths import data_dir
 from peftmemory import load_config
@@ -181,8 +181,8 @@ def test_wrong_methods_are_diagnosed(answer, hint):
 
 
 def means(name, base, by=("task", "method")):
-    rows = study.recorded(name).query("base == @base and replay == False")
-    return study.at_chosen_rate(rows, list(by)).groupby(list(by))["test"].mean().to_dict()
+    rows = results.rows(name).query("base == @base and replay == False")
+    return results.at_chosen_rate(rows, list(by)).groupby(list(by))["test"].mean().to_dict()
 
 
 def test_the_decoder_is_steered_and_not_taught():
@@ -204,16 +204,16 @@ def test_the_t5_learns_a_form_from_a_prefix_and_facts_from_weights():
 @pytest.mark.parametrize("kind", ["random", "projection"])
 @pytest.mark.parametrize("search", ["greedy", "four_beams"])
 def test_the_t5_generates_nonnas_summaries(kind, search):
-    rows = study.recorded("prefix_study").query("role == 'seq2seq' and decoding == True")
+    rows = results.rows("prefix_study").query("role == 'seq2seq' and decoding == True")
     rows = rows.query("kind == @kind and tokens == 30")
     assert sorted(rows["seed"]) == [0, 1, 2]
     assert rows[search].mean() >= 0.95
 
 
 def test_facts_come_slowly_and_the_number_of_parameters_is_not_the_reason():
-    rows = study.recorded("prefix_study").query("task == 'learn'")
+    rows = results.rows("prefix_study").query("task == 'learn'")
     cell = ["kind", "tokens", "steps"]
-    chosen = study.at_chosen_rate(rows, cell).groupby(cell).mean(numeric_only=True)
+    chosen = results.at_chosen_rate(rows, cell).groupby(cell).mean(numeric_only=True)
     short = chosen.query("steps == 200")
     assert short["test"].max() <= 0.10 and short["format"].min() >= 0.95
     # Steps do help, against what one reads: far from LoRA, which has fewer parameters and steps.
@@ -225,12 +225,12 @@ def test_facts_come_slowly_and_the_number_of_parameters_is_not_the_reason():
 
 
 def smallest_lora():
-    rows = study.recorded("lora_study").query("task == 'learn' and r == 1")
-    return study.at_chosen_rate(rows.query("targets == 'all linear'"), ["targets"])
+    rows = results.rows("lora_study").query("task == 'learn' and r == 1")
+    return results.at_chosen_rate(rows.query("targets == 'all linear'"), ["targets"])
 
 
 def test_the_trained_system_message_makes_cards_and_leaks():
-    rows = study.recorded("laptop_prefix_study").query("split == 'test'")
+    rows = results.rows("laptop_prefix_study").query("split == 'test'")
     message, trained = (rows.query(f"learning_rate {which} 0") for which in ("==", ">"))
     assert sorted(trained["seed"]) == [0, 1, 2]
     assert trained["style_share"].mean() >= message["style_share"].mean() + 0.5

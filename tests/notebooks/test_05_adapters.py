@@ -9,7 +9,8 @@ from peftbottleneck import BottleneckConfig, BottleneckLayer
 from pefthelpers.checks import adapters as check
 from pefthelpers.classification import MeanPooledClassifier
 from pefthelpers.paths import data_dir
-from pefthelpers.study import Study, best
+from pefthelpers.results import best
+from studies.engine import Study
 from support.bottleneck_models import batch, tiny
 
 EXERCISES = range(1, 6)

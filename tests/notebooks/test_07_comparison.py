@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pefthelpers import methods, study
+from pefthelpers import methods, results
 from pefthelpers.checks import comparison as check
 from pefthelpers.paths import data_dir
 
@@ -70,10 +70,10 @@ def test_mildest_is_the_lowest_rate_within_the_tie(notebook, runs):
 @pytest.mark.parametrize(("record", "tasks"), RECORDS.items())
 @pytest.mark.parametrize("method", methods.LABELS)
 def test_record_holds_a_search_inside_its_edges_and_three_seeds(record, tasks, method):
-    rows = study.recorded(record)
+    rows = results.rows(record)
     for task in tasks:
         own = rows[(rows["task"] == task) & (rows["method"] == method)]
-        runs = study.at_chosen_rate(own, ["task", "method"])
+        runs = results.at_chosen_rate(own, ["task", "method"])
         rate, tried = runs["learning_rate"].iloc[0], own[own["seed"] == 0]["learning_rate"]
         assert tried.min() < rate < tried.max()
         assert runs["seed"].nunique() >= (5 if record == "sweep_decoder" else 3)
@@ -81,7 +81,7 @@ def test_record_holds_a_search_inside_its_edges_and_three_seeds(record, tasks, m
 
 @pytest.mark.parametrize("method", ["head", *methods.LABELS])
 def test_reviews_record_holds_a_search_inside_its_edges_and_three_seeds(method):
-    rows = pd.concat([study.recorded("encoder_study"), study.recorded("sweep_encoder")])
+    rows = pd.concat([results.rows("encoder_study"), results.rows("sweep_encoder")])
     own = rows[rows["method"] == method]
     tested, tried = own.dropna(subset="test"), own[own["seed"] == 0]["learning_rate"]
     assert tested["seed"].nunique() == 3
@@ -90,7 +90,7 @@ def test_reviews_record_holds_a_search_inside_its_edges_and_three_seeds(method):
 
 
 def test_costs_are_recorded_for_every_method_and_trace_equals_formula():
-    rows = study.recorded("sweep_cost")
+    rows = results.rows("sweep_cost")
     assert list(rows["method"]) == list(methods.LABELS)
     assert rows["closed_form_peak_bytes"].div(rows["traced_peak_bytes"]).between(0.99, 1.01).all()
 

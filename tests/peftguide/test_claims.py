@@ -13,6 +13,7 @@ import yaml
 
 from nbregress import notebooks
 from peftguide import claims
+from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from support.browser import CHROMIUM, browser
@@ -137,11 +138,11 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, text):
 
 
 def test_a_reference_is_a_value_an_item_or_a_mean():
-    assert claims.look_up("memory_claims/seventy_billion/qlora_gb") == 41.7
-    assert claims.look_up("memory_claims/seventy_billion/full_mixed_precision_states_gb/0") == 1129
+    assert results.look_up("memory_claims/seventy_billion/qlora_gb") == 41.7
+    assert results.look_up("memory_claims/seventy_billion/full_mixed_precision_states_gb/0") == 1129
     rows = json.loads((data_dir() / "results" / "lora_study.json").read_text())["rows"]
     tests = [r["test"] for r in rows if r["r"] == 16 and r["task"] == "learn"]
-    mean = claims.look_up("lora_study/rows/task=learn/r=16/test")
+    mean = results.look_up("lora_study/rows/task=learn/r=16/test")
     assert mean == pytest.approx(sum(tests) / len(tests)) and len(tests) > 3
     assert claims.resolve("{memory_claims/seventy_billion/qlora_gb:.0f} GB") == "42 GB"
     assert claims.resolve("{02_lora/adam8bit_saving_full:.0%}") == "74 %"

@@ -7,7 +7,7 @@ import pytest
 
 import peftmemory
 from peftguide import claims
-from pefthelpers import study
+from pefthelpers import results
 from support.claims_again import agree, table_of
 
 QV, GB = ("q_proj", "v_proj"), 1e9
@@ -168,11 +168,11 @@ def claim_34():
 
 def claim_39():
     prompt = peftmemory.parameters(SEVEN, peftmemory.method("prompt", num_virtual_tokens=30))
-    reached = claims.look_up(
+    reached = results.look_up(
         "kitchen_gates/rows/base=decoder/task=elicit/method=prompt/replay=false"
         "/learning_rate=0.1/test"
     )
-    size = claims.look_up("02_lora/base_parameters") / 1e6
+    size = results.look_up("02_lora/base_parameters") / 1e6
     texts = f"{size:.1f} million", f"{100 * prompt.share:.4f} %"
     return "only if" if reached > 0.9 else "true", *texts
 
@@ -187,8 +187,8 @@ def claim_40():
 
 
 def claim_44():
-    rows = study.recorded("encoder_study").query("seed == 0")
-    of = lambda name: study.best(rows[rows["method"] == name].to_dict("records"))["learning_rate"]
+    rows = results.rows("encoder_study").query("seed == 0")
+    of = lambda name: results.best(rows[rows["method"] == name].to_dict("records"))["learning_rate"]
     assert of("lora") == of("houlsby") == of("pfeiffer") == 10 * of("full")
     return "false", "0.0002"
 
@@ -210,14 +210,14 @@ def claim_50():
 
 
 def claim_54():
-    at = lambda model, value: claims.look_up(f"qlora/rows/where=Table 6/model={model}/{value}")
+    at = lambda model, value: results.look_up(f"qlora/rows/where=Table 6/model={model}/{value}")
     mean, interval = at("65B", "percent_of_chatgpt"), at("65B", "interval_95")
     covers = mean + interval > 100 and mean - interval < at("33B", "percent_of_chatgpt")
     return "only if" if covers else "true", f"{mean:.1f} ± {interval:.1f} %"
 
 
 def claim_57():
-    of = lambda name: claims.look_up(f"peft_metamathqa_scores/rows/name={name}/accuracy")
+    of = lambda name: results.look_up(f"peft_metamathqa_scores/rows/name={name}/accuracy")
     dora, lora, full = of("DoRA r32 q, v"), of("LoRA r32 q, v"), of("full")
     error = (full * (1 - full) / 1319) ** 0.5
     assert max(dora, lora, full) - min(dora, lora, full) < error  # nothing told apart
@@ -245,11 +245,11 @@ def test_the_rates_in_the_ledgers_references_are_those_that_validation_chose():
             wanted = dict(step.split("=", 1) for step in steps if "=" in step)
             if "learning_rate" not in wanted:
                 continue
-            rows = study.recorded(name).dropna(subset=["learning_rate", "validation"])
+            rows = results.rows(name).dropna(subset=["learning_rate", "validation"])
             if "replay" in rows:
                 rows = rows.dropna(subset=["replay"])
             rows = rows[rows["learning_rate"] > 0]
-            chosen = study.at_chosen_rate(rows, cells[name])
+            chosen = results.at_chosen_rate(rows, cells[name])
             rate = float(wanted.pop("learning_rate"))
             for key, value in wanted.items():
                 chosen = chosen[chosen[key].astype(str).str.lower() == value.lower()]

@@ -15,8 +15,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from peftguide import claims
-from pefthelpers import kitchen, training
+from pefthelpers import kitchen, results, training
 from support.cells import Cells
 from support.claims_again import agree, table_of
 from support.claims_models import IDS, LINEAR, four_bits, gap, kitchen_decoder, llama, logits, tuned
@@ -72,8 +71,8 @@ def claim_18():
 def claim_19():
     moved = first_step()
     double, constant = (moved(128, a) / moved(1, b) for a, b in ((256, 2), (16, 16)))
-    assert double == pytest.approx(claims.look_up("02_lora/growth_alpha_2r"), rel=0.02)
-    assert constant == pytest.approx(claims.look_up("02_lora/growth_alpha_constant"), rel=0.02)
+    assert double == pytest.approx(results.look_up("02_lora/growth_alpha_2r"), rel=0.02)
+    assert constant == pytest.approx(results.look_up("02_lora/growth_alpha_constant"), rel=0.02)
     return "false" if double > 10 and 0.5 < constant < 2 else "true"
 
 
@@ -162,7 +161,7 @@ def claim_30():
         small = (change * (10**-exponent * W.float().norm() / change.norm())).double()
         error = (W.double() + small).bfloat16().double() - W.double() - small
         lost.append((error.norm() / small.norm()).item())
-        recorded = claims.look_up(f"03_merge/bfloat16_lost_at_1e-{exponent}")
+        recorded = results.look_up(f"03_merge/bfloat16_lost_at_1e-{exponent}")
         assert lost[-1] == pytest.approx(recorded, rel=0.1)
     return "only if" if min(lost) > 0.01 else "true"
 

@@ -9,16 +9,15 @@ import peftguide
 import peftmemory
 from peftbottleneck.errors import AdapterError
 from peftguide import decide, evidence, memory_need, recipes
-from pefthelpers import methods
+from pefthelpers import methods, results
 from pefthelpers.errors import UserError
-from pefthelpers.study import recorded
 from peftmemory.errors import EstimateError
 
 
 def records(task):
     """Return copies of the records behind a task, free to be changed."""
     names = evidence.KINDS[task].records
-    return {name: recorded(name) for name in names if evidence.read_record(name) is not None}
+    return {name: results.rows(name) for name in names if evidence.read_record(name) is not None}
 
 
 def without(task, *gone):
@@ -39,7 +38,7 @@ def test_the_rows_of_an_answer_stand_in_the_records(task):
     choice = peftguide.choose(task)
     assert choice.method in choice.arms
     for method, arm in choice.arms.items():
-        rows = recorded(arm.record)
+        rows = results.rows(arm.record)
         rows = rows[(rows["method"] == method) & (rows["learning_rate"] == arm.learning_rate)]
         for seed, score in arm.test.items():
             assert score in list(rows[rows["seed"] == seed]["test"])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pefthelpers.study import Study, at_chosen_rate, best, climb, mean_and_sd
+from pefthelpers.results import at_chosen_rate, best, mean_and_sd
+from studies.engine import Study, search_learning_rate
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -22,20 +23,20 @@ def curve(*validation):
 
 def test_a_search_goes_on_past_the_edge():
     measure, asked = curve(0.9, 0.8, 0.5, 0.2, 0.1)
-    assert climb(measure, LADDER, (2, 3))["learning_rate"] == 1e-4
+    assert search_learning_rate(measure, LADDER, (2, 3))["learning_rate"] == 1e-4
     assert asked == [1e-3, 3e-3, 3e-4, 1e-4]
 
 
 def test_a_search_stops_once_both_neighbours_are_worse():
     measure, asked = curve(0.1, 0.2, 0.9, 0.3, 0.99)
-    assert climb(measure, LADDER, (1, 2, 3))["learning_rate"] == 1e-3
+    assert search_learning_rate(measure, LADDER, (1, 2, 3))["learning_rate"] == 1e-3
     assert asked == [3e-4, 1e-3, 3e-3]
 
 
 def test_of_equals_the_lower_rate_is_taken_and_another_key_may_choose():
     measure, _ = curve(0.1, 1.0, 1.0, 1.0, 0.1)
-    assert climb(measure, LADDER, (2,))["learning_rate"] == 3e-4
-    lowest = climb(measure, LADDER, (2,), key=lambda row: row["learning_rate"])
+    assert search_learning_rate(measure, LADDER, (2,))["learning_rate"] == 3e-4
+    lowest = search_learning_rate(measure, LADDER, (2,), key=lambda row: row["learning_rate"])
     assert lowest["learning_rate"] == LADDER[-1]
     assert best([{"validation": 1, "learning_rate": r} for r in (3, 1, 2)])["learning_rate"] == 1
 

@@ -1,0 +1,179 @@
+"""Read what was measured before: the one module that reads and writes result records.
+
+A record is a JSON file of ``data/``: a notebook's metrics (``baselines/02_lora.tiny.json``), a study
+(``results/lora_study.json``, one row a run) or figures that others published
+(``published/qlora.json``). A name is a file's name without its ending.
+"""
+
+import datetime
+import json
+import math
+import platform
+import statistics
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pefthelpers.errors import UserError
+from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.session import STACK
+
+FOLDERS = ("baselines", "results", "published")
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a record, whichever folder it lies in.
+
+    Raises:
+        UserError: nothing is recorded under this name.
+    """
+    for folder in FOLDERS:
+        if (path := data_dir() / folder / f"{name}.json").is_file():
+            return path
+    raise UserError(f"Nothing is recorded as {name!r}: see the files in data/results.")
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return a whole record.
+
+    Args:
+        name: for instance ``02_lora.laptop`` or ``peft_metamathqa``.
+
+    Raises:
+        UserError: nothing is recorded under this name, or the file is damaged.
+    """
+    path = path_of(name)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: restore it with git checkout.") from error
+
+
+def rows(name: str):
+    """Return a record's rows as a pandas DataFrame, one run each.
+
+    Args:
+        name: for instance ``lora_study``.
+
+    Raises:
+        UserError: nothing is recorded under this name, or the file is damaged.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(read(name)["rows"])
+
+
+@cache
+def _referred(name: str) -> Any:
+    """Return what a reference begins with: a notebook's metrics by name, or a whole record."""
+    try:
+        metrics = read(f"{name}.tiny")["metrics"]
+    except UserError:
+        return read(name)
+    return {metric: found["value"] for metric, found in metrics.items()}
+
+
+def look_up(reference: str) -> Any:
+    """Return a recorded value.
+
+    Args:
+        reference: steps with ``/`` between them. The first is a notebook's stem (its metrics in the
+            tiny profile) or a record's name; the others are keys, or positions in a list. In a list
+            of rows ``key=value`` keeps the rows that have it, and a key alone is the mean of what
+            the rows have under it.
+
+    Raises:
+        UserError: nothing is recorded there.
+    """
+    name, *steps = reference.split("/")
+    try:
+        found = _referred(name)
+        for step in steps:
+            found = _step(found, step)
+    except (UserError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"The ledger refers to {reference!r}, which is not recorded.") from error
+    return found
+
+
+def _step(found: Any, step: str) -> Any:
+    if not isinstance(found, list):
+        return found[step]
+    if "=" in step:
+        key, value = step.split("=", 1)
+        return [row for row in found if json.dumps(row.get(key)).strip('"') == value]
+    if step.isdigit():
+        return found[int(step)]
+    return sum(row[step] for row in found) / len(found)
+
+
+def processor() -> str:
+    """Return the processor's name, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def stamp() -> dict[str, object]:
+    """Return what every recorded figure hangs on: date, package versions, processor."""
+    today = datetime.date.today().isoformat()
+    versions = {name: version(name) for name in STACK}
+    return {"date": today, "versions": versions, "processor": processor()}
+
+
+def write(path: Path, content: dict) -> None:
+    """Write a record, whole or not at all; its rows, if it has any, one a line."""
+    rows = content.get("rows")
+    if rows is None:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+    else:
+        head = ",\n".join(
+            f"{json.dumps(k)}: {json.dumps(v)}" for k, v in content.items() if k != "rows"
+        )
+        text = f'{{{head},\n"rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def by_validation(row: dict) -> tuple:
+    """Return what a choice is made by: the validation score, of equals the lower validation loss.
+
+    Where there is no such loss, or it is the same too, the lower learning rate is taken.
+    """
+    loss = row.get("validation_loss", 0)
+    known = not math.isnan(loss)  # a table has NaN where a row has no such loss
+    return row["validation"], -loss if known else 0, -row["learning_rate"]
+
+
+def best(rows: Iterable[dict]) -> dict:
+    """Return the row that validation chooses."""
+    return max(rows, key=by_validation)
+
+
+def at_chosen_rate(rows, by: list[str]):
+    """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
+
+    Of rates that validation cannot tell apart, the one that ran on more seeds is taken.
+
+    Args:
+        rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
+        by: the columns that name a cell of the study; a cell with fewer seeds is left out.
+    """
+    first_seed = lambda cell: cell[cell["seed"] == 0].to_dict("records")
+
+    def chosen(cell):
+        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed(cell)}
+        tied = sorted(rate for rate in score if score[rate] == max(score.values()))
+        runs = [cell[cell["learning_rate"] == rate] for rate in tied]
+        most = max(runs, key=lambda rows: rows["seed"].nunique())
+        return most if most["seed"].nunique() >= 3 else most.iloc[:0]
+
+    return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
+
+
+def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (0 for a single value)."""
+    values = list(values)
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
