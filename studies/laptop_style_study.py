@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from pefthelpers import data, models, session
-from pefthelpers.measure import answers, count_parameters, mean_loss
+from pefthelpers.measure import count_parameters, generate, mean_loss
 from pefthelpers.paths import data_dir
 from pefthelpers.training import fit
 from studies.engine import Study, search_learning_rate
@@ -44,7 +44,7 @@ def measure_style(model, tokenizer, examples) -> dict:
     """Return style compliance and loss on held-out pizza questions, with one answer to read."""
     start = time.process_time()
     chat = data.chat_examples(tokenizer, examples)
-    texts = answers(model, tokenizer, chat, max_new_tokens=48, batch_size=60)
+    texts = generate(model, tokenizer, chat, max_new_tokens=48, batch_size=60)
     return {
         "pizza_questions": len(examples),
         "style_share": sum(map(data.follows_style, texts)) / len(texts),
@@ -59,7 +59,7 @@ def measure_general(model, tokenizer) -> dict:
     start = time.process_time()
     questions = data.general_questions().measured[::2]
     chat = data.chat_examples(tokenizer, [question.example for question in questions])
-    texts = answers(model, tokenizer, chat, max_new_tokens=24, batch_size=72)
+    texts = generate(model, tokenizer, chat, max_new_tokens=24, batch_size=72)
     pairs = list(zip(texts, questions, strict=True))
     return {
         "general_questions": len(questions),

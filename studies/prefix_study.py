@@ -158,7 +158,7 @@ def decoded(cell: Cell, learning_rate: float, seed: int) -> dict:
     wanted = [example.answer for example in data.test]
     shares = {}
     for name, beams in (("greedy", 1), ("four_beams", 4)):
-        texts = measure.answers(model, tokenizer, data.test, num_beams=beams)
+        texts = measure.generate(model, tokenizer, data.test, num_beams=beams)
         shares[name] = round(sum(map(str.__eq__, texts, wanted)) / len(wanted), 4)
     return shares
 

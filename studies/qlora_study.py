@@ -23,7 +23,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from pefthelpers import data, kitchen, models, session
-from pefthelpers.measure import answers, count_parameters, exact_match, mean_loss
+from pefthelpers.measure import count_parameters, exact_match, generate, mean_loss
 from pefthelpers.paths import data_dir
 from pefthelpers.training import collate, encode, fit
 from peftmemory.tracing.live import LiveStorages
@@ -111,7 +111,7 @@ def pizza_scores(model, tokenizer, learning_rate: float, seed: int) -> dict:
         else {"steps": 0}
     )
     test, general = chat(task.test), data.general_questions().measured
-    texts = answers(model, tokenizer, test, max_new_tokens=48, batch_size=30)
+    texts = generate(model, tokenizer, test, max_new_tokens=48, batch_size=30)
     loss = mean_loss(model, tokenizer, chat(task.validation), batch_size=30)
     return row | {
         "validation": -loss,

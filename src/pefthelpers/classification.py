@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pefthelpers import models
 from pefthelpers.data import Labelled
-from pefthelpers.training import descend, device_of, learning_rate_factor, pad
+from pefthelpers.training import device_of, learning_rate_factor, pad, training_step
 
 MAX_TOKENS = 48  # of the reviews, 96 % are shorter
 WINDOW = 16  # batches whose sentences are sorted by length together, so that little is padding
@@ -173,7 +173,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps)
         loss = model(**collate(drawn, padding=padding, device=device_of(model))).loss
-        losses.append(descend(loss, optimizer, parameters))
+        losses.append(training_step(loss, optimizer, parameters))
     model.eval()
     return losses
 

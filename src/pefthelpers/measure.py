@@ -90,7 +90,7 @@ def _prompt_batches(model, tokenizer, examples: list[Example], batch_size: int):
 
 
 @torch.no_grad()
-def answers(
+def generate(
     model,
     tokenizer,
     examples: list[Example],

@@ -68,7 +68,7 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / max(1.0, 0.06 * steps)) * (1 - step / steps)
 
 
-def descend(loss: torch.Tensor, optimizer, parameters: list[torch.nn.Parameter]) -> float:
+def training_step(loss: torch.Tensor, optimizer, parameters: list[torch.nn.Parameter]) -> float:
     """Take one step down the gradient of ``loss``, its norm clipped at 1; return the loss."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -131,6 +131,6 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps)
         loss = model(**collate(tokenizer, new_pairs + old_pairs, **options)).loss
-        losses.append(descend(loss, optimizer, parameters))
+        losses.append(training_step(loss, optimizer, parameters))
     model.eval()
     return losses

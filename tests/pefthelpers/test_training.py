@@ -95,7 +95,7 @@ def test_teacher_forced_exact_match_equals_greedy_decoding(llama, word_tokenizer
     if method == "prefix":
         config = PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
         model = get_peft_model(model, config)
-    generated = measure.answers(model, word_tokenizer, EXAMPLES, max_new_tokens=6)
+    generated = measure.generate(model, word_tokenizer, EXAMPLES, max_new_tokens=6)
     greedy = sum(g == e.answer for g, e in zip(generated, EXAMPLES, strict=True)) / len(EXAMPLES)
     assert measure.exact_match(model, word_tokenizer, EXAMPLES) == pytest.approx(greedy)
 
@@ -106,7 +106,7 @@ def test_beams_reach_the_model_and_greedy_is_the_default(llama, word_tokenizer, 
     recording = lambda **options: seen.append(options["num_beams"]) or generate(**options)
     monkeypatch.setattr(model, "generate", recording)
     for options in ({}, {"num_beams": 3}):
-        measure.answers(model, word_tokenizer, EXAMPLES[:2], max_new_tokens=2, **options)
+        measure.generate(model, word_tokenizer, EXAMPLES[:2], max_new_tokens=2, **options)
     assert seen == [1, 3]
 
 

@@ -10,7 +10,7 @@ import torch
 
 from pefthelpers import kitchen
 from pefthelpers.kitchen import facts, tokenizer
-from pefthelpers.measure import answers, exact_match
+from pefthelpers.measure import exact_match, generate
 from pefthelpers.paths import data_dir
 
 BASES = ("decoder", "decoder_seed2")
@@ -74,7 +74,7 @@ def test_model_reproduces_the_recorded_share_of_facts(base):
 def test_greedy_decoding_agrees_with_exact_match(base):
     _, model, words = base
     examples = kitchen.retention()["cued"][:40]
-    generated = answers(model, words, examples)
+    generated = generate(model, words, examples)
     right = sum(text == e.answer for text, e in zip(generated, examples, strict=True))
     assert right / 40 == exact_match(model, words, examples)
 
