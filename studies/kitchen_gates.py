@@ -25,9 +25,10 @@ from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir, sha256
 from pefthelpers.results import best
 from pefthelpers.training import fit
-from studies import pretrain_decoder
 from studies.engine import Run, Study, search_learning_rate
 from studies.kitchen_tables import print_tables
+from studies.kitchen_world import pretrain_decoder
+from studies.kitchen_world.tasks import replay
 
 BASES = ("decoder", "decoder_seed2")
 SEEDS = (0, 1, 2)
@@ -120,7 +121,7 @@ def measure(run: Run) -> dict[str, float]:
     model = adapt(model, run.method, run.base)
     options = {"learning_rate": run.learning_rate, "steps": STEPS[run.task], "seed": run.seed}
     if run.replay:
-        old = kitchen.replay(2000, run.seed, plain_facts=run.task != "elicit")
+        old = replay(2000, run.seed, plain_facts=run.task != "elicit")
         options |= {"replay": old, "replay_per_batch": BATCH_SIZE // 2}
     fit(model, tokenizer, task.train, batch_size=BATCH_SIZE, **options)
     old_skills = kitchen.retention()

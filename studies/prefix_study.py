@@ -22,20 +22,20 @@ from peft import (
 )
 
 from pefthelpers import kitchen, measure, models, session
-from pefthelpers.kitchen import recipes
-from pefthelpers.kitchen.facts import PIZZAS
 from pefthelpers.models import folder_of
 from pefthelpers.paths import data_dir
 from pefthelpers.profiles import settings
 from pefthelpers.training import fit, is_seq2seq
 from studies.engine import Study, search_learning_rate
+from studies.kitchen_world import summary_tasks
+from studies.kitchen_world.facts import PIZZAS
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 TASKS = {
     ("decoder", "elicit"): kitchen.elicit,
     ("decoder", "learn"): kitchen.learn,
-    ("seq2seq", "elicit"): recipes.elicit,
-    ("seq2seq", "learn_facts"): recipes.learn_facts,
+    ("seq2seq", "elicit"): summary_tasks.elicit,
+    ("seq2seq", "learn_facts"): summary_tasks.learn_facts,
 }
 # Eight tokens each, in front of the question, where the base model has met cues.
 TEXTS = {
@@ -91,7 +91,7 @@ FACTS = [
 @cache
 def base_text(tokenizer, count: int) -> torch.Tensor:
     """Return the first ``count`` ids of plain summaries, (1, count): what a T5 decoder has written."""
-    text = " ".join(example.answer for example in recipes.summaries(10, seed=1))
+    text = " ".join(example.answer for example in summary_tasks.summaries(10, seed=1))
     return tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[:, :count]
 
 
@@ -102,7 +102,7 @@ def start_from_text(model, tokenizer, cell: Cell) -> None:
         initialize_kv_prefix_from_text(model, tokenizer, text=text, use_chat_template=False)
         return
     with torch.no_grad(), model.disable_adapter():
-        question = tokenizer(recipes.elicit().train[0].prompt, return_tensors="pt")
+        question = tokenizer(summary_tasks.elicit().train[0].prompt, return_tensors="pt")
         seen = model(**question, decoder_input_ids=base_text(tokenizer, cell.tokens))
     cache = seen.past_key_values.self_attention_cache
     initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)

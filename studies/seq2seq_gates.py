@@ -32,11 +32,11 @@ from peft import (
 )
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
-from pefthelpers.kitchen import recipes, recipes_world
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.training import collate, encode, fit
 from studies.engine import Run
+from studies.kitchen_world import summary_language, summary_tasks
 from studies.seq2seq_tables import (
     BASES,
     RECORD,
@@ -51,9 +51,9 @@ from studies.seq2seq_tables import (
 
 SEEDS = (0, 1, 2)
 TASKS = {
-    "elicit": recipes.elicit,
-    "learn_facts": recipes.learn_facts,
-    "learn_format": recipes.learn_format,
+    "elicit": summary_tasks.elicit,
+    "learn_facts": summary_tasks.learn_facts,
+    "learn_format": summary_tasks.learn_format,
 }
 STEPS = {"elicit": 100, "learn_facts": 200, "learn_format": 150}
 VIRTUAL_TOKENS = 30
@@ -142,7 +142,7 @@ def generated_match(model, tokenizer, examples, *, beams: int = 1) -> float:
 
 def retention_scores(model, tokenizer) -> dict[str, float]:
     """Return the exact match of every old skill, and the general loss."""
-    old = recipes.retention()
+    old = summary_tasks.retention()
     general = mean_loss(model, tokenizer, old.pop("general"))
     scores = {name: exact_match(model, tokenizer, rows) for name, rows in old.items()}
     return {name: round(score, 4) for name, score in (scores | {"general_loss": general}).items()}
@@ -153,7 +153,7 @@ def replayed(run: Run) -> dict:
     if not run.replay:
         return {}
     # Uncued summaries in plain English would contradict ELICIT, which wants the nonna there.
-    old = recipes.replay(2000, run.seed, uncued=run.task != "elicit")
+    old = summary_tasks.replay(2000, run.seed, uncued=run.task != "elicit")
     return {"replay": old, "replay_per_batch": 8}
 
 
@@ -196,14 +196,16 @@ def measure_base(base: str) -> dict:
     model, tokenizer = load_base(base), load_tokenizer(base)
     row = {"base": base, "task": "base", "cpu_s": 0.0} | retention_scores(model, tokenizer)
     start = time.process_time()
-    for style in recipes_world.STYLES:
+    for style in summary_language.STYLES:
         for language in ("english", "italian"):
-            rows = recipes.summaries(300, style, italian=language == "italian")
+            rows = summary_tasks.summaries(300, style, italian=language == "italian")
             row[f"{style} {language}"] = round(exact_match(model, tokenizer, rows), 4)
-    for kind in recipes_world.TASKS:
-        row[f"task {kind}"] = round(exact_match(model, tokenizer, recipes.tasks(300, kind)), 4)
-    row["nonna uncued"] = exact_match(model, tokenizer, recipes.elicit().test)
-    sample = recipes.retention()["cued"]
+    for kind in summary_language.TASKS:
+        row[f"task {kind}"] = round(
+            exact_match(model, tokenizer, summary_tasks.tasks(300, kind)), 4
+        )
+    row["nonna uncued"] = exact_match(model, tokenizer, summary_tasks.elicit().test)
+    sample = summary_tasks.retention()["cued"]
     row["teacher_forced_cued"] = round(exact_match(model, tokenizer, sample), 4)
     row["greedy_cued"] = round(generated_match(model, tokenizer, sample), 4)
     return row | {"cpu_s": round(time.process_time() - start, 1)}

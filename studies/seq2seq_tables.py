@@ -5,8 +5,8 @@ from functools import cache
 from statistics import mean, stdev
 from typing import NamedTuple
 
-from pefthelpers.kitchen.recipes_world import MASTERED
 from pefthelpers.paths import data_dir, sha256
+from studies.kitchen_world.summary_language import MASTERED
 
 RECORD = data_dir() / "results" / "seq2seq_gates.json"
 BASES = ("seq2seq", "seq2seq_seed2")

@@ -27,15 +27,15 @@ import torch
 from peft import get_peft_model
 
 from pefthelpers import kitchen, methods, models, session
-from pefthelpers.kitchen import recipes
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.paths import data_dir
 from pefthelpers.training import fit
 from studies.engine import Study, search_learning_rate
+from studies.kitchen_world import summary_tasks
 
 TASKS = {
     "decoder": {"elicit": kitchen.elicit, "learn": kitchen.learn},
-    "seq2seq": {"elicit": recipes.elicit},
+    "seq2seq": {"elicit": summary_tasks.elicit},
 }
 STEPS = {"elicit": 100, "learn": 200}
 TIE = 0.05  # of validation's share: close enough to ask which rate forgets less
@@ -49,7 +49,7 @@ FIRST |= dict.fromkeys(("ia3", "ln", "prompt"), (7, 8, 9))
 
 def kept(role: str, model, tokenizer) -> dict[str, float]:
     """Return what is left of the old skills: exact match of each, and the loss on old texts."""
-    old = kitchen.retention() if role == "decoder" else recipes.retention()
+    old = kitchen.retention() if role == "decoder" else summary_tasks.retention()
     texts = old.pop("documents" if role == "decoder" else "general")
     scores = {name: exact_match(model, tokenizer, rows) for name, rows in old.items()}
     return scores | {"general_loss": mean_loss(model, tokenizer, texts)}

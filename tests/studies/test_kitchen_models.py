@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pefthelpers import kitchen
-from pefthelpers.kitchen import facts, tokenizer
 from pefthelpers.measure import exact_match, generate
 from pefthelpers.paths import data_dir
+from studies.kitchen_world import facts, generator, tokenizer
 
 BASES = ("decoder", "decoder_seed2")
 
@@ -34,7 +34,7 @@ def base(request):
 
 def test_tokenizer_covers_the_whole_world(base):
     words = base[2]
-    examples = kitchen.documents(3000, seed=123)
+    examples = generator.documents(3000, seed=123)
     for task in (kitchen.elicit(7), kitchen.learn(7)):
         examples += task.train + task.validation + task.test
     for rows in kitchen.retention().values():

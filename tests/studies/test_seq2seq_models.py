@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from pefthelpers.kitchen import recipes
 from pefthelpers.measure import count_parameters, exact_match
 from pefthelpers.paths import data_dir
+from studies.kitchen_world import summary_tasks
 
 BASES = ("seq2seq", "seq2seq_seed2")
 
@@ -42,10 +42,10 @@ def test_size_and_shapes(base):
 
 def test_no_word_is_unknown(base):
     _, _, tokenizer = base
-    texts = [f"{e.prompt} {e.answer}" for e in recipes.replay(3000, seed=7)]
-    for task in recipes.all_tasks():
+    texts = [f"{e.prompt} {e.answer}" for e in summary_tasks.replay(3000, seed=7)]
+    for task in summary_tasks.all_tasks():
         texts += [f"{e.prompt} {e.answer}" for split in task[1:] for e in split]
-    texts += [f"{e.prompt} {e.answer}" for rows in recipes.retention().values() for e in rows]
+    texts += [f"{e.prompt} {e.answer}" for rows in summary_tasks.retention().values() for e in rows]
     ids = tokenizer(texts, add_special_tokens=False).input_ids
     assert tokenizer.unk_token_id not in {i for row in ids for i in row}
     assert max(i for row in ids for i in row) < len(tokenizer)
@@ -54,9 +54,11 @@ def test_no_word_is_unknown(base):
 def test_committed_weights_reproduce_a_recorded_figure(base, tables):
     name, model, tokenizer = base
     row = tables.recorded(tables.read_rows(), base=name, task="base")[0]
-    found = exact_match(model, tokenizer, recipes.summaries(300, "nonna"))
+    found = exact_match(model, tokenizer, summary_tasks.summaries(300, "nonna"))
     assert found == pytest.approx(row["nonna english"], abs=0.01)
-    assert exact_match(model, tokenizer, recipes.elicit().test[:60]) == row["nonna uncued"] == 0
+    assert (
+        exact_match(model, tokenizer, summary_tasks.elicit().test[:60]) == row["nonna uncued"] == 0
+    )
 
 
 def test_the_record_passes_every_gate(tables):
