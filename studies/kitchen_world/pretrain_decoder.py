@@ -11,15 +11,12 @@ same seed on the same machine and versions gives the same weights.
 
 import argparse
 import json
-import os
 import platform
 import random
 import time
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import transformers

@@ -8,14 +8,10 @@ thread, so that it can share a machine, and so that sums are always added in the
 
 import argparse
 import json
-import os
 import random
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import tokenizers
 import torch
