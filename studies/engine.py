@@ -111,7 +111,7 @@ class Study:
         """Print each cell's chosen rate with the mean and deviation over seeds of what it reached."""
         for cell, rate in zip(cells, rates, strict=True):
             rows = self.find(**cell.key, learning_rate=rate)
-            figures = [f"{name} {_spread(rows, name)}" for name in SCORES if name in rows[-1]]
+            figures = [f"{name} {_spread(rows, name)}" for name in SCORES if name in rows[0]]
             print(*cell.key.values(), f"rate {rate:g}", *figures, sep=" | ")
 
 
