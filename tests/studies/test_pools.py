@@ -1,5 +1,8 @@
 """The stored pools give the learner what the generator draws, example by example."""
 
+import hashlib
+import json
+
 import pytest
 
 from pefthelpers import kitchen
@@ -19,6 +22,14 @@ def test_summaries_and_retention_are_the_generators():
         assert kitchen.summaries(seed) == summary_tasks.elicit(seed)
     assert kitchen.retention() == tasks.retention()
     assert list(kitchen.retention()) == list(tasks.retention())
+
+
+def test_the_tasks_are_those_that_every_record_was_measured_on():
+    """The digest is of the tasks of before there were pools; a new one makes all records stale."""
+    drawn = [[kitchen.elicit(seed), kitchen.learn(seed)] for seed in range(20)]
+    drawn += [[kitchen.summaries(seed) for seed in range(3)], kitchen.retention()]
+    digest = hashlib.sha256(json.dumps(drawn, ensure_ascii=False).encode()).hexdigest()
+    assert digest.startswith("eac2a5bdc321142557c940b55ff53ab3")
 
 
 def test_a_committed_pool_is_what_the_script_would_write():
