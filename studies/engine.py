@@ -80,7 +80,7 @@ class Study:
             numbers = {n: v for n, v in row.items() if n not in key and isinstance(v, int | float)}
             print(*key.values(), *(f"{n} {v:,}" for n, v in numbers.items()), sep=" | ")
 
-    def run(
+    def tune(
         self,
         cells: Iterable[Cell],
         run: Callable[..., dict],
@@ -185,7 +185,7 @@ def start(name: str) -> Study:
 def run_study(name: str, cells: list[Cell], run: Callable[..., dict], seeds: Iterable[int]) -> None:
     """Run what the study's record does not hold yet, and print its table."""
     study = start(name)
-    study.print_table(cells, study.run(cells, run, seeds))
+    study.print_table(cells, study.tune(cells, run, seeds))
 
 
 def search_learning_rate(

@@ -81,7 +81,7 @@ class Record(Study):
             named = lambda base, key=key: {"weights": self.weights[base], "base": base, **key}
             ladder = extended(self.rates[method], self.extensions)
             first = range(self.extensions, self.extensions + len(self.rates[method]))
-            (rate,) = self.run([Cell(named(self.bases[0]), ladder, first)], run_of)
+            (rate,) = self.tune([Cell(named(self.bases[0]), ladder, first)], run_of)
             for seed in seeds:
                 self.one(run_of, named(base or self.bases[0]), rate, seed)
 

@@ -47,7 +47,7 @@ def run(split: str, learning_rate: float, seed: int) -> dict:
 def main() -> None:
     """Run what the result file does not hold yet."""
     study = engine.start("laptop_prefix_study")
-    (chosen,) = study.run([CELL], run, better=better)
+    (chosen,) = study.tune([CELL], run, better=better)
     for split in ("validation", "test"):  # the text itself, untrained
         study.one(run, {"split": split}, 0.0)
     for seed in SEEDS:

@@ -101,7 +101,7 @@ def main() -> None:
     study = engine.start("laptop_style_study")
     for split in ("validation", "test"):
         study.one(run, {"split": split, "replay_per_batch": 0}, 0.0)
-    (chosen,) = study.run([CELL], run, better=better)
+    (chosen,) = study.tune([CELL], run, better=better)
     for seed in SEEDS:
         for replay_per_batch in (0, BATCH_SIZE // 4):
             study.one(run, {"split": "test", "replay_per_batch": replay_per_batch}, chosen, seed)

@@ -178,7 +178,7 @@ def main() -> None:
     """Run what is not in the record yet."""
     study = engine.start("prefix_study")
     table = WINDOWS + FACTS + STARTS + LENGTHS
-    rates = study.run(table, one_run, seeds=(1, 2))
+    rates = study.tune(table, one_run, seeds=(1, 2))
     generate(study, WINDOWS, rates[: len(WINDOWS)])
     every_rate(study, WINDOWS)
     study.print_table(table, rates)

@@ -197,13 +197,13 @@ def smollm2(study: Study) -> None:
         traced = functools.partial(bytes_by_kind, "laptop", ARMS[name])
         study.measure(traced, task="bytes", arm=name)
     table = cells("pizza", names[:-1], FIRST["smollm2"])
-    study.print_table(table, study.run(table, measure, SEEDS[1:]))
+    study.print_table(table, study.tune(table, measure, SEEDS[1:]))
 
 
 def kitchen_part(study: Study) -> None:
     """Run the kitchen's part: both tasks, every arm."""
     table = [cell for t in ("learn", "elicit") for cell in cells(t, list(ARMS), FIRST["kitchen"])]
-    study.print_table(table, study.run(table, measure, SEEDS[1:]))
+    study.print_table(table, study.tune(table, measure, SEEDS[1:]))
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ def main() -> None:
         sys.exit(f"usage: python -m studies.sweep {'|'.join(TASKS)}")
     study, run, table = engine.start(f"sweep_{role}"), functools.partial(measure, role), cells(role)
     study.measure(lambda: kept(role, *models.load(role)), task="base")
-    study.print_table(table, study.run(table, run, SEEDS[role]))
+    study.print_table(table, study.tune(table, run, SEEDS[role]))
     if role == "decoder":
         run_mildest(study, table, run)
 

@@ -98,14 +98,13 @@ def load(
 
     chosen = settings(role, profile)
     source = folder_of(role, chosen, variant=variant)
-    compute_dtype = getattr(torch, dtype or chosen.dtype)
-    options = {"dtype": compute_dtype}
+    options = {"dtype": getattr(torch, dtype or chosen.dtype)}
     if four_bit:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_compute_dtype=options["dtype"],
         )
     try:
         model = getattr(transformers, CLASSES[role]).from_pretrained(source, **options)

@@ -88,7 +88,7 @@ def two_cells():
 def test_a_table_is_searched_on_seed_0_and_repeated_at_the_chosen_rate(tmp_path, capsys):
     cells, run, calls = two_cells()
     study = Study(tmp_path / "rows.json")
-    assert study.run(cells, run, seeds=(0, 1, 2)) == [3e-4, 1e-2]
+    assert study.tune(cells, run, seeds=(0, 1, 2)) == [3e-4, 1e-2]
     assert {call for call in calls if call[2]} == {
         (method, rate, seed) for method, rate in (("lora", 3e-4), ("full", 1e-2)) for seed in (1, 2)
     }
@@ -101,11 +101,11 @@ def test_a_table_is_searched_on_seed_0_and_repeated_at_the_chosen_rate(tmp_path,
 def test_a_table_that_was_stopped_goes_on_where_it_was(tmp_path):
     cells, run, calls = two_cells()
     whole = Study(tmp_path / "whole.json")
-    whole.run(cells, run, seeds=(1,))
+    whole.tune(cells, run, seeds=(1,))
     for done in range(len(whole.rows)):
         stopped = Study(tmp_path / f"{done}.json")
         stopped.rows, before = list(whole.rows[:done]), len(calls)
-        assert stopped.run(cells, run, seeds=(1,)) == [3e-4, 1e-2]
+        assert stopped.tune(cells, run, seeds=(1,)) == [3e-4, 1e-2]
         assert len(calls) - before == len(whole.rows) - done
 
 
