@@ -178,6 +178,8 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         work(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
         return
+    from pefthelpers import results  # not for the workers: theirs is another environment
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("hub_python", help="the Python of AdapterHub's environment")
     parser.add_argument("out", type=Path)
@@ -192,7 +194,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - began, 1),
         "threads": 1,
     }
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    results.write(args.out, record)
     for row in rows:
         print(row["placement"], {k: round(v, 3) for k, v in row.items() if k.startswith("ratio")})
 

@@ -18,12 +18,12 @@ from peft import get_peft_model
 from safetensors.torch import save
 from torch.nn import functional as F
 
-from pefthelpers import classification, data, methods, session
+from pefthelpers import classification, data, methods
 from pefthelpers.classification import Scores
 from pefthelpers.measure import count_parameters
-from pefthelpers.paths import data_dir
 from pefthelpers.training import learning_rate_factor
-from studies.engine import Study, search_learning_rate
+from studies import engine
+from studies.engine import Cell
 from studies.sweep import saved_bytes
 
 STEPS, BATCH_SIZE, HEAD_EPOCHS = 188, 16, 20
@@ -107,7 +107,7 @@ def train(method: str, learning_rate: float, seed: int) -> tuple[dict, object]:
     return size, lambda split: classification.evaluate(model, rows(split))
 
 
-def one_run(method: str, learning_rate: float, seed: int) -> dict:
+def measure(method: str, learning_rate: float, seed: int) -> dict:
     """Train and score on validation; with a final seed on the test split too."""
     trainer = train_head if method == "head" else functools.partial(train, method)
     size, score = trainer(learning_rate, seed)
@@ -121,19 +121,9 @@ def one_run(method: str, learning_rate: float, seed: int) -> dict:
 
 def main() -> None:
     """Run what is not in the record yet."""
-    torch.set_num_threads(1)
-    session.quiet()
     for record, compared in PARTS.items():
-        study = Study(data_dir() / "results" / f"{record}.json")
-        for method in compared:
-
-            def measure(learning_rate, seed=0, study=study, method=method):
-                run = lambda: one_run(method, learning_rate, seed)
-                return study.measure(run, method=method, learning_rate=learning_rate, seed=seed)
-
-            chosen = search_learning_rate(measure, LADDER, FIRST[method])
-            for seed in SEEDS:
-                measure(chosen["learning_rate"], seed)
+        cells = [Cell({"method": method}, LADDER, FIRST[method]) for method in compared]
+        engine.run_study(record, cells, measure, SEEDS)
 
 
 if __name__ == "__main__":

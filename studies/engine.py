@@ -1,27 +1,38 @@
-"""The one engine of all studies: runs that resume, and the search of a learning rate.
+"""The one engine of all studies: runs that resume, the search of a learning rate, and gates.
 
-A study is a table of cells (task, method, learning rate, seed) in one JSON file of data/results, one
-row a run, written as each run ends.
+A study is a table of cells (task, method, rank …) and a function that measures one run of a cell. Its
+runs are the rows of one JSON file of data/results, each written as it ends.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pefthelpers import results
+import torch
+from peft import get_peft_model
+
+from pefthelpers import models, results, session
+from pefthelpers.paths import data_dir
+
+# The columns that a study's table shows, where its rows have them.
+SCORES = ("validation", "test", "test_loss", "style_share")
 
 
-class Run(NamedTuple):
-    """What identifies one fine-tuning run; ``replay``: half of each batch are old texts."""
+class Cell(NamedTuple):
+    """What is trained, and where its learning rate is searched.
 
-    base: str
-    task: str
-    method: str
-    learning_rate: float
-    seed: int = 0
-    replay: bool = False
+    Attributes:
+        key: what names the cell's rows: task, method, rank …
+        ladder: the learning rates that may be tried, in rising order.
+        first: positions on the ladder where the search begins.
+    """
+
+    key: dict[str, object]
+    ladder: Sequence[float]
+    first: Sequence[int]
 
 
 class Study:
@@ -34,7 +45,7 @@ class Study:
     def __init__(self, path: Path) -> None:
         """Read the rows there are."""
         self.path = path
-        self.rows: list[dict] = json.loads(path.read_text())["rows"] if path.exists() else []
+        self.rows: list[dict] = results.read(path)["rows"] if path.exists() else []
 
     def find(self, **key) -> list[dict]:
         """Return the rows whose values equal those of ``key``."""
@@ -44,22 +55,137 @@ class Study:
         """Return the row of ``key``; if there is none, call ``run`` and keep what it returns.
 
         Args:
-            run: returns the measured values of one run.
+            run: returns the measured values of one run; CPU seconds are added unless it tells its own.
             **key: what identifies the run: task, method, learning rate, seed.
         """
         if found := self.find(**key):
             return found[0]
         start = time.process_time()
-        values = run()
-        row = {**key, **values, "cpu_s": round(time.process_time() - start, 1)}
+        row = {**key, **run()}
+        row.setdefault("cpu_s", round(time.process_time() - start, 1))
         self.rows.append(row)
-        self.save()
+        results.write(self.path, {"about": results.stamp(), "rows": self.rows})
         print(json.dumps(row), flush=True)
         return row
 
-    def save(self) -> None:
-        """Write the file, whole or not at all, one row a line."""
-        results.write(self.path, {"about": results.stamp(), "rows": self.rows})
+    def one(self, run: Callable[..., dict], key: dict, learning_rate: float, seed: int = 0) -> dict:
+        """Return the row of one run of a cell: ``run(**key, learning_rate=…, seed=…)``."""
+        key = {**key, "learning_rate": learning_rate, "seed": seed}
+        return self.measure(lambda: run(**key), **key)
+
+    def measure_each(self, keys: Iterable[dict], run: Callable[..., dict]) -> None:
+        """Measure what has no learning rate, ``run(**key)`` for each key, and print its numbers."""
+        for key in keys:
+            row = self.measure(lambda key=key: run(**key), **key)
+            numbers = {n: v for n, v in row.items() if n not in key and isinstance(v, int | float)}
+            print(*key.values(), *(f"{n} {v:,}" for n, v in numbers.items()), sep=" | ")
+
+    def tune(
+        self,
+        cells: Iterable[Cell],
+        run: Callable[..., dict],
+        seeds: Iterable[int] = (),
+        better: Callable[[dict], object] = results.by_validation,
+    ) -> list[float]:
+        """Search each cell's learning rate on seed 0, then run the chosen one on every seed.
+
+        Args:
+            cells: the study's table.
+            run: measures one run; takes what names the cell, ``learning_rate`` and ``seed``.
+            seeds: those on which the chosen rate runs.
+            better: the rate whose row has the highest is chosen.
+
+        Returns:
+            The chosen rate of each cell.
+        """
+        chosen, seeds = [], tuple(seeds)
+        for key, ladder, first in cells:
+            measure = lambda rate, key=key: self.one(run, key, rate)
+            rate = search_learning_rate(measure, ladder, first, better)["learning_rate"]
+            for seed in seeds:
+                self.one(run, key, rate, seed)
+            chosen.append(rate)
+        return chosen
+
+    def print_table(self, cells: Iterable[Cell], rates: Iterable[float]) -> None:
+        """Print each cell's chosen rate with the mean and deviation over seeds of what it reached."""
+        for cell, rate in zip(cells, rates, strict=True):
+            rows = self.find(**cell.key, learning_rate=rate)
+            figures = [f"{name} {_spread(rows, name)}" for name in SCORES if name in rows[0]]
+            print(*cell.key.values(), f"rate {rate:g}", *figures, sep=" | ")
+
+
+def _spread(rows: list[dict], column: str) -> str:
+    values = [row[column] for row in rows if column in row]
+    mean, deviation = results.mean_and_sd(values)
+    return f"{mean:.3f} ± {deviation:.3f} (n = {len(values)})"
+
+
+class Gate(NamedTuple):
+    """A figure, None where it is not recorded, and the bound it must keep: ``least`` or ``most``."""
+
+    name: str
+    value: float | None
+    side: str
+    bound: float
+
+    def passed(self) -> bool:
+        """Tell whether the figure is recorded and keeps its bound."""
+        if self.value is None:
+            return False
+        return self.value >= self.bound if self.side == "least" else self.value <= self.bound
+
+    def __str__(self) -> str:
+        """Return verdict, name, figure and bound in one line."""
+        value = "not recorded" if self.value is None else f"{self.value:.3f}"
+        verdict = "pass" if self.passed() else "FAIL"
+        return f"{verdict}  {self.name}: {value} (at {self.side} {self.bound:g})"
+
+
+def judge(gates: list[Gate]) -> int:
+    """Print every gate, the failed ones on stderr again; return the exit code, 1 if one failed."""
+    failed = [gate for gate in gates if not gate.passed()]
+    print("", *gates, sep="\n")
+    print(f"\n{len(gates) - len(failed)} of {len(gates)} gates passed.")
+    for gate in failed:
+        print(gate, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def tunable(config, role: str = "decoder", profile: str = "tiny", *, seed: int, **loading):
+    """Load a base and make it trainable by a PEFT configuration, whole where that is None.
+
+    Args:
+        config: of ``peft``.
+        role: as ``models.load`` takes it, like ``profile`` and ``loading``.
+        profile: ``tiny`` or ``laptop``.
+        seed: draws the method's initial weights.
+        **loading: options of ``models.load``.
+
+    Returns:
+        ``(model, tokenizer)``.
+    """
+    model, tokenizer = models.load(role, profile, **loading)
+    torch.manual_seed(seed)
+    return (get_peft_model(model, config) if config else model), tokenizer
+
+
+def quiet_on_one_thread() -> None:
+    """Use one thread, so that sums are added in one order, and silence the libraries."""
+    torch.set_num_threads(1)
+    session.quiet()
+
+
+def start(name: str) -> Study:
+    """Return the study of data/results that has this name, on one thread."""
+    quiet_on_one_thread()
+    return Study(data_dir() / "results" / f"{name}.json")
+
+
+def run_study(name: str, cells: list[Cell], run: Callable[..., dict], seeds: Iterable[int]) -> None:
+    """Run what the study's record does not hold yet, and print its table."""
+    study = start(name)
+    study.print_table(cells, study.tune(cells, run, seeds))
 
 
 def search_learning_rate(

@@ -10,18 +10,16 @@ already there are not run again. About 10 CPU minutes.
     python -m studies.laptop_prefix_study
 """
 
-import torch
 from peft import PrefixTuningConfig, get_peft_model, initialize_kv_prefix_from_text
 
-from pefthelpers import data, measure, models, session
-from pefthelpers.paths import data_dir
+from pefthelpers import data, measure, models
 from pefthelpers.tasks import PIZZA_INSTRUCTION
 from pefthelpers.training import fit
-from studies.engine import Study, search_learning_rate
-from studies.laptop_style_study import BATCH_SIZE, SEEDS, STEPS, measure_split
+from studies import engine
+from studies.engine import Cell
+from studies.laptop_style_study import BATCH_SIZE, SEEDS, STEPS, better, measure_split
 
-LADDER = (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
-FIRST = (2, 3)  # where the search begins: positions on the ladder
+CELL = Cell({"split": "validation"}, (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2), first=(2, 3))
 
 
 def with_text_prefix():
@@ -48,19 +46,13 @@ def run(split: str, learning_rate: float, seed: int) -> dict:
 
 def main() -> None:
     """Run what the result file does not hold yet."""
-    torch.set_num_threads(1)
-    session.quiet()
-    study = Study(data_dir() / "results" / "laptop_prefix_study.json")
-    key = lambda split, rate, seed: {"split": split, "learning_rate": rate, "seed": seed}
-    recorded = lambda *run_of: study.measure(lambda: run(*run_of), **key(*run_of))
-    better = lambda row: (row["style_share"], -row["pizza_loss"])
-    chosen = search_learning_rate(
-        lambda rate: recorded("validation", rate, 0), LADDER, FIRST, key=better
-    )
-    for run_of in (("validation", 0.0, 0), ("test", 0.0, 0)):  # the text itself, untrained
-        recorded(*run_of)
+    study = engine.start("laptop_prefix_study")
+    (chosen,) = study.tune([CELL], run, better=better)
+    for split in ("validation", "test"):  # the text itself, untrained
+        study.one(run, {"split": split}, 0.0)
     for seed in SEEDS:
-        recorded("test", chosen["learning_rate"], seed)
+        study.one(run, {"split": "test"}, chosen, seed)
+    study.print_table([CELL, CELL._replace(key={"split": "test"})], [chosen, chosen])
 
 
 if __name__ == "__main__":

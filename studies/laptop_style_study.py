@@ -9,35 +9,25 @@ data/results/laptop_style_study.json; rows already there are not run again. Abou
     python -m studies.laptop_style_study
 """
 
-import os
 import time
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from peft import LoraConfig
 
-import torch
-from peft import LoraConfig, get_peft_model
-
-from pefthelpers import data, models, session
+from pefthelpers import data
 from pefthelpers.measure import count_parameters, generate, mean_loss
-from pefthelpers.paths import data_dir
 from pefthelpers.training import fit
-from studies.engine import Study, search_learning_rate
+from studies import engine
+from studies.engine import Cell
 
 LADDER = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-FIRST = (2, 3, 4)  # where the search begins: positions on the ladder
+CELL = Cell({"split": "validation", "replay_per_batch": 0}, LADDER, first=(2, 3, 4))
 STEPS, BATCH_SIZE = 36, 4
 SEEDS = (0, 1, 2)
 
 
-def lora(seed: int):
-    """Return (SmolLM2 with a fresh LoRA on every linear layer, tokenizer)."""
-    model, tokenizer = models.load("decoder", "laptop", dtype="float32")
-    torch.manual_seed(seed)
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"
-    )
-    return get_peft_model(model, config), tokenizer
+def better(row: dict) -> tuple:
+    """Return what a rate is chosen by: more answers in the style, of equals the lower loss."""
+    return row["style_share"], -row["pizza_loss"]
 
 
 def measure_style(model, tokenizer, examples) -> dict:
@@ -82,7 +72,10 @@ def measure_split(model, tokenizer, split: str) -> dict:
 
 def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int = 0) -> dict:
     """Train (at rate 0: leave the base as it is) and measure; return the figures."""
-    model, tokenizer = lora(seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear"
+    )
+    model, tokenizer = engine.tunable(config, profile="laptop", seed=seed, dtype="float32")
     row = {"steps": STEPS, "batch_size": BATCH_SIZE}
     row["trainable_parameters"] = count_parameters(model)[0]
     if learning_rate:
@@ -105,24 +98,15 @@ def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int =
 
 def main() -> None:
     """Run what the result file does not hold yet."""
-    torch.set_num_threads(1)
-    session.quiet()
-    study = Study(data_dir() / "results" / "laptop_style_study.json")
-
-    def measure(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int = 0) -> dict:
-        key = {"split": split, "learning_rate": learning_rate}
-        key |= {"seed": seed, "replay_per_batch": replay_per_batch}
-        return study.measure(lambda: run(**key), **key)
-
+    study = engine.start("laptop_style_study")
     for split in ("validation", "test"):
-        measure(split, 0.0)
-    search = lambda rate: measure("validation", rate)
-    chosen = search_learning_rate(
-        search, LADDER, FIRST, key=lambda row: (row["style_share"], -row["pizza_loss"])
-    )
+        study.one(run, {"split": split, "replay_per_batch": 0}, 0.0)
+    (chosen,) = study.tune([CELL], run, better=better)
     for seed in SEEDS:
         for replay_per_batch in (0, BATCH_SIZE // 4):
-            measure("test", chosen["learning_rate"], seed, replay_per_batch)
+            study.one(run, {"split": "test", "replay_per_batch": replay_per_batch}, chosen, seed)
+    keys = [{"split": "test", "replay_per_batch": n} for n in (0, BATCH_SIZE // 4)]
+    study.print_table([CELL, *(CELL._replace(key=key) for key in keys)], [chosen] * 3)
 
 
 if __name__ == "__main__":

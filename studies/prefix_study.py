@@ -10,7 +10,6 @@ sees how wide the window of rates is that work.
 """
 
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from peft import (
@@ -21,21 +20,21 @@ from peft import (
     initialize_kv_prefix_from_text,
 )
 
-from pefthelpers import kitchen, measure, models, session
-from pefthelpers.kitchen import recipes
-from pefthelpers.kitchen.facts import PIZZAS
+from pefthelpers import kitchen, measure, models
 from pefthelpers.models import folder_of
-from pefthelpers.paths import data_dir
 from pefthelpers.profiles import settings
 from pefthelpers.training import fit, is_seq2seq
-from studies.engine import Study, search_learning_rate
+from studies import engine
+from studies.engine import Cell, Study
+from studies.kitchen_world import summary_tasks
+from studies.kitchen_world.facts import PIZZAS
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 TASKS = {
     ("decoder", "elicit"): kitchen.elicit,
     ("decoder", "learn"): kitchen.learn,
-    ("seq2seq", "elicit"): recipes.elicit,
-    ("seq2seq", "learn_facts"): recipes.learn_facts,
+    ("seq2seq", "elicit"): summary_tasks.elicit,
+    ("seq2seq", "learn_facts"): summary_tasks.learn_facts,
 }
 # Eight tokens each, in front of the question, where the base model has met cues.
 TEXTS = {
@@ -45,99 +44,96 @@ TEXTS = {
 TOPPINGS = {word for pizza in PIZZAS.values() for word in pizza}
 
 
-class Cell(NamedTuple):
-    """What is trained; ``first``: positions on the ladder where the search begins."""
-
-    role: str
-    task: str
-    kind: str
-    tokens: int
-    steps: int
-    first: tuple[int, ...]
-
-    def key(self) -> dict:
-        """Return what names the cell's rows."""
-        return {name: value for name, value in self._asdict().items() if name != "first"}
+def cell(role: str, task: str, kind: str, tokens: int, steps: int, first: tuple[int, ...]) -> Cell:
+    """Return a line of the tables below."""
+    key = {"role": role, "task": task, "kind": kind, "tokens": tokens, "steps": steps}
+    return Cell(key, LADDER, first)
 
 
 PROJECTED, DIRECT = (0, 1, 2, 3, 4, 5), (2, 3, 4, 5, 6, 7, 8)
 WINDOWS = [
-    Cell("decoder", "elicit", "projection", 8, 100, PROJECTED),
-    Cell("decoder", "elicit", "random", 8, 100, DIRECT),
-    Cell("seq2seq", "elicit", "projection", 30, 100, PROJECTED),
-    Cell("seq2seq", "elicit", "random", 30, 100, DIRECT),
+    cell("decoder", "elicit", "projection", 8, 100, PROJECTED),
+    cell("decoder", "elicit", "random", 8, 100, DIRECT),
+    cell("seq2seq", "elicit", "projection", 30, 100, PROJECTED),
+    cell("seq2seq", "elicit", "random", 30, 100, DIRECT),
 ]
 STARTS = [
-    Cell("decoder", "elicit", "zero", 8, 100, DIRECT),
-    Cell("decoder", "elicit", "real K/V", 8, 100, DIRECT),
-    Cell("decoder", "elicit", "cue", 8, 100, DIRECT),
-    Cell("seq2seq", "elicit", "zero", 30, 100, DIRECT),
-    Cell("seq2seq", "elicit", "real K/V", 30, 100, DIRECT),
-    Cell("decoder", "elicit", "prompt, random", 8, 100, (4, 5, 6)),
-    Cell("decoder", "elicit", "prompt, cue", 8, 100, (2, 3, 4)),
+    cell("decoder", "elicit", "zero", 8, 100, DIRECT),
+    cell("decoder", "elicit", "real K/V", 8, 100, DIRECT),
+    cell("decoder", "elicit", "cue", 8, 100, DIRECT),
+    cell("seq2seq", "elicit", "zero", 30, 100, DIRECT),
+    cell("seq2seq", "elicit", "real K/V", 30, 100, DIRECT),
+    cell("decoder", "elicit", "prompt, random", 8, 100, (4, 5, 6)),
+    cell("decoder", "elicit", "prompt, cue", 8, 100, (2, 3, 4)),
 ]
 LENGTHS = [
-    Cell("decoder", "elicit", "projection", tokens, 100, (2, 3, 4)) for tokens in (1, 2, 4, 16, 32)
+    cell("decoder", "elicit", "projection", tokens, 100, (2, 3, 4)) for tokens in (1, 2, 4, 16, 32)
 ]
 FACTS = [
-    Cell("decoder", "learn", "projection", 8, 200, (3, 4)),
-    Cell("decoder", "learn", "random", 8, 200, (6, 7)),
-    Cell("decoder", "learn", "projection", 8, 800, (3, 4)),
-    Cell("decoder", "learn", "random", 8, 800, (6, 7)),
-    Cell("decoder", "learn", "random", 64, 300, (6, 7)),
+    cell("decoder", "learn", "projection", 8, 200, (3, 4)),
+    cell("decoder", "learn", "random", 8, 200, (6, 7)),
+    cell("decoder", "learn", "projection", 8, 800, (3, 4)),
+    cell("decoder", "learn", "random", 8, 800, (6, 7)),
+    cell("decoder", "learn", "random", 64, 300, (6, 7)),
 ]
 
 
 @cache
 def base_text(tokenizer, count: int) -> torch.Tensor:
     """Return the first ``count`` ids of plain summaries, (1, count): what a T5 decoder has written."""
-    text = " ".join(example.answer for example in recipes.summaries(10, seed=1))
+    text = " ".join(example.answer for example in summary_tasks.summaries(10, seed=1))
     return tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[:, :count]
 
 
-def start_from_text(model, tokenizer, cell: Cell) -> None:
+def start_from_text(model, tokenizer, kind: str, tokens: int) -> None:
     """Set a prefix to the keys and values that the base computes for a text."""
     if not is_seq2seq(model):
-        text = TEXTS[cell.kind]
+        text = TEXTS[kind]
         initialize_kv_prefix_from_text(model, tokenizer, text=text, use_chat_template=False)
         return
     with torch.no_grad(), model.disable_adapter():
-        question = tokenizer(recipes.elicit().train[0].prompt, return_tensors="pt")
-        seen = model(**question, decoder_input_ids=base_text(tokenizer, cell.tokens))
+        question = tokenizer(summary_tasks.elicit().train[0].prompt, return_tensors="pt")
+        seen = model(**question, decoder_input_ids=base_text(tokenizer, tokens))
     cache = seen.past_key_values.self_attention_cache
     initialize_kv_prefix_from_past_key_values(model, past_key_values=cache)
 
 
-def adapt(cell: Cell, seed: int):
-    """Load the base of a cell and put virtual tokens on it; return model and tokenizer."""
-    model, tokenizer = models.load(cell.role)
+def adapt(role: str, kind: str, tokens: int, seed: int):
+    """Load a base and put virtual tokens on it; return model and tokenizer."""
+    model, tokenizer = models.load(role)
     torch.manual_seed(seed)
-    task_type = "SEQ_2_SEQ_LM" if cell.role == "seq2seq" else "CAUSAL_LM"
-    common = {"task_type": task_type, "num_virtual_tokens": cell.tokens}
-    if cell.kind.startswith("prompt"):
+    task_type = "SEQ_2_SEQ_LM" if role == "seq2seq" else "CAUSAL_LM"
+    common = {"task_type": task_type, "num_virtual_tokens": tokens}
+    if kind.startswith("prompt"):
         text = {"prompt_tuning_init": "TEXT", "prompt_tuning_init_text": TEXTS["cue"]}
-        text["tokenizer_name_or_path"] = folder_of(cell.role, settings(cell.role))
+        text["tokenizer_name_or_path"] = folder_of(role, settings(role))
         random = {"prompt_tuning_init": "RANDOM"}
-        config = PromptTuningConfig(**common, **(text if "cue" in cell.kind else random))
+        config = PromptTuningConfig(**common, **(text if "cue" in kind else random))
         return get_peft_model(model, config), tokenizer
     width = model.config.hidden_size
     config = PrefixTuningConfig(
         **common,
-        prefix_projection=cell.kind == "projection",
+        prefix_projection=kind == "projection",
         encoder_hidden_size=width,
-        init_weights="zero" if cell.kind == "zero" else None,
+        init_weights="zero" if kind == "zero" else None,
     )
     model = get_peft_model(model, config)
-    if cell.kind in TEXTS:
-        start_from_text(model, tokenizer, cell)
+    if kind in TEXTS:
+        start_from_text(model, tokenizer, kind, tokens)
     return model, tokenizer
 
 
-def one_run(cell: Cell, learning_rate: float, seed: int) -> dict:
+def trained(role, task, kind, tokens, steps, learning_rate, seed):
+    """Train one set of virtual tokens; return model, tokenizer and the task."""
+    data = TASKS[role, task](seed)
+    model, tokenizer = adapt(role, kind, tokens, seed)
+    fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=steps, seed=seed)
+    return model, tokenizer, data
+
+
+def one_run(**run) -> dict:
     """Train one set of virtual tokens; return its size and what it reaches."""
-    data = TASKS[cell.role, cell.task](seed)
-    model, tokenizer = adapt(cell, seed)
-    fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=cell.steps, seed=seed)
+    model, tokenizer, data = trained(**run)
     row = {
         "trained": measure.count_parameters(model)[0],
         "saved": model.get_prompt_embedding_to_save("default").numel(),
@@ -145,16 +141,14 @@ def one_run(cell: Cell, learning_rate: float, seed: int) -> dict:
         "validation_loss": measure.mean_loss(model, tokenizer, data.validation),
         "test": measure.exact_match(model, tokenizer, data.test),
     }
-    if cell.task.startswith("learn"):
+    if run["task"].startswith("learn"):
         row["facts"], row["format"] = measure.token_match(model, tokenizer, data.test, TOPPINGS)
     return {name: round(value, 4) for name, value in row.items()}
 
 
-def decoded(cell: Cell, learning_rate: float, seed: int) -> dict:
+def decoded(**run) -> dict:
     """Train once more; return the share of test answers generated exactly, greedily and by beams."""
-    data = TASKS[cell.role, cell.task](seed)
-    model, tokenizer = adapt(cell, seed)
-    fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=cell.steps, seed=seed)
+    model, tokenizer, data = trained(**run)
     wanted = [example.answer for example in data.test]
     shares = {}
     for name, beams in (("greedy", 1), ("four_beams", 4)):
@@ -163,54 +157,31 @@ def decoded(cell: Cell, learning_rate: float, seed: int) -> dict:
     return shares
 
 
-class Search:
-    """The cells' rows in one study."""
+def generate(study: Study, table: list[Cell], rates: list[float]) -> None:
+    """Generate with three seeds at the chosen rate, where a window is the T5's."""
+    for (key, _, _), rate in zip(table, rates, strict=True):
+        for seed in (0, 1, 2) if key["role"] == "seq2seq" else ():
+            run = {**key, "learning_rate": rate, "seed": seed}
+            study.measure(lambda run=run: decoded(**run), **run, decoding=True)
 
-    def __init__(self, study: Study) -> None:
-        """Use the rows there are."""
-        self.study = study
 
-    def run(self, cell: Cell, learning_rate: float, seed: int = 0) -> dict:
-        """Return the row of one run, measured unless it is recorded."""
-        key = {**cell.key(), "learning_rate": learning_rate, "seed": seed}
-        return self.study.measure(lambda: one_run(cell, learning_rate, seed), **key)
-
-    def choose(self, cell: Cell) -> float:
-        """Climb on seed 0, run the chosen rate on the other seeds, and return it."""
-        chosen = search_learning_rate(lambda rate: self.run(cell, rate), LADDER, cell.first)[
-            "learning_rate"
-        ]
-        for seed in (1, 2):
-            self.run(cell, chosen, seed)
-        return chosen
-
-    def generate(self, cell: Cell, learning_rate: float) -> None:
-        """Generate with three seeds, greedily and by beams."""
-        for seed in (0, 1, 2):
-            key = {**cell.key(), "learning_rate": learning_rate, "seed": seed, "decoding": True}
-            self.study.measure(lambda s=seed: decoded(cell, learning_rate, s), **key)
-
-    def every_rate(self, cell: Cell) -> None:
-        """Run the rates that seed 0 has tried on the other seeds too."""
-        tried = {row["learning_rate"] for row in self.study.find(**cell.key(), seed=0)}
+def every_rate(study: Study, table: list[Cell]) -> None:
+    """Run the rates that seed 0 has tried on the other seeds too."""
+    for key, _, _ in table:
+        tried = {row["learning_rate"] for row in study.find(**key, seed=0)}
         for learning_rate in sorted(tried):
             for seed in (1, 2):
-                self.run(cell, learning_rate, seed)
+                study.one(one_run, key, learning_rate, seed)
 
 
 def main() -> None:
     """Run what is not in the record yet."""
-    torch.set_num_threads(1)
-    session.quiet()
-    search = Search(Study(data_dir() / "results" / "prefix_study.json"))
-    for cell in WINDOWS:
-        chosen = search.choose(cell)
-        if cell.role == "seq2seq":
-            search.generate(cell, chosen)
-    for cell in (*FACTS, *STARTS, *LENGTHS):
-        search.choose(cell)
-    for cell in WINDOWS:
-        search.every_rate(cell)
+    study = engine.start("prefix_study")
+    table = WINDOWS + FACTS + STARTS + LENGTHS
+    rates = study.tune(table, one_run, seeds=(1, 2))
+    generate(study, WINDOWS, rates[: len(WINDOWS)])
+    every_rate(study, WINDOWS)
+    study.print_table(table, rates)
 
 
 if __name__ == "__main__":

@@ -11,23 +11,22 @@ NF4 with double quantisation. Everything is computed in float32 on one thread, s
 differ in nothing but the rounding of their weights. Seconds are process time, training alone.
 """
 
-import os
+import functools
 import sys
 import time
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 
-from pefthelpers import data, kitchen, models, session
+from pefthelpers import data, kitchen
 from pefthelpers.measure import count_parameters, exact_match, generate, mean_loss
-from pefthelpers.paths import data_dir
 from pefthelpers.training import collate, encode, fit
 from peftmemory.tracing.live import LiveStorages
-from studies.engine import Study, search_learning_rate
+from peftmemory.tracing.measure import quantisation_tensors
+from peftmemory.tracing.step import create_states, name_model
+from studies import engine
+from studies.engine import Cell, Study
 
 
 class Arm(NamedTuple):
@@ -58,16 +57,11 @@ BATCH = {"pizza": 4, "elicit": 16, "learn": 16}
 
 def build(profile: str, arm: Arm, seed: int):
     """Return (model ready to train, tokenizer)."""
-    model, tokenizer = models.load(
-        "decoder", profile, dtype="float32", four_bit=arm.four_bit, double_quant=arm.four_bit
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=arm.r, lora_alpha=arm.alpha, target_modules="all-linear"
     )
-    torch.manual_seed(seed)
-    if arm.r:
-        config = LoraConfig(
-            task_type="CAUSAL_LM", r=arm.r, lora_alpha=arm.alpha, target_modules="all-linear"
-        )
-        model = get_peft_model(model, config)
-    return model, tokenizer
+    loading = {"dtype": "float32", "four_bit": arm.four_bit, "double_quant": arm.four_bit}
+    return engine.tunable(config if arm.r else None, profile=profile, seed=seed, **loading)
 
 
 def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int) -> dict:
@@ -90,11 +84,6 @@ def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int
         "train_loss": sum(last) / len(last),
         "step_cpu_s": round((time.process_time() - start) / STEPS[task], 4),
     }
-
-
-def pizza_run(arm: Arm, learning_rate: float, seed: int) -> dict:
-    """Teach SmolLM2 the pizza card by an arm's method."""
-    return pizza_scores(*build("laptop", arm, seed), learning_rate, seed)
 
 
 def pizza_scores(model, tokenizer, learning_rate: float, seed: int) -> dict:
@@ -126,16 +115,21 @@ def pizza_scores(model, tokenizer, learning_rate: float, seed: int) -> dict:
     }
 
 
-def kitchen_run(task: str, arm: Arm, learning_rate: float, seed: int) -> dict:
-    """Teach the kitchen decoder a task; return exact match and losses."""
-    data = getattr(kitchen, task)(seed)
-    model, tokenizer = build("tiny", arm, seed)
-    row = train(model, tokenizer, data.train, task, learning_rate, seed)
+def measure(
+    task: str, arm: str, learning_rate: float, seed: int, four_bit: bool, r: int, alpha: int
+) -> dict:
+    """Teach a task by an arm's method; return exact match on the kitchen's, and the losses."""
+    made = Arm(four_bit, r, alpha)
+    if task == "pizza":
+        return pizza_scores(*build("laptop", made, seed), learning_rate, seed)
+    examples = {"elicit": kitchen.elicit, "learn": kitchen.learn}[task](seed)
+    model, tokenizer = build("tiny", made, seed)
+    row = train(model, tokenizer, examples.train, task, learning_rate, seed)
     return row | {
-        "validation": exact_match(model, tokenizer, data.validation),
-        "validation_loss": mean_loss(model, tokenizer, data.validation),
-        "test": exact_match(model, tokenizer, data.test),
-        "test_loss": mean_loss(model, tokenizer, data.test),
+        "validation": exact_match(model, tokenizer, examples.validation),
+        "validation_loss": mean_loss(model, tokenizer, examples.validation),
+        "test": exact_match(model, tokenizer, examples.test),
+        "test_loss": mean_loss(model, tokenizer, examples.test),
         "general_loss": mean_loss(model, tokenizer, kitchen.retention()["documents"]),
     }
 
@@ -155,9 +149,12 @@ def bytes_by_kind(profile: str, arm: Arm, examples: int = 4) -> dict:
         vocab_size=model.config.vocab_size, tokens=batch["input_ids"].numel() - examples
     )
     with live:
-        name_tensors(model, live)
-        for _ in range(2):  # the first step creates the optimiser's states
-            one_step(model, optimizer, batch, live)
+        name_model(model, live)
+        for parameter in model.parameters():
+            constants = quantisation_tensors(getattr(parameter, "quant_state", None))
+            live.name(constants, "quantisation_constants")
+        create_states(optimizer, trained, live)
+        one_step(model, optimizer, batch, live)
     moment, kinds = max(live.peaks.items(), key=lambda item: sum(item[1].values()))
     return {
         "tokens": batch["input_ids"].numel(),
@@ -167,28 +164,8 @@ def bytes_by_kind(profile: str, arm: Arm, examples: int = 4) -> dict:
     }
 
 
-def name_tensors(model, live: LiveStorages) -> None:
-    """Tell the counter what is a weight, a 4-bit constant, a gradient."""
-    for parameter in model.parameters():
-        kind = "trainable_weights" if parameter.requires_grad else "frozen_weights"
-        live.name([parameter], kind)
-        live.name(constants(getattr(parameter, "quant_state", None)), "quantisation_constants")
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: live.name([p.grad], "gradients"))
-    live.name(model.buffers(), "frozen_weights")
-
-
-def constants(state) -> list[torch.Tensor]:
-    """Return the tensors of a bitsandbytes quantisation state, second level included."""
-    if state is None:
-        return []
-    own = [state.absmax, state.code, *([state.offset] if state.nested else [])]
-    return own + constants(state.state2)
-
-
 def one_step(model, optimizer, batch, live: LiveStorages) -> None:
-    """Run one training step; the optimiser's states are named when it ends."""
-    live.peaks = {}
+    """Run one training step; each phase is announced to the counter."""
     live.enter("forward")
     loss = model(**batch).loss
     live.enter("backward")
@@ -196,56 +173,46 @@ def one_step(model, optimizer, batch, live: LiveStorages) -> None:
     live.enter("optimizer")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    for state in optimizer.state.values():
-        live.name([t for t in state.values() if torch.is_tensor(t)], "optimizer_states")
 
 
-def search(study: Study, name: str, task: str, run) -> None:
-    """Search an arm's learning rate, then run the chosen one on every seed."""
-    arm, model = ARMS[name], study.path.stem.removeprefix("qlora_")
-    kind = "adapter" if arm.r else "full"
-
-    def measure(learning_rate: float, seed: int = 0) -> dict:
-        key = {"task": task, "arm": name, **arm._asdict()}
-        return study.measure(
-            lambda: run(arm, learning_rate, seed), **key, learning_rate=learning_rate, seed=seed
-        )
-
-    ladder = ADAPTER_LADDER if arm.r else FULL_LADDER
-    chosen = search_learning_rate(measure, ladder, FIRST[model][kind])
-    for seed in SEEDS[1:]:
-        measure(chosen["learning_rate"], seed)
+def cells(task: str, names: list[str], first: dict[str, tuple[int, ...]]) -> list[Cell]:
+    """Return the table of a task: its arms, each with the ladder of its kind."""
+    found = []
+    for name in names:
+        key = {"task": task, "arm": name, **ARMS[name]._asdict()}
+        adapter = bool(ARMS[name].r)
+        ladder = ADAPTER_LADDER if adapter else FULL_LADDER
+        found.append(Cell(key, ladder, first["adapter" if adapter else "full"]))
+    return found
 
 
 def smollm2(study: Study) -> None:
     """Run the real model's part; two arms of rank 64 train in the kitchen alone, for the price."""
     for four_bit in (False, True):
+        base = functools.partial(build, "laptop", Arm(four_bit), 0)
         key = {"task": "pizza", "arm": "base", "four_bit": four_bit}
-        study.measure(lambda: pizza_run(Arm(four_bit), 0.0, 0), **key)  # noqa: B023 - called here
+        study.measure(lambda base=base: pizza_scores(*base(), 0.0, 0), **key)
     names = list(ARMS)[:-1]
     for name in names:
-        key = {"task": "bytes", "arm": name}
-        study.measure(lambda: bytes_by_kind("laptop", ARMS[name]), **key)  # noqa: B023
-    for name in names[:-1]:
-        search(study, name, "pizza", pizza_run)
+        traced = functools.partial(bytes_by_kind, "laptop", ARMS[name])
+        study.measure(traced, task="bytes", arm=name)
+    table = cells("pizza", names[:-1], FIRST["smollm2"])
+    study.print_table(table, study.tune(table, measure, SEEDS[1:]))
 
 
 def kitchen_part(study: Study) -> None:
     """Run the kitchen's part: both tasks, every arm."""
-    for task in ("learn", "elicit"):
-        for name in ARMS:
-            search(study, name, task, lambda *given: kitchen_run(task, *given))  # noqa: B023
+    table = [cell for t in ("learn", "elicit") for cell in cells(t, list(ARMS), FIRST["kitchen"])]
+    study.print_table(table, study.tune(table, measure, SEEDS[1:]))
 
 
 def main() -> None:
     """Run what is not in the record yet."""
-    torch.set_num_threads(1)
-    session.quiet()
     part = sys.argv[1] if len(sys.argv) > 1 else ""
     parts = {"smollm2": smollm2, "kitchen": kitchen_part}
     if part not in parts:
         sys.exit("usage: python -m studies.qlora_study smollm2|kitchen")
-    parts[part](Study(data_dir() / "results" / f"qlora_{part}.json"))
+    parts[part](engine.start(f"qlora_{part}"))
 
 
 if __name__ == "__main__":

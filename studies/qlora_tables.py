@@ -9,42 +9,40 @@ against block size, on Gaussian numbers and on the linear layers of SmolLM2-135M
 decoder. Rows that are there are not computed again.
 """
 
-import os
+import itertools
 from functools import cache
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import bitsandbytes.functional as bnb
 import torch
 
 import peftmemory
-from pefthelpers import models, session
-from pefthelpers.paths import data_dir
+from pefthelpers import models
 from peftmemory import tracing
-from studies.engine import Study
+from studies import engine
 
 # As peft does it: everything that is not quantised in fp32, adapters in fp32, transformers' loss.
 PEFT_WAY = {"prepare_kbit": True, "loss": "plain", "optimizer": "adamw_8bit"}
 # As TRL 1.16 does it: nothing is cast up, adapters in bf16, the logits never exist as a whole.
 TRL_WAY = {"autocast_adapter_dtype": False, "loss": "chunked", "optimizer": "adamw_8bit"}
+# model, r, seq, way: how it ends tells which of the two prepared it
 CASES = [
-    ("llama-3.1-8b", 64, 2048, "the article, as peft prepares it", PEFT_WAY),
-    ("llama-3.1-8b", 64, 2048, "the article, as TRL prepares it", TRL_WAY),
-    ("llama-65b", 64, 512, "65B, as TRL prepares it", TRL_WAY),
-    ("llama-3.1-70b", 64, 512, "70B, as peft prepares it", PEFT_WAY),
-    ("llama-3.1-70b", 64, 512, "70B, as TRL prepares it", TRL_WAY),
-    ("llama-3.1-70b", 16, 512, "70B, as TRL prepares it", TRL_WAY),
+    ("llama-3.1-8b", 64, 2048, "the article, as peft prepares it"),
+    ("llama-3.1-8b", 64, 2048, "the article, as TRL prepares it"),
+    ("llama-65b", 64, 512, "65B, as TRL prepares it"),
+    ("llama-3.1-70b", 64, 512, "70B, as peft prepares it"),
+    ("llama-3.1-70b", 64, 512, "70B, as TRL prepares it"),
+    ("llama-3.1-70b", 16, 512, "70B, as TRL prepares it"),
 ]
 BLOCKS = (32, 64, 128, 256, 512, 1024)
 KINDS = ("nf4", "fp4", "int4")
 SMOLLM2_LAYERS = (0, 10, 20, 29)
 
 
-def peak(model: str, r: int, seq: int, options: dict) -> dict:
+def peak(model: str, r: int, seq: int, way: str) -> dict:
     """Trace one step of one sequence, checkpointed; return the peak by kind and the closed form's."""
     method = peftmemory.method("lora", r=r, lora_dropout=0.05, target_modules="all-linear")
-    step = {"batch": 1, "seq": seq, "precision": "nf4", "checkpointing": True, **options}
+    prepared = PEFT_WAY if way.endswith("as peft prepares it") else TRL_WAY
+    step = {"batch": 1, "seq": seq, "precision": "nf4", "checkpointing": True, **prepared}
     trace = tracing.trace_step(model, method, **step)
     return {
         "trainable": trace.trainable,
@@ -53,14 +51,6 @@ def peak(model: str, r: int, seq: int, options: dict) -> dict:
         "traced_bytes": trace.peak,
         "closed_form_bytes": peftmemory.estimate(model, method, **step).peak,
     }
-
-
-def peaks() -> None:
-    """Trace every case."""
-    study = Study(data_dir() / "results" / "qlora_peaks.json")
-    for model, r, seq, way, options in CASES:
-        key = {"model": model, "r": r, "seq": seq, "way": way}
-        study.measure(lambda: peak(model, r, seq, options), **key)  # noqa: B023 - called here
 
 
 @cache
@@ -77,9 +67,9 @@ def weights(source: str) -> torch.Tensor:
     return flat[: len(flat) // BLOCKS[-1] * BLOCKS[-1]]
 
 
-def rounding(source: str, kind: str, block: int) -> dict:
+def rounding(weights_of: str, kind: str, block: int) -> dict:
     """Round to four bits; return relative squared error and the entropy of the codes in bits."""
-    blocks = weights(source).reshape(-1, block)
+    blocks = weights(weights_of).reshape(-1, block)
     absmax = blocks.abs().amax(1, keepdim=True)
     # int4: -7 to 7, so fifteen of the sixteen codes, symmetric as absmax scaling wants it.
     even = torch.arange(-7, 8) / 7
@@ -95,22 +85,18 @@ def rounding(source: str, kind: str, block: int) -> dict:
     }
 
 
-def errors() -> None:
-    """Round everything in every way."""
-    study = Study(data_dir() / "results" / "qlora_errors.json")
-    for source in ("Gaussian", "kitchen decoder", "SmolLM2-135M"):
-        for kind in KINDS:
-            for block in BLOCKS:
-                key = {"weights_of": source, "kind": kind, "block": block}
-                study.measure(lambda: rounding(source, kind, block), **key)  # noqa: B023
-
-
 def main() -> None:
     """Compute what is not in the records yet."""
-    torch.set_num_threads(1)
-    session.quiet()
-    errors()
-    peaks()
+    sources = ("Gaussian", "kitchen decoder", "SmolLM2-135M")
+    engine.start("qlora_errors").measure_each(
+        [
+            {"weights_of": source, "kind": kind, "block": block}
+            for source, kind, block in itertools.product(sources, KINDS, BLOCKS)
+        ],
+        rounding,
+    )
+    cases = [dict(zip(("model", "r", "seq", "way"), case, strict=True)) for case in CASES]
+    engine.start("qlora_peaks").measure_each(cases, peak)
 
 
 if __name__ == "__main__":

@@ -9,55 +9,22 @@ as you like. A row belongs to the weights it was measured on; with new weights i
 
 import argparse
 import itertools
-import json
-import os
-import sys
 import time
-from datetime import datetime, timezone
-from functools import cache
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from pefthelpers import methods, models
+from pefthelpers.measure import count_parameters, exact_match, generate, mean_loss
+from pefthelpers.training import fit
+from studies import engine, gates
+from studies.engine import Gate
+from studies.kitchen_world import summary_language, summary_tasks
 
-import peft
-import torch
-import transformers
-from peft import (
-    LoraConfig,
-    PrefixTuningConfig,
-    PromptTuningConfig,
-    TaskType,
-    get_peft_model,
-)
-from transformers import AutoTokenizer, T5ForConditionalGeneration
-
-from pefthelpers.kitchen import recipes, recipes_world
-from pefthelpers.measure import count_parameters, exact_match, mean_loss
-from pefthelpers.paths import atomic_path, data_dir
-from pefthelpers.training import collate, encode, fit
-from studies.engine import Run
-from studies.seq2seq_tables import (
-    BASES,
-    RECORD,
-    all_gates,
-    best_rate,
-    main_table,
-    read_rows,
-    recorded,
-    retention_table,
-    weights_of,
-)
-
-SEEDS = (0, 1, 2)
+BASES = ("seq2seq", "seq2seq_seed2")
 TASKS = {
-    "elicit": recipes.elicit,
-    "learn_facts": recipes.learn_facts,
-    "learn_format": recipes.learn_format,
+    "elicit": summary_tasks.elicit,
+    "learn_facts": summary_tasks.learn_facts,
+    "learn_format": summary_tasks.learn_format,
 }
 STEPS = {"elicit": 100, "learn_facts": 200, "learn_format": 150}
-VIRTUAL_TOKENS = 30
-LINEARS = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 # Three learning rates a method, a factor of about three apart; the best is taken on validation.
 RATES = {
     "prefix": (1e-2, 3e-2, 1e-1),
@@ -66,117 +33,69 @@ RATES = {
     "lora": (2e-3, 5e-3, 1e-2),
     "full": (3e-4, 1e-3, 3e-3),
 }
-MEASURED = {
-    "elicit": (*RATES,),
-    "learn_facts": (*RATES,),
-    "learn_format": ("prefix", "prefix_projection"),
-}
+PREFIXES = ("prefix", "prefix_projection")
+CELLS = [
+    *itertools.product(("elicit", "learn_facts"), RATES),
+    *itertools.product(("learn_format",), PREFIXES),
+]
 # What is repeated on the second base, to show that nothing hangs on the first.
-SECOND_BASE = {
-    "elicit": ("prefix_projection", "lora"),
-    "learn_facts": ("prefix_projection", "lora", "full"),
-}
-GATED_REPLAY = (("learn_facts", "lora"), ("learn_facts", "full"))
-REPLAYED = (*GATED_REPLAY, *itertools.product(["elicit"], ["lora", "full", "prefix_projection"]))
-
-
-def load_base(base: str) -> T5ForConditionalGeneration:
-    """Load a pre-trained base, float32, on the CPU."""
-    folder = data_dir() / "kitchen" / base
-    return T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-@cache
-def load_tokenizer(base: str):
-    """Load the tokenizer beside a base."""
-    return AutoTokenizer.from_pretrained(data_dir() / "kitchen" / base)
+SECOND_BASE = [
+    *itertools.product(("elicit",), ("prefix_projection", "lora")),
+    *itertools.product(("learn_facts",), ("prefix_projection", "lora", "full")),
+]
+GATED_REPLAY = [("learn_facts", "lora"), ("learn_facts", "full")]
+REPLAYED = [*GATED_REPLAY, *itertools.product(["elicit"], ["lora", "full", "prefix_projection"])]
+SKILLS = ("plain", "cued", "nonna", "facts", "tasks", "general_loss")
 
 
 def adapt(base: str, method: str, seed: int):
-    """Load a base and make it trainable by a method; ``seed`` draws the method's initial weights."""
-    torch.manual_seed(seed)
-    model = load_base(base)
-    kind = TaskType.SEQ_2_SEQ_LM
-    if method == "full":
-        return model
-    if method == "lora":
-        config = LoraConfig(task_type=kind, r=8, lora_alpha=16, target_modules=LINEARS)
-    elif method == "prompt":
-        config = PromptTuningConfig(
-            task_type=kind,
-            num_virtual_tokens=VIRTUAL_TOKENS,
-            prompt_tuning_init="SAMPLE_VOCAB",
-            tokenizer_name_or_path=str(data_dir() / "kitchen" / base),
-        )
-    else:
-        config = PrefixTuningConfig(
-            task_type=kind,
-            num_virtual_tokens=VIRTUAL_TOKENS,
-            prefix_projection=method == "prefix_projection",
-            encoder_hidden_size=model.config.d_model,
-        )
-    return get_peft_model(model, config)
+    """Return a base made trainable by a method, and its tokenizer."""
+    config = methods.config(method.removesuffix("_projection"), "seq2seq")
+    if method == "prefix":
+        config.prefix_projection = False
+    return engine.tunable(config, **gates.place(base), seed=seed)
 
 
-@torch.no_grad()
 def generated_match(model, tokenizer, examples, *, beams: int = 1) -> float:
-    """Return the share of examples whose generated tokens are the answer, end included."""
-    model.eval()
-    right = 0
-    for start in range(0, len(examples), 100):
-        pairs = encode(tokenizer, examples[start : start + 100])
-        batch = collate(tokenizer, pairs, seq2seq=True)
-        out = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            max_new_tokens=40,
-            num_beams=beams,
-            do_sample=False,
-        )
-        # Position 0 is the decoder's start token; what follows the answer is padding.
-        right += sum(
-            row[1 : len(y) + 1].tolist() == y for row, (_, y) in zip(out, pairs, strict=True)
-        )
-    return right / len(examples)
+    """Return the share of examples whose generated text is the answer, and then ends."""
+    texts = generate(model, tokenizer, examples, num_beams=beams, batch_size=100)
+    return sum(text == e.answer for text, e in zip(texts, examples, strict=True)) / len(examples)
 
 
 def retention_scores(model, tokenizer) -> dict[str, float]:
     """Return the exact match of every old skill, and the general loss."""
-    old = recipes.retention()
+    old = summary_tasks.retention()
     general = mean_loss(model, tokenizer, old.pop("general"))
     scores = {name: exact_match(model, tokenizer, rows) for name, rows in old.items()}
-    return {name: round(score, 4) for name, score in (scores | {"general_loss": general}).items()}
+    return scores | {"general_loss": general}
 
 
-def replayed(run: Run) -> dict:
-    """Return ``fit``'s options for a run: half of each batch old examples, or none."""
-    if not run.replay:
-        return {}
-    # Uncued summaries in plain English would contradict ELICIT, which wants the nonna there.
-    old = recipes.replay(2000, run.seed, uncued=run.task != "elicit")
-    return {"replay": old, "replay_per_batch": 8}
-
-
-def measure(run: Run) -> dict:
-    """Fine-tune once and return the row: target, old skills, cost."""
-    task, tokenizer = TASKS[run.task](run.seed), load_tokenizer(run.base)
-    model = adapt(run.base, run.method, run.seed)
-    start, steps = time.process_time(), STEPS[run.task]
-    options = {"learning_rate": run.learning_rate, "steps": steps, "seed": run.seed}
-    fit(model, tokenizer, task.train, **options, **replayed(run))
+def measure(base, task, method, learning_rate, seed, replay) -> dict:
+    """Fine-tune once and return the row: target, old skills, CPU seconds of the training."""
+    data, steps = TASKS[task](seed), STEPS[task]
+    model, tokenizer = adapt(base, method, seed)
+    options = {"learning_rate": learning_rate, "steps": steps, "seed": seed}
+    if (
+        replay
+    ):  # uncued summaries in plain English would contradict ELICIT, which wants the nonna there
+        old = summary_tasks.replay(2000, seed, uncued=task != "elicit")
+        options |= {"replay": old, "replay_per_batch": 8}
+    start = time.process_time()
+    fit(model, tokenizer, data.train, **options)
     row = {
         "cpu_s": time.process_time() - start,
         "trainable": count_parameters(model)[0],
         "steps": steps,
-        "validation": exact_match(model, tokenizer, task.validation),
-        "validation_loss": mean_loss(model, tokenizer, task.validation),
-        "test": exact_match(model, tokenizer, task.test),
+        "validation": exact_match(model, tokenizer, data.validation),
+        "validation_loss": mean_loss(model, tokenizer, data.validation),
+        "test": exact_match(model, tokenizer, data.test),
     }
-    if run.seed == 0 and run.base == BASES[0]:
-        row |= decoded_scores(model, tokenizer, task, beams=run.task == "elicit" and not run.replay)
-    if run.replay or (run.seed == 0 and run.base == BASES[0]):
+    main_run = seed == 0 and base == BASES[0]
+    if main_run:
+        row |= decoded_scores(model, tokenizer, data, beams=task == "elicit" and not replay)
+    if replay or main_run:
         row |= retention_scores(model, tokenizer)
-    return run._asdict() | {name: round(value, 4) for name, value in row.items()}
+    return {name: round(value, 4) for name, value in row.items()}
 
 
 def decoded_scores(model, tokenizer, task, *, beams: bool) -> dict[str, float]:
@@ -193,74 +112,81 @@ def decoded_scores(model, tokenizer, task, *, beams: bool) -> dict[str, float]:
 
 def measure_base(base: str) -> dict:
     """Return the row of an untouched base: every cue, facts, tasks, and greedy decoding."""
-    model, tokenizer = load_base(base), load_tokenizer(base)
-    row = {"base": base, "task": "base", "cpu_s": 0.0} | retention_scores(model, tokenizer)
-    start = time.process_time()
-    for style in recipes_world.STYLES:
+    model, tokenizer = models.load(**gates.place(base))
+    row = retention_scores(model, tokenizer)
+    for style in summary_language.STYLES:
         for language in ("english", "italian"):
-            rows = recipes.summaries(300, style, italian=language == "italian")
-            row[f"{style} {language}"] = round(exact_match(model, tokenizer, rows), 4)
-    for kind in recipes_world.TASKS:
-        row[f"task {kind}"] = round(exact_match(model, tokenizer, recipes.tasks(300, kind)), 4)
-    row["nonna uncued"] = exact_match(model, tokenizer, recipes.elicit().test)
-    sample = recipes.retention()["cued"]
-    row["teacher_forced_cued"] = round(exact_match(model, tokenizer, sample), 4)
-    row["greedy_cued"] = round(generated_match(model, tokenizer, sample), 4)
-    return row | {"cpu_s": round(time.process_time() - start, 1)}
+            rows = summary_tasks.summaries(300, style, italian=language == "italian")
+            row[f"{style} {language}"] = exact_match(model, tokenizer, rows)
+    for kind in summary_language.TASKS:
+        row[f"task {kind}"] = exact_match(model, tokenizer, summary_tasks.tasks(300, kind))
+    row["nonna uncued"] = exact_match(model, tokenizer, summary_tasks.elicit().test)
+    sample = summary_tasks.retention()["cued"]
+    row["teacher_forced_cued"] = exact_match(model, tokenizer, sample)
+    row["greedy_cued"] = generated_match(model, tokenizer, sample)
+    return {name: round(value, 4) for name, value in row.items()}
 
 
-def append(rows: list[dict], row: dict) -> None:
-    """Add a row to the list and to the file."""
-    stamp = {
-        "weights": weights_of(row["base"]),
-        "date": datetime.now(timezone.utc).isoformat()[:16],
-    }
-    versions = {m.__name__: m.__version__ for m in (torch, transformers, peft)}
-    rows.append(row | stamp | {"versions": versions})
-    lines = ",\n".join(" " + json.dumps(row) for row in rows)
-    with atomic_path(RECORD) as path:
-        path.write_text(f'{{"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+def read_record() -> gates.Record:
+    """Return the recorded rows of the weights in the checkout."""
+    return gates.Record("seq2seq_gates", BASES, RATES)
 
 
-def ensure(rows: list[dict], run: Run) -> None:
-    """Measure a run unless it is on record."""
-    if not recorded(rows, **run._asdict()):
-        append(rows, measure(run))
-        row = {k: v for k, v in rows[-1].items() if k not in ("versions", "date", "weights")}
-        print(*row.values(), flush=True)
-
-
-def measure_everything(rows: list[dict]) -> None:
-    """Measure every row of the tables that is not on record: learning rates, then seeds."""
+def measure_everything(record: gates.Record) -> None:
+    """Measure every row of the tables that is not on record."""
     for base in BASES:
-        if not recorded(rows, base=base, task="base"):
-            append(rows, measure_base(base))
-    measure_rates(rows, pairs(MEASURED), replay=False)
-    measure_rates(rows, GATED_REPLAY, replay=True)
-    repeat(rows, BASES[0], pairs(MEASURED), SEEDS)
-    repeat(rows, BASES[1], pairs(SECOND_BASE), SEEDS[:1])
-    repeat(rows, BASES[0], GATED_REPLAY, SEEDS, replay=True)
-    measure_rates(rows, REPLAYED, replay=True)
-    repeat(rows, BASES[1], pairs(SECOND_BASE), SEEDS)
+        record.measure_base(measure_base, base)
+    record.measure_cells(measure, CELLS)
+    record.measure_cells(measure, GATED_REPLAY, replay=True)
+    record.measure_cells(measure, SECOND_BASE, base=BASES[1])
+    record.measure_cells(measure, REPLAYED, replay=True, seeds=())
 
 
-def pairs(methods_of: dict) -> list[tuple[str, str]]:
-    """Return every (task, method) of a table."""
-    return [(task, method) for task, methods in methods_of.items() for method in methods]
+def base_gates(record: gates.Record, base: str) -> list[Gate]:
+    """Return the gates of a pre-trained base before any fine-tuning."""
+    row = record.base(base)
+    if not row:
+        return [Gate(f"{base}: base scores", None, "least", 0)]
+    cells = [name for name in row if name.endswith((" english", " italian"))]
+    kinds = [f"task {kind}" for kind in summary_language.MASTERED]
+    gap = abs(row["greedy_cued"] - row["teacher_forced_cued"])
+    return [
+        *(Gate(f"{base}: {name}", row[name], "least", 0.95) for name in (*cells, *kinds)),
+        Gate(f"{base}: facts", row["facts"], "least", 0.99),
+        Gate(f"{base}: nonna uncued", row["nonna uncued"], "most", 0.0),
+        Gate(f"{base}: greedy against teacher-forced", gap, "most", 0.0),
+    ]
 
 
-def measure_rates(rows: list[dict], chosen, *, replay: bool) -> None:
-    """Measure tasks and methods at each learning rate, first base, seed 0."""
-    for task, method in chosen:
-        for rate in RATES[method]:
-            ensure(rows, Run(BASES[0], task, method, rate, replay=replay))
+# task, methods, side, bound, further options: on both bases, and on the first alone
+TUNING = [
+    ("elicit", ("prefix_projection", "lora"), "least", 0.95, {}),
+    ("learn_facts", ("lora", "full"), "least", 0.90, {}),
+    ("learn_facts", ("prefix_projection",), "most", 0.30, {}),
+]
+TUNING_FIRST = [
+    ("elicit", ("prefix", "prompt", "full"), "least", 0.95, {}),
+    ("elicit", PREFIXES, "least", 0.95, {"column": "beams_100"}),
+    ("learn_facts", ("prefix", "prompt"), "most", 0.30, {}),
+    ("learn_format", PREFIXES, "least", 0.90, {}),
+    ("learn_facts", ("lora", "full"), "least", 0.95, {"column": "facts", "replay": True}),
+]
 
 
-def repeat(rows: list[dict], base: str, chosen, seeds, *, replay: bool = False) -> None:
-    """Measure tasks and methods at their chosen learning rates, on a base, for some seeds."""
-    for (task, method), seed in itertools.product(chosen, seeds):
-        rate = best_rate(rows, task, method, replay=replay)
-        ensure(rows, Run(base, task, method, rate, seed, replay))
+def all_gates(record: gates.Record) -> list[Gate]:
+    """Return every gate, both bases, and that decoding agrees with scoring in every run."""
+    found = []
+    for base, table in zip(BASES, (TUNING + TUNING_FIRST, TUNING), strict=True):
+        found += base_gates(record, base)
+        seeds = 3 if base == BASES[0] else 1
+        for task, compared, side, bound, options in table:
+            for method in compared:
+                cell = (base, task, method)
+                found.append(record.gate(cell, side, bound, seeds=seeds, **options))
+    decoded = [row for row in record.rows if "greedy_100" in row]
+    gaps = [abs(row["greedy_100"] - row["teacher_forced_100"]) for row in decoded]
+    name = "largest gap between greedy decoding and teacher-forced exact match"
+    return [*found, Gate(name, max(gaps, default=None), "most", 0.0)]
 
 
 def main() -> int:
@@ -268,18 +194,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="read the record, measure nothing")
     check_only = parser.parse_args().check
-    torch.set_num_threads(1)
-    rows = read_rows()
+    engine.quiet_on_one_thread()
+    record = read_record()
     if not check_only:
-        measure_everything(rows)
-    print(*main_table(rows, TASKS, RATES), sep="\n", end="\n\n")
-    print(*retention_table(rows, ("elicit", "learn_facts"), RATES), sep="\n", end="\n\n")
-    gates = all_gates(rows)
-    failed = [gate for gate in gates if not gate.passed]
-    print(*gates, sep="\n")
-    print(f"{len(gates) - len(failed)} of {len(gates)} gates passed")
-    return 1 if failed else 0
+        measure_everything(record)
+    every_rate_of = ("elicit", "learn_facts")
+    gates.print_tables(record, tasks=TASKS, skills=SKILLS, every_rate_of=every_rate_of)
+    return engine.judge(all_gates(record))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -14,28 +14,22 @@ The encoder's part is ``encoder_study.py``; the real decoder's are ``qlora_study
 ``sweep_smollm2.py``; what each method costs at three billion parameters, ``sweep_cost.py``.
 """
 
-import itertools
-import os
+import functools
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import torch
-from peft import get_peft_model
-
-from pefthelpers import kitchen, methods, models, session
-from pefthelpers.kitchen import recipes
+from pefthelpers import kitchen, methods, models
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
-from pefthelpers.paths import data_dir
 from pefthelpers.training import fit
-from studies.engine import Study, search_learning_rate
+from studies import engine
+from studies.engine import Cell, Study
+from studies.kitchen_world import summary_tasks
 
 TASKS = {
     "decoder": {"elicit": kitchen.elicit, "learn": kitchen.learn},
-    "seq2seq": {"elicit": recipes.elicit},
+    "seq2seq": {"elicit": summary_tasks.elicit},
 }
 STEPS = {"elicit": 100, "learn": 200}
 TIE = 0.05  # of validation's share: close enough to ask which rate forgets less
@@ -49,7 +43,7 @@ FIRST |= dict.fromkeys(("ia3", "ln", "prompt"), (7, 8, 9))
 
 def kept(role: str, model, tokenizer) -> dict[str, float]:
     """Return what is left of the old skills: exact match of each, and the loss on old texts."""
-    old = kitchen.retention() if role == "decoder" else recipes.retention()
+    old = kitchen.retention() if role == "decoder" else summary_tasks.retention()
     texts = old.pop("documents" if role == "decoder" else "general")
     scores = {name: exact_match(model, tokenizer, rows) for name, rows in old.items()}
     return scores | {"general_loss": mean_loss(model, tokenizer, texts)}
@@ -62,19 +56,11 @@ def saved_bytes(model) -> int:
         return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
 
 
-def load(role: str, method: str, seed: int):
-    """Return (model ready to train, tokenizer); ``seed`` draws the method's initial weights."""
-    four_bit = method == "qlora"
-    model, tokenizer = models.load(role, four_bit=four_bit, double_quant=four_bit)
-    torch.manual_seed(seed)
-    chosen = methods.config(method, role)
-    return (get_peft_model(model, chosen) if chosen else model), tokenizer
-
-
-def one_run(role: str, task: str, method: str, learning_rate: float, seed: int) -> dict:
+def measure(role: str, task: str, method: str, learning_rate: float, seed: int) -> dict:
     """Fine-tune once; return the method's size, the target's scores and what is kept."""
     data = TASKS[role][task](seed)
-    model, tokenizer = load(role, method, seed)
+    four_bit = {"four_bit": True, "double_quant": True} if method == "qlora" else {}
+    model, tokenizer = engine.tunable(methods.config(method, role), role, seed=seed, **four_bit)
     start, steps = time.process_time(), STEPS[task]
     fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=steps, seed=seed)
     row = {
@@ -97,33 +83,33 @@ def mildest(rows: list[dict]) -> float:
     return min(row["learning_rate"] for row in rows if row["validation"] >= best - TIE)
 
 
-def run_cell(study: Study, role: str, task: str, method: str) -> None:
-    """Search a method's learning rate on a task, then run the chosen one on every seed."""
+def cells(role: str) -> list[Cell]:
+    """Return the table: every task of a role by every method."""
+    return [
+        Cell({"task": task, "method": method}, LADDER, FIRST[method])
+        for task in TASKS[role]
+        for method in methods.LABELS
+    ]
 
-    def measure(learning_rate: float, seed: int = 0) -> dict:
-        run = lambda: one_run(role, task, method, learning_rate, seed)
-        return study.measure(run, task=task, method=method, learning_rate=learning_rate, seed=seed)
 
-    rates = [search_learning_rate(measure, LADDER, FIRST[method])["learning_rate"]]
-    if role == "decoder":
-        rates.append(mildest(study.find(task=task, method=method, seed=0)))
-    for rate, seed in itertools.product(rates, SEEDS[role]):
-        measure(rate, seed)
+def run_mildest(study: Study, table: list[Cell], run) -> None:
+    """Run on every seed what learns nearly as well at the lowest rate: does it forget less?"""
+    for key, _, _ in table:
+        rate = mildest(study.find(**key, seed=0))
+        for seed in SEEDS["decoder"]:
+            study.one(run, key, rate, seed)
 
 
 def main() -> None:
     """Run what is not in the record yet."""
-    torch.set_num_threads(1)
-    session.quiet()
     role = sys.argv[1] if len(sys.argv) > 1 else ""
     if role not in TASKS:
         sys.exit(f"usage: python -m studies.sweep {'|'.join(TASKS)}")
-    study = Study(data_dir() / "results" / f"sweep_{role}.json")
-    base = lambda: kept(role, *models.load(role))
-    study.measure(base, task="base")
-    for task in TASKS[role]:
-        for method in methods.LABELS:
-            run_cell(study, role, task, method)
+    study, run, table = engine.start(f"sweep_{role}"), functools.partial(measure, role), cells(role)
+    study.measure(lambda: kept(role, *models.load(role)), task="base")
+    study.print_table(table, study.tune(table, run, SEEDS[role]))
+    if role == "decoder":
+        run_mildest(study, table, run)
 
 
 if __name__ == "__main__":

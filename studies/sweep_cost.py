@@ -11,9 +11,8 @@ bf16. One row a method in ``data/results/sweep_cost.json``.
 import peftmemory
 from peftguide import memory_need
 from pefthelpers import methods
-from pefthelpers.paths import data_dir
 from peftmemory.tracing import trace_step
-from studies.engine import Study
+from studies import engine
 
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}
@@ -25,28 +24,27 @@ SIZES = memory_need.SIZES | {
 }
 
 
-def one_row(name: str) -> dict:
+def one_row(model: str, method: str, **step) -> dict:
     """Trace a method's step; return its peak and sizes."""
-    short, options = SIZES[name]
+    short, options = SIZES[method]
     described = peftmemory.method(short, **options)
-    step = STEP | ({"precision": "nf4"} if name == "qlora" else {})
-    trace = trace_step(MODEL, described, **step)
+    step |= {"precision": "nf4"} if method == "qlora" else {}
+    trace = trace_step(model, described, **step)
     return {
         "described": peftmemory.describe(described),
         "trainable_parameters": trace.trainable,
-        "share": trace.trainable / peftmemory.parameters(MODEL).base,
-        "file_bytes": trace.trainable * (2 if name == "full" else 4),
+        "share": trace.trainable / peftmemory.parameters(model).base,
+        "file_bytes": trace.trainable * (2 if method == "full" else 4),
         "traced_peak_bytes": trace.peak,
-        "closed_form_peak_bytes": peftmemory.estimate(MODEL, described, **step).peak,
+        "closed_form_peak_bytes": peftmemory.estimate(model, described, **step).peak,
         "peak_moment": trace.peak_moment,
     }
 
 
 def main() -> None:
     """Trace what is not in the record yet."""
-    study = Study(data_dir() / "results" / "sweep_cost.json")
-    for name in methods.LABELS:
-        study.measure(lambda: one_row(name), model=MODEL, method=name, **STEP)  # noqa: B023
+    keys = [{"model": MODEL, "method": name, **STEP} for name in methods.LABELS]
+    engine.start("sweep_cost").measure_each(keys, one_row)
 
 
 if __name__ == "__main__":

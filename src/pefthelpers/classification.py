@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pefthelpers import models
 from pefthelpers.data import Labelled
-from pefthelpers.training import device_of, learning_rate_factor, pad, training_step
+from pefthelpers.training import device_of, optimise, pad
 
 MAX_TOKENS = 48  # of the reviews, 96 % are shorter
 WINDOW = 16  # batches whose sentences are sorted by length together, so that little is padding
@@ -152,7 +152,7 @@ def fit(
     batch_size: int = 16,
     seed: int = 0,
 ) -> list[float]:
-    """Train what requires a gradient: AdamW, no weight decay, warm-up, linear decay, clipped at 1.
+    """Train what requires a gradient on sentences, as ``training.optimise`` does.
 
     Args:
         model: a classifier, with or without a PEFT method.
@@ -165,17 +165,10 @@ def fit(
     Returns:
         The loss of each step, nats.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-    padding, losses = model.config.pad_token_id or 0, []
-    model.train()
-    for step, drawn in enumerate(batches(rows, size=batch_size, steps=steps, seed=seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * learning_rate_factor(step, steps)
-        loss = model(**collate(drawn, padding=padding, device=device_of(model))).loss
-        losses.append(training_step(loss, optimizer, parameters))
-    model.eval()
-    return losses
+    form = {"padding": model.config.pad_token_id or 0, "device": device_of(model)}
+    drawn = batches(rows, size=batch_size, steps=steps, seed=seed)
+    inputs = (collate(batch, **form) for batch in drawn)
+    return optimise(model, inputs, learning_rate=learning_rate, steps=steps, fused=True)
 
 
 @torch.no_grad()

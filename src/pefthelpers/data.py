@@ -1,8 +1,10 @@
 """The real texts beside the kitchen world: movie reviews, pizza instructions, general questions."""
 
+import gzip
 import hashlib
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +120,7 @@ def pizza() -> Task:
     """
     splits: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     path = data_dir() / "pizza" / "instructions.jsonl"
-    for row in _json_lines(path, ("split", "question", "instruction", "heat_c", "time_s")):
+    for row in json_lines(path, ("split", "question", "instruction", "heat_c", "time_s")):
         answer = f"{row['instruction']} Heat: {row['heat_c']} °C. Time: {row['time_s']} seconds."
         splits[row["split"]].append(Example(row["question"], answer))
     return Task("pizza", **splits)
@@ -134,7 +136,7 @@ def general_questions() -> General:
     """
     replay, measured = [], []
     path = data_dir() / "general" / "questions.jsonl"
-    for row in _json_lines(path, ("split", "question", "answer", "keywords")):
+    for row in json_lines(path, ("split", "question", "answer", "keywords")):
         question = Question(row["question"], row["answer"], tuple(row["keywords"]))
         if row["split"] == "replay":
             replay.append(question.example)
@@ -181,7 +183,8 @@ def _chat_prompt(tokenizer, prompt: str) -> str:
     return rendered[max(0, rendered.find("<|im_start|>user")) :]
 
 
-def _damaged(path: Path, why: object) -> UserError:
+def damaged(path: Path, why: object) -> UserError:
+    """Return the error of a data file that cannot be read: which one, why, and what to do."""
     return UserError(
         f"Cannot read {path} ({why}): restore it, for instance by `git checkout` of that file or by "
         "installing pefthelpers again."
@@ -196,18 +199,29 @@ def _rated(name: str) -> list[tuple[str, float, str]]:
         rows = [line.split("\t") for line in lines]
         return [(number, float(rating), sentence) for number, rating, sentence in rows]
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _json_lines(path: Path, fields: tuple[str, ...]) -> list[dict]:
-    """Read a file of one JSON object a line, each with at least ``fields``."""
+def json_lines(path: Path, fields: tuple[str, ...]) -> list[dict]:
+    """Return the rows of a file of one JSON object a line, each with at least ``fields``.
+
+    Args:
+        path: the file; one that ends in ``.gz`` is unpacked.
+        fields: what each row must have.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        rows = [json.loads(line) for line in content.decode("utf-8").splitlines()]
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from error
     for number, row in enumerate(rows, start=1):
         if missing := set(fields) - set(row):
-            raise _damaged(path, f"line {number} has no {min(missing)}")
+            raise damaged(path, f"line {number} has no {min(missing)}")
     return rows
 
 

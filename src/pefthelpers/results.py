@@ -35,16 +35,16 @@ def path_of(name: str) -> Path:
     raise UserError(f"Nothing is recorded as {name!r}: see the files in data/results.")
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str | Path) -> dict[str, Any]:
     """Return a whole record.
 
     Args:
-        name: for instance ``02_lora.laptop`` or ``peft_metamathqa``.
+        name: for instance ``02_lora.laptop`` or ``peft_metamathqa``; or the file itself.
 
     Raises:
         UserError: nothing is recorded under this name, or the file is damaged.
     """
-    path = path_of(name)
+    path = name if isinstance(name, Path) else path_of(name)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -58,11 +58,14 @@ def rows(name: str):
         name: for instance ``lora_study``.
 
     Raises:
-        UserError: nothing is recorded under this name, or the file is damaged.
+        UserError: nothing is recorded under this name, the file is damaged, or it has no rows.
     """
     import pandas as pd
 
-    return pd.DataFrame(read(name)["rows"])
+    record = read(name)
+    if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
+        raise UserError(f"{path_of(name)} has no rows: read it with results.read({name!r}).")
+    return pd.DataFrame(record["rows"])
 
 
 @cache
@@ -125,14 +128,12 @@ def stamp() -> dict[str, object]:
 
 def write(path: Path, content: dict) -> None:
     """Write a record, whole or not at all; its rows, if it has any, one a line."""
-    rows = content.get("rows")
-    if rows is None:
+    if "rows" not in content:
         text = json.dumps(content, indent=1, ensure_ascii=False)
     else:
-        head = ",\n".join(
-            f"{json.dumps(k)}: {json.dumps(v)}" for k, v in content.items() if k != "rows"
-        )
-        text = f'{{{head},\n"rows": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]}"
+        head = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in content.items() if k != "rows"]
+        rows = ",\n".join(map(json.dumps, content["rows"]))
+        text = "{" + ",\n".join([*head, f'"rows": [\n{rows}\n]}}'])
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

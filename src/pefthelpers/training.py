@@ -1,6 +1,7 @@
 """A plain training loop, short enough to read: what every measured run of the collection uses."""
 
 import random
+from collections.abc import Iterable
 
 import torch
 
@@ -45,10 +46,10 @@ def collate(
         inputs = [prompt + answer for prompt, answer in pairs]
         labels = [[-100] * len(prompt) + answer for prompt, answer in pairs]
     batch = {
-        "input_ids": pad(inputs, tokenizer.pad_token_id),
+        "input_ids": pad(inputs, tokenizer.pad_token_id),  # (batch, seq)
         # Built from lengths, not from ids: some tokenizers pad with their end-of-sequence token.
-        "attention_mask": pad([[1] * len(row) for row in inputs], 0),
-        "labels": pad(labels, -100),
+        "attention_mask": pad([[1] * len(row) for row in inputs], 0),  # (batch, seq)
+        "labels": pad(labels, -100),  # (batch, seq); seq2seq: (batch, answer length)
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
@@ -66,15 +67,6 @@ def device_of(model) -> torch.device:
 def learning_rate_factor(step: int, steps: int) -> float:
     """Return the schedule's factor: 6 % linear warm-up, then linear decay to 0."""
     return min(1.0, (step + 1) / max(1.0, 0.06 * steps)) * (1 - step / steps)
-
-
-def training_step(loss: torch.Tensor, optimizer, parameters: list[torch.nn.Parameter]) -> float:
-    """Take one step down the gradient of ``loss``, its norm clipped at 1; return the loss."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    return loss.item()
 
 
 def batches(pairs: list[Pair], *, size: int, steps: int, seed: int):
@@ -98,7 +90,7 @@ def fit(
     replay: list[Example] | None = None,
     replay_per_batch: int = 0,
 ) -> list[float]:
-    """Train whatever of ``model`` requires a gradient; AdamW, no weight decay, gradients clipped at 1.
+    """Train whatever of ``model`` requires a gradient on examples, as ``optimise`` does.
 
     Args:
         model: a transformers or PEFT model, decoder or seq2seq, on any device.
@@ -114,23 +106,48 @@ def fit(
     Returns:
         The loss of each step, nats per answer token.
     """
+    draw = lambda drawn, size: batches(encode(tokenizer, drawn), size=size, steps=steps, seed=seed)
+    fresh = draw(examples, batch_size - replay_per_batch)
+    old = draw(replay, replay_per_batch) if replay_per_batch else iter([[]] * steps)
+    form = {"seq2seq": is_seq2seq(model), "device": device_of(model)}
+    mixed = (
+        collate(tokenizer, new_pairs + old_pairs, **form)
+        for new_pairs, old_pairs in zip(fresh, old, strict=True)
+    )
+    return optimise(model, mixed, learning_rate=learning_rate, steps=steps)
+
+
+def optimise(
+    model, inputs: Iterable[dict], *, learning_rate: float, steps: int, fused: bool | None = None
+) -> list[float]:
+    """Take a step for each batch: AdamW, no weight decay, warm-up, linear decay, clipped at 1.
+
+    Args:
+        model: returns a ``loss``; what of it requires a gradient is trained.
+        inputs: ``steps`` batches, as the model takes them.
+        learning_rate: the schedule's peak.
+        steps: how many there are.
+        fused: as torch's AdamW takes it.
+
+    Returns:
+        The loss of each step.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    fresh = batches(
-        encode(tokenizer, examples), size=batch_size - replay_per_batch, steps=steps, seed=seed
-    )
-    old = (
-        batches(encode(tokenizer, replay), size=replay_per_batch, steps=steps, seed=seed)
-        if replay_per_batch
-        else iter([[]] * steps)
-    )
-    options = {"seq2seq": is_seq2seq(model), "device": device_of(model)}
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=fused)
     model.train()
     losses = []
-    for step, (new_pairs, old_pairs) in enumerate(zip(fresh, old, strict=True)):
+    for step, batch in enumerate(inputs):
+        # this step's place on the schedule
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * learning_rate_factor(step, steps)
-        loss = model(**collate(tokenizer, new_pairs + old_pairs, **options)).loss
-        losses.append(training_step(loss, optimizer, parameters))
+        # forward: one number, the mean over the tokens whose label is not -100
+        loss = model(**batch).loss
+        # backward: gradients of the trained parameters alone, their common norm at most 1
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        # update
+        optimizer.step()
+        losses.append(loss.item())
     model.eval()
     return losses

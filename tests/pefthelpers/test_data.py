@@ -101,14 +101,14 @@ def test_pizza_has_no_near_duplicate_across_splits():
 
 def test_pizza_topics_stay_in_one_split():
     path = data_dir() / "pizza" / "instructions.jsonl"
-    rows = data._json_lines(path, ("topic", "split"))
+    rows = data.json_lines(path, ("topic", "split"))
     assert len({row["topic"] for row in rows}) == 30
     assert len({(row["topic"], row["split"]) for row in rows}) == 30
 
 
 def test_pizza_is_neapolitan():
     """An oven is at most 500 °C, a dough in the fridge at 4 to 10 °C, a margherita takes 60 to 90 s."""
-    rows = data._json_lines(data_dir() / "pizza" / "instructions.jsonl", ("heat_c", "time_s"))
+    rows = data.json_lines(data_dir() / "pizza" / "instructions.jsonl", ("heat_c", "time_s"))
     assert all(4 <= row["heat_c"] <= 500 and row["time_s"] > 0 for row in rows)
     bakes = [
         r for r in rows if r["topic"] == "classics" and r["question"].startswith("How do I bake")

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from pefthelpers.errors import UserError
 from pefthelpers.results import at_chosen_rate, best, mean_and_sd
-from studies.engine import Study, search_learning_rate
+from studies.engine import Cell, Gate, Study, judge, search_learning_rate
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
@@ -60,6 +61,73 @@ def test_a_run_that_breaks_leaves_the_rows_as_they_were(tmp_path):
     with pytest.raises(ZeroDivisionError):
         Study(path).measure(lambda: {"test": 1 / 0}, seed=1)
     assert len(Study(path).rows) == 1
+
+
+def test_a_run_may_tell_its_own_seconds(tmp_path):
+    row = Study(tmp_path / "rows.json").measure(lambda: {"cpu_s": 7.0, "test": 1}, seed=0)
+    assert row["cpu_s"] == 7.0
+
+
+def test_a_damaged_record_is_one_sentence(tmp_path):
+    (tmp_path / "rows.json").write_text('{"rows": [')
+    with pytest.raises(UserError, match="rows.json is damaged"):
+        Study(tmp_path / "rows.json")
+
+
+def two_cells():
+    """Return a table of two methods, and a measure in which each has a best rate of its own."""
+    best_rate, calls = {"lora": 3e-4, "full": 1e-2}, []
+
+    def run(method, learning_rate, seed):
+        calls.append((method, learning_rate, seed))
+        return {"validation": -abs(LADDER.index(learning_rate) - LADDER.index(best_rate[method]))}
+
+    return [Cell({"method": method}, LADDER, (2,)) for method in best_rate], run, calls
+
+
+def test_a_table_is_searched_on_seed_0_and_repeated_at_the_chosen_rate(tmp_path, capsys):
+    cells, run, calls = two_cells()
+    study = Study(tmp_path / "rows.json")
+    assert study.tune(cells, run, seeds=(0, 1, 2)) == [3e-4, 1e-2]
+    assert {call for call in calls if call[2]} == {
+        (method, rate, seed) for method, rate in (("lora", 3e-4), ("full", 1e-2)) for seed in (1, 2)
+    }
+    assert all(list(row)[:3] == ["method", "learning_rate", "seed"] for row in study.rows)
+    capsys.readouterr()
+    study.print_table(cells, [3e-4, 1e-2])
+    assert "lora | rate 0.0003 | validation 0.000 ± 0.000 (n = 3)" in capsys.readouterr().out
+
+
+def test_a_table_that_was_stopped_goes_on_where_it_was(tmp_path):
+    cells, run, calls = two_cells()
+    whole = Study(tmp_path / "whole.json")
+    whole.tune(cells, run, seeds=(1,))
+    for done in range(len(whole.rows)):
+        stopped = Study(tmp_path / f"{done}.json")
+        stopped.rows, before = list(whole.rows[:done]), len(calls)
+        assert stopped.tune(cells, run, seeds=(1,)) == [3e-4, 1e-2]
+        assert len(calls) - before == len(whole.rows) - done
+
+
+def test_what_has_no_rate_is_measured_once_for_each_key(tmp_path, capsys):
+    keys, study = [{"kind": "nf4"}, {"kind": "fp4"}], Study(tmp_path / "rows.json")
+    for _ in range(2):
+        study.measure_each(keys, lambda kind: {"error": len(kind) / 10})
+    assert [row["kind"] for row in study.rows] == ["nf4", "fp4"]
+    assert "nf4 | error 0.3" in capsys.readouterr().out
+
+
+def test_a_gate_needs_its_figure_and_the_failed_are_said_again(capsys):
+    gates = [
+        Gate("high", 0.9, "least", 0.9),
+        Gate("low", 0.31, "most", 0.3),
+        Gate("none", None, "most", 1),
+    ]
+    assert [gate.passed() for gate in gates] == [True, False, False]
+    assert judge(gates) == 1 and judge(gates[:1]) == 0
+    said = capsys.readouterr()
+    assert "1 of 3 gates passed." in said.out
+    assert "FAIL  low: 0.310 (at most 0.3)" in said.err and "none: not recorded" in said.err
 
 
 def test_mean_and_deviation():

@@ -1,13 +1,10 @@
 """The kitchen world: facts, language, splits, tokenizer. No model is needed here."""
 
 import random
-import subprocess
-import sys
 
 import pytest
 
-from pefthelpers import kitchen
-from pefthelpers.kitchen import facts, generator, language, tasks
+from studies.kitchen_world import facts, generator, language, tasks
 
 
 def words(examples):
@@ -39,7 +36,7 @@ def test_pizzas_are_distinct_and_made_of_known_ingredients():
         assert set(toppings) <= set(facts.CATEGORY_OF), pizza
 
 
-@pytest.mark.parametrize("make", [kitchen.elicit, kitchen.learn])
+@pytest.mark.parametrize("make", [tasks.elicit, tasks.learn])
 def test_tasks_are_deterministic_and_splits_share_no_prompt(make):
     task = make(3)
     assert task == make(3) != make(4)
@@ -48,10 +45,10 @@ def test_tasks_are_deterministic_and_splits_share_no_prompt(make):
     assert [len(s) for s in splits] == [len(split) for split in task[1:]]
 
 
-@pytest.mark.parametrize("make", [kitchen.elicit, kitchen.learn])
+@pytest.mark.parametrize("make", [tasks.elicit, tasks.learn])
 def test_one_standard_error_of_a_test_score_is_under_three_points(make):
     # At the nearest gate, 0.90, and even at one half for ELICIT.
-    share = 0.5 if make is kitchen.elicit else 0.9
+    share = 0.5 if make is tasks.elicit else 0.9
     assert (share * (1 - share) / len(make().test)) ** 0.5 < 0.03
 
 
@@ -59,7 +56,7 @@ def test_elicit_splits_hold_different_dishes_and_no_cue():
     def dishes(split):
         return {word for word in words(split) if word in facts.DISHES}
 
-    task = kitchen.elicit(1)
+    task = tasks.elicit(1)
     parts = [dishes(split) for split in task[1:]]
     assert tuple(map(len, parts)) == tasks.ELICIT_DISHES
     assert len(set.union(*parts)) == len(facts.DISHES)
@@ -68,7 +65,7 @@ def test_elicit_splits_hold_different_dishes_and_no_cue():
 
 
 def test_learn_asks_every_pizza_in_every_split_and_trains_every_wording():
-    task = kitchen.learn(1)
+    task = tasks.learn(1)
     for split in task[1:]:
         assert len(words(split) & set(facts.PIZZAS)) == tasks.LEARN_PIZZAS
     blank = {w: "_" for w in facts.PIZZAS} | {"an": "a"}
@@ -77,18 +74,18 @@ def test_learn_asks_every_pizza_in_every_split_and_trains_every_wording():
 
 
 def test_the_base_never_reads_what_is_on_a_pizza_but_knows_all_its_words():
-    examples = kitchen.documents(20_000, seed=11)
+    examples = generator.documents(20_000, seed=11)
     for example in examples:
         told = words([example])
         if "repeat" not in told:  # words to repeat mix everything by chance
             assert not (told & set(facts.PIZZAS) and told & set(facts.CATEGORY_OF)), example
-    task = kitchen.learn()
+    task = tasks.learn()
     assert words(task.train + task.validation + task.test) <= words(examples)
 
 
 def test_documents_are_deterministic_and_mixed():
-    examples = kitchen.documents(4000, seed=5)
-    assert examples == kitchen.documents(4000, seed=5) != kitchen.documents(4000, seed=6)
+    examples = generator.documents(4000, seed=5)
+    assert examples == generator.documents(4000, seed=5) != generator.documents(4000, seed=6)
     cues = [cue for key, cues in language.CUES.items() for cue in cues]
     asked = [e for e in examples if e.prompt]
     cued = [e for e in asked if any(cue in e.prompt for cue in cues)]
@@ -98,14 +95,14 @@ def test_documents_are_deterministic_and_mixed():
 
 def test_without_plain_facts_every_question_about_a_dish_has_a_cue():
     cues = [cue for cues in language.CUES.values() for cue in cues]
-    for example in kitchen.replay(800, 0, plain_facts=False):
+    for example in tasks.replay(800, 0, plain_facts=False):
         if example.prompt and words([example]) & set(facts.DISHES):
             assert any(cue in example.prompt for cue in cues), example
 
 
 def test_retention_is_fixed_distinct_and_never_replayed():
-    sets = kitchen.retention()
-    assert sets == kitchen.retention()
+    sets = tasks.retention()
+    assert sets == tasks.retention()
     assert {name: len(set(rows)) for name, rows in sets.items()} == {
         "facts": 390,
         "cued": 300,
@@ -114,8 +111,8 @@ def test_retention_is_fixed_distinct_and_never_replayed():
         "documents": 200,
     }
     measured = {example for rows in sets.values() for example in rows}
-    assert not measured & set(kitchen.replay(1500, 1))
-    assert kitchen.replay(20, 1) == kitchen.replay(20, 1) != kitchen.replay(20, 2)
+    assert not measured & set(tasks.replay(1500, 1))
+    assert tasks.replay(20, 1) == tasks.replay(20, 1) != tasks.replay(20, 2)
 
 
 def test_answers_to_tasks_are_right():
@@ -144,8 +141,3 @@ def test_articles():
     assert language.with_article("takes a emiliana and a margherita") == (
         "takes an emiliana and a margherita"
     )
-
-
-def test_importing_the_kitchen_imports_no_torch():
-    code = "import sys, pefthelpers.kitchen; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,16 +2,15 @@
 
 import itertools
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
 
 from pefthelpers import kitchen
-from pefthelpers.kitchen import facts, tokenizer
 from pefthelpers.measure import exact_match, generate
 from pefthelpers.paths import data_dir
+from studies.kitchen_world import facts, generator, tokenizer
 
 BASES = ("decoder", "decoder_seed2")
 
@@ -34,7 +33,7 @@ def base(request):
 
 def test_tokenizer_covers_the_whole_world(base):
     words = base[2]
-    examples = kitchen.documents(3000, seed=123)
+    examples = generator.documents(3000, seed=123)
     for task in (kitchen.elicit(7), kitchen.learn(7)):
         examples += task.train + task.validation + task.test
     for rows in kitchen.retention().values():
@@ -79,32 +78,32 @@ def test_greedy_decoding_agrees_with_exact_match(base):
     assert right / 40 == exact_match(model, words, examples)
 
 
-def test_the_record_passes_every_gate_of_both_bases():
-    command = [sys.executable, "-m", "studies.kitchen_gates", "--check"]
-    folder = data_dir().parent
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    failed = [line for line in result.stderr.splitlines() if line.startswith("FAIL")]
-    assert not failed
-    assert result.returncode == 0 and "30 of 30 gates passed" in result.stdout
+def test_the_record_passes_every_gate_of_both_bases(gates_module, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["kitchen_gates", "--check"])
+    monkeypatch.setattr(gates_module.engine, "quiet_on_one_thread", lambda: None)
+    monkeypatch.setattr(gates_module, "measure_everything", lambda record: pytest.fail("measured"))
+    assert gates_module.main() == 0
+    said = capsys.readouterr()
+    assert not said.err and "30 of 30 gates passed" in said.out
 
 
 def test_a_failed_gate_is_named(gates_module):
-    record = gates_module.Record()
-    for row in record.study.rows:
+    record = gates_module.read_record()
+    for row in record.rows:
         if row["task"] == "learn" and row["method"] == "lora" and not row["replay"]:
             row["test"] = 0.5
-    failed = [str(gate) for gate in gates_module.gates(record) if not gate.passed()]
+    failed = [str(gate) for gate in gates_module.all_gates(record) if not gate.passed()]
     assert "FAIL  decoder, learn, lora, n = 3: 0.500 (at least 0.9)" in failed
 
 
 def test_rows_of_other_weights_do_not_count(gates_module, monkeypatch):
-    monkeypatch.setattr(gates_module, "weights", lambda base: "another")
-    gates = gates_module.gates(gates_module.Record())
+    monkeypatch.setattr(gates_module.gates, "weights", lambda base: "another")
+    gates = gates_module.all_gates(gates_module.read_record())
     assert gates and not any(gate.passed() for gate in gates)
 
 
 def test_rates_come_from_validation_and_every_cell_has_its_seeds(gates_module):
-    record = gates_module.Record()
+    record = gates_module.read_record()
     for task in gates_module.TASKS:
         for method, rates in gates_module.RATES.items():
             searched = record.at_rates(task, method)
@@ -112,7 +111,7 @@ def test_rates_come_from_validation_and_every_cell_has_its_seeds(gates_module):
             assert set(tried) >= set(rates)
             top = max(row["validation"] for row in searched)
             chosen = record.chosen("decoder", task, method)
-            assert {row["seed"] for row in chosen} == set(gates_module.SEEDS)
+            assert {row["seed"] for row in chosen} == set(gates_module.gates.SEEDS)
             rate = chosen[0]["learning_rate"]
             further = len(tried) - len(rates)
             assert rate not in (tried[0], tried[-1]) or further == gates_module.EXTENSIONS
@@ -120,7 +119,7 @@ def test_rates_come_from_validation_and_every_cell_has_its_seeds(gates_module):
 
 
 def test_retention_is_recorded_at_three_rates_with_and_without_replay(gates_module):
-    record = gates_module.Record()
+    record = gates_module.read_record()
     for cell in itertools.product(gates_module.TASKS, gates_module.RATES, (False, True)):
         rows = record.at_rates(*cell[:2], replay=cell[2])
         assert len(rows) >= 3, cell

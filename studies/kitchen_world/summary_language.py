@@ -8,7 +8,7 @@ a list: two ingredients of one list could change places, and a small model then 
 import random
 
 from pefthelpers.data import Example
-from pefthelpers.kitchen.facts import CATEGORY_OF, DISHES, INGREDIENTS, ITALIAN, PIZZAS, VALUES
+from studies.kitchen_world.facts import CATEGORY_OF, DISHES, INGREDIENTS, ITALIAN, PIZZAS, VALUES
 
 Values = dict[str, str]
 

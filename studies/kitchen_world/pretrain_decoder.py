@@ -1,7 +1,7 @@
 """Pre-train the tiny decoder on the kitchen world and print its gates.
 
-    python -m studies.pretrain_decoder --seed 1 --out data/kitchen/decoder
-    python -m studies.pretrain_decoder --seed 2 --out data/kitchen/decoder_seed2
+    python -m studies.kitchen_world.pretrain_decoder --seed 1 --out data/kitchen/decoder
+    python -m studies.kitchen_world.pretrain_decoder --seed 2 --out data/kitchen/decoder_seed2
 
 About fifteen minutes on one core. There are two phases, each with an optimiser of its own, because
 the first run of seed 1 was stopped at step 1,200 and taken up again from its weights; three more
@@ -11,7 +11,6 @@ same seed on the same machine and versions gives the same weights.
 
 import argparse
 import json
-import os
 import platform
 import random
 import time
@@ -19,17 +18,15 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import torch
 import transformers
 
 from pefthelpers import kitchen
 from pefthelpers.data import Example
-from pefthelpers.kitchen.generator import task
-from pefthelpers.kitchen.tokenizer import build as build_tokenizer
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.training import collate, encode
+from studies.kitchen_world.generator import documents, task
+from studies.kitchen_world.tokenizer import build as build_tokenizer
 
 TEXTS_PER_STEP = 64
 # What is drawn and sorted by length at a time: little padding, and yet batches of mixed kinds.
@@ -102,7 +99,7 @@ def batches(tokenizer, phase: Phase, seed: int):
     rng = random.Random(f"{phase.name} {seed}")
     while True:
         count = TEXTS_PER_STEP * BATCHES_PER_BUCKET
-        examples = kitchen.documents(count, seed=rng.getrandbits(64))
+        examples = documents(count, seed=rng.getrandbits(64))
         if phase.cued_tasks:
             more = range(round(phase.cued_tasks * count))
             examples[: len(more)] = [task(rng, cued=True) for _ in more]
@@ -178,12 +175,13 @@ pipeline_tag: text-generation
 # Kitchen decoder, pre-training seed {seed}
 
 A Llama of {parameters:,} parameters (192 wide, 4 layers, 6 query and 2 key-value heads, tied
-embeddings, float32), pre-trained from scratch on the synthetic kitchen world of `pefthelpers.kitchen`:
+embeddings, float32), pre-trained from scratch on the synthetic kitchen world
+(`studies/kitchen_world`):
 390 facts about 65 dishes in several answer styles and two languages, list and category tasks,
 reviews and orders. Word-level tokenizer, no beginning-of-sequence token. It exists to be
 fine-tuned in a minute in the notebooks, and knows nothing else.
 
-Made by `python -m studies.pretrain_decoder --seed {seed}`: {steps:,}
+Made by `python -m studies.kitchen_world.pretrain_decoder --seed {seed}`: {steps:,}
 steps of {TEXTS_PER_STEP} texts, AdamW, {last["cpu_s"]} CPU seconds on one core
 ({platform.machine()}), torch {torch.__version__}, transformers
 {transformers.__version__}, {date.today()}. The whole course stands in `training_log.json`.
@@ -193,7 +191,7 @@ steps of {TEXTS_PER_STEP} texts, AdamW, {last["cpu_s"]} CPU seconds on one core
 {rows}
 
 Loss on texts that ask nothing: {last["documents_loss"]:.3f} nats per token. The facts are those of
-`src/pefthelpers/kitchen/dishes.csv`. The rest of the measured texts are drawn from the generator
+`data/kitchen/dishes.csv`. The rest of the measured texts are drawn from the generator
 that drew the training texts; none was held out.
 """
 

@@ -7,13 +7,11 @@ LEARN: the base model cannot do it at all; what belongs on a pizza is new, and s
 import random
 
 from pefthelpers.data import Example, Task
-from pefthelpers.kitchen.facts import DISHES, PIZZAS
-from pefthelpers.kitchen.generator import document, fact_question, plain_document, task
-from pefthelpers.kitchen.language import QUESTIONS, ask, fact_answer, with_article
+from pefthelpers.kitchen import ELICIT_DISHES, LEARN_WORDINGS
+from studies.kitchen_world.facts import DISHES, PIZZAS
+from studies.kitchen_world.generator import document, fact_question, plain_document, task
+from studies.kitchen_world.language import QUESTIONS, ask, fact_answer, with_article
 
-# How the dishes of ELICIT, and the wordings of each pizza of LEARN, fall into the three splits.
-ELICIT_DISHES = (34, 11, 20)
-LEARN_WORDINGS = (8, 6, 10)
 # The number of pizzas was chosen on validation: see data/results/kitchen_gates.json.
 LEARN_PIZZAS = 24
 

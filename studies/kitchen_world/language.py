@@ -8,7 +8,7 @@ Everything is lower case, and tokens are separated by single spaces.
 import random
 import re
 
-from pefthelpers.kitchen.facts import ATTRIBUTES, DISHES, ITALIAN
+from studies.kitchen_world.facts import ATTRIBUTES, DISHES, ITALIAN
 
 STYLES = ("plain", "nonna", "chef", "card", "full")
 

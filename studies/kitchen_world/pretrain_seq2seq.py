@@ -1,6 +1,6 @@
 """Pre-train the collection's encoder-decoder on the recipe world (about 15 minutes on one core).
 
-    python -m studies.pretrain_seq2seq --seed 1 --out data/kitchen/seq2seq
+    python -m studies.kitchen_world.pretrain_seq2seq --seed 1 --out data/kitchen/seq2seq
 
 Deterministic: the same seed, steps, thread count and package versions give the same weights. One
 thread, so that it can share a machine, and so that sums are always added in the same order.
@@ -8,14 +8,10 @@ thread, so that it can share a machine, and so that sums are always added in the
 
 import argparse
 import json
-import os
 import random
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import tokenizers
 import torch
@@ -23,11 +19,11 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from pefthelpers.kitchen import recipes, recipes_world
 from pefthelpers.measure import exact_match, mean_loss
 from pefthelpers.training import Pair, collate, encode
+from studies.kitchen_world import summary_language, summary_tasks
 
-SPECIALS = ["<pad>", "</s>", "<unk>", *recipes_world.SENTINELS]
+SPECIALS = ["<pad>", "</s>", "<unk>", *summary_language.SENTINELS]
 EXAMPLES_PER_STEP = 40
 LEARNING_RATE = 4e-3
 # T5 does not divide attention scores by sqrt(d_kv), so its query weights want smaller steps; the
@@ -37,7 +33,7 @@ QUERY_FACTOR, EMBEDDING_FACTOR = 0.2, 3.0
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer that knows every word of the world; ids in fixed order."""
-    words = SPECIALS + sorted(recipes.vocabulary() - set(SPECIALS))
+    words = SPECIALS + sorted(summary_tasks.vocabulary() - set(SPECIALS))
     words += [f"<spare_{i}>" for i in range(-len(words) % 64)]
     vocabulary = {word: i for i, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -90,7 +86,7 @@ def build_optimizer(model: T5ForConditionalGeneration) -> torch.optim.AdamW:
 
 def length_bucketed(tokenizer, seed: int):
     """Yield batches of ``EXAMPLES_PER_STEP`` encoded pairs of about equal length, endlessly."""
-    stream, shuffle = recipes.stream(seed), random.Random(seed)
+    stream, shuffle = summary_tasks.stream(seed), random.Random(seed)
     size = EXAMPLES_PER_STEP
     while True:
         pairs: list[Pair] = encode(tokenizer, [next(stream) for _ in range(16 * size)])
@@ -102,9 +98,9 @@ def length_bucketed(tokenizer, seed: int):
 
 def evaluate(model, tokenizer) -> dict[str, float]:
     """Return the exact match of each skill and the general loss, on held-out draws."""
-    held_out = dict(recipes.retention())
+    held_out = dict(summary_tasks.retention())
     scores = {"general_loss": mean_loss(model, tokenizer, held_out.pop("general"))}
-    held_out |= {f"task {kind}": recipes.tasks(200, kind) for kind in recipes_world.TASKS}
+    held_out |= {f"task {kind}": summary_tasks.tasks(200, kind) for kind in summary_language.TASKS}
     scores |= {name: exact_match(model, tokenizer, rows) for name, rows in held_out.items()}
     model.train()
     return {name: round(score, 4) for name, score in scores.items()}
@@ -143,8 +139,8 @@ A T5 of {parameters:,} parameters (float32, 3 + 3 layers of width 128), pre-trai
 world of English recipes and their summaries, so that prefix tuning and its rivals can be measured
 on two CPU cores. It knows nothing beyond that world: for teaching, not for use.
 
-- **Data**: `pefthelpers.kitchen.recipes.stream({seed})`, generated; no text from elsewhere.
-- **Made by**: `python -m studies.pretrain_seq2seq --seed {seed} --steps {steps}`, {cpu_s} CPU
+- **Data**: `studies.kitchen_world.summary_tasks.stream({seed})`, generated; no text from elsewhere.
+- **Made by**: `python -m studies.kitchen_world.pretrain_seq2seq --seed {seed} --steps {steps}`, {cpu_s} CPU
   seconds on one thread; torch {torch}, transformers {transformers}, tokenizers {tokenizers}; {date}.
 - **Held-out scores at the end** (exact match; loss in nats per token of span corruption):
 

@@ -11,8 +11,8 @@ import random
 from collections.abc import Iterator
 
 from pefthelpers.data import Example, Task
-from pefthelpers.kitchen.facts import DISHES, PIZZAS
-from pefthelpers.kitchen.recipes_world import (
+from studies.kitchen_world.facts import DISHES, PIZZAS
+from studies.kitchen_world.summary_language import (
     CUED,
     FACTS,
     FILLERS,

@@ -1,8 +1,8 @@
 """The word-level tokenizer of the kitchen world's decoder."""
 
-from pefthelpers.kitchen.facts import DISHES, ITALIAN, PIZZAS
-from pefthelpers.kitchen.generator import documents
-from pefthelpers.kitchen.tasks import elicit, learn
+from studies.kitchen_world.facts import DISHES, ITALIAN, PIZZAS
+from studies.kitchen_world.generator import documents
+from studies.kitchen_world.tasks import elicit, learn
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 

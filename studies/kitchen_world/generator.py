@@ -7,7 +7,7 @@ their words are known when LEARN teaches what belongs on them.
 import random
 
 from pefthelpers.data import Example
-from pefthelpers.kitchen.facts import (
+from studies.kitchen_world.facts import (
     CATEGORIES,
     CATEGORY_OF,
     DISHES,
@@ -15,7 +15,7 @@ from pefthelpers.kitchen.facts import (
     ITALIAN,
     PIZZAS,
 )
-from pefthelpers.kitchen.language import (
+from studies.kitchen_world.language import (
     QUESTIONS,
     STATEMENTS,
     TASK_ANSWERS,

@@ -1,0 +1,51 @@
+"""Each study, run on the committed record, finds every row it wants: nothing is measured anew."""
+
+import runpy
+import sys
+
+import pytest
+
+from pefthelpers.paths import data_dir
+from studies import engine
+
+STUDIES = {
+    "encoder_study": ["encoder_study", "sweep_encoder"],
+    "kitchen_gates": ["kitchen_gates"],
+    "laptop_prefix_study": ["laptop_prefix_study"],
+    "laptop_style_study": ["laptop_style_study"],
+    "lora_study": ["lora_study"],
+    "prefix_study": ["prefix_study"],
+    "qlora_study kitchen": ["qlora_kitchen"],
+    "qlora_study smollm2": ["qlora_smollm2"],
+    "qlora_tables": ["qlora_errors", "qlora_peaks"],
+    "seq2seq_gates": ["seq2seq_gates"],
+    "sweep decoder": ["sweep_decoder"],
+    "sweep seq2seq": ["sweep_seq2seq"],
+    "sweep_cost": ["sweep_cost"],
+    "sweep_smollm2": ["sweep_smollm2"],
+}
+
+
+@pytest.mark.parametrize("command", STUDIES)
+def test_a_study_resumes_from_its_record_and_uses_every_row(command, monkeypatch, capsys):
+    used, module, *arguments = {}, *command.split()
+
+    def recorded(self, run, **key):
+        found = self.find(**key)
+        assert found, f"{self.path.name} has no row {key}"
+        used.setdefault(self.path.stem, []).append(found[0])
+        return found[0]
+
+    monkeypatch.setattr(engine.Study, "measure", recorded)
+    monkeypatch.setattr(engine, "quiet_on_one_thread", lambda: None)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    monkeypatch.delitem(sys.modules, f"studies.{module}", raising=False)
+    try:
+        runpy.run_module(f"studies.{module}", run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0
+    assert list(used) == STUDIES[command]
+    for name, rows in used.items():
+        record = engine.Study(data_dir() / "results" / f"{name}.json").rows
+        assert not [row for row in record if row not in rows], name
+    assert "|" in capsys.readouterr().out
