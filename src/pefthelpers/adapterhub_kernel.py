@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 from pefthelpers.errors import UserError
-from pefthelpers.paths import notebooks_dir
 
 WORKER = Path(__file__).with_name("adapterhub_worker.py")
 MISSING = (
@@ -25,12 +24,10 @@ def adapterhub_python() -> Path | None:
 
     It is ``$ADAPTERHUB_PYTHON``, or the one that ``make adapterhub`` builds in the checkout.
     """
-    try:
-        built = notebooks_dir().parent / ".venv-adapterhub" / "bin" / "python"
-    except UserError:  # not in a clone: on Colab, for instance
-        built = Path(".venv-adapterhub/bin/python")
-    python = Path(os.environ.get("ADAPTERHUB_PYTHON") or built)
-    return python if python.is_file() else None
+    roots = (Path.cwd(), Path(__file__).resolve().parents[2])
+    built = [root / ".venv-adapterhub" / "bin" / "python" for root in roots]
+    chosen = os.environ.get("ADAPTERHUB_PYTHON")
+    return next((path for path in ([Path(chosen)] if chosen else built) if path.is_file()), None)
 
 
 class Interpreter:
@@ -48,13 +45,9 @@ class Interpreter:
         self.value: object = None
         self._process = None
         if python is not None:
-            self._process = subprocess.Popen(
-                [str(python), "-I", str(WORKER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = [str(python), "-I", str(WORKER)]
+            self._process = subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, text=True)
 
     @property
     def ready(self) -> bool:
@@ -72,8 +65,7 @@ class Interpreter:
         if not self.ready:
             print("Not run: AdapterHub's environment is not here.")
             return None
-        self._process.stdin.write(json.dumps(cell) + "\n")
-        self._process.stdin.flush()
+        print(json.dumps(cell), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
             raise UserError(
@@ -100,7 +92,6 @@ def start() -> Interpreter:
     from IPython import get_ipython
 
     interpreter = Interpreter(adapterhub_python())
-    get_ipython().register_magic_function(
-        lambda line, cell: interpreter.run(cell), "cell", "adapterhub"
-    )
+    run = lambda line, cell: interpreter.run(cell)
+    get_ipython().register_magic_function(run, "cell", "adapterhub")
     return interpreter
