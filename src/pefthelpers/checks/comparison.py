@@ -16,10 +16,9 @@ RUNS = [
 
 def rate(function) -> Verdict:
     """Check ``function(runs)``: the learning rate with the best validation among the runs of seed 0."""
-    found = call(function, copy.deepcopy(RUNS))
     swapped = [run | {"test": 1 - run["test"]} for run in RUNS]
     wrong = {"by test": lambda rate: rate == 1e-2 and call(function, swapped) != rate}
-    return judge("rate", found, right=3e-3, wrong=wrong)
+    return judge("rate", call(function, copy.deepcopy(RUNS)), right=3e-3, wrong=wrong)
 
 
 def half_width(answer, *, values: list[float]) -> Verdict:
@@ -37,8 +36,7 @@ def half_width(answer, *, values: list[float]) -> Verdict:
         "no root": t * sd,
         "by n": t * statistics.pstdev(values) / root,
     }
-    right = t * sd / root
-    return judge("half_width", answer, right=right, wrong=wrong, tolerance=0.01)
+    return judge("half_width", answer, right=t * sd / root, wrong=wrong, tolerance=0.01)
 
 
 def sentence(answer, *, low: float, high: float) -> Verdict:
@@ -49,11 +47,10 @@ def sentence(answer, *, low: float, high: float) -> Verdict:
         low: the interval's lower end.
         high: its upper end.
     """
-    right, why = "not told apart", "Zero lies inside: more seeds could show either."
-    if not low <= 0 <= high:
-        right = "A is better" if low > 0 else "B is better"
-        why = "Zero lies outside, by seeds that share data and split."
-    return judge("sentence", answer, right=right, why=why)
+    right = "not told apart" if low <= 0 <= high else "A is better" if low > 0 else "B is better"
+    inside = "inside: more seeds could show either."
+    where = inside if low <= 0 <= high else "outside, by seeds that share data and split."
+    return judge("sentence", answer, right=right, where=where)
 
 
 def mildest(function) -> Verdict:

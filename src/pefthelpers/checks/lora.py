@@ -33,8 +33,7 @@ def labels(function) -> Verdict:
         "prompt": lambda row: same(row[:3], prompt),
         "padding": lambda row: same(row[6:], [pad, pad]),
     }
-    right = [-100, -100, -100, 8, 9, 2, -100, -100]
-    return judge("labels", row, right=right, wrong=wrong)
+    return judge("labels", row, right=[-100, -100, -100, 8, 9, 2, -100, -100], wrong=wrong)
 
 
 def scale_for_rank(answer, *, measured: dict[str, float]) -> Verdict:

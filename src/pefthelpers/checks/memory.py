@@ -49,11 +49,8 @@ def what_helps(answer, *, peaks_gib: dict[str, float], card_gib: float) -> Verdi
         peaks_gib: change to the peak with that change alone.
         card_gib: what must not be exceeded.
     """
-    return judge(
-        "what_helps",
-        answer,
-        right=lambda change: peaks_gib[change] <= card_gib,
-        wrong={"another": lambda change: change in peaks_gib},
-        gib=next((gib for change, gib in peaks_gib.items() if same(answer, change)), 0.0),
-        options=", ".join(peaks_gib),
-    )
+    fits = lambda change: peaks_gib[change] <= card_gib
+    wrong = {"another": lambda change: change in peaks_gib}
+    gib = next((gib for change, gib in peaks_gib.items() if same(answer, change)), 0.0)
+    numbers = {"gib": gib, "options": ", ".join(peaks_gib)}
+    return judge("what_helps", answer, right=fits, wrong=wrong, **numbers)

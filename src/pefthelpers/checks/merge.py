@@ -26,8 +26,8 @@ def merged_weight(function) -> Verdict:
         "alpha": w + 6 * b @ a,
         "sign": w - 3 * b @ a,
     }
-    is_right = lambda result: not changed and same(result, right)
-    return judge("merged_weight", result, right=is_right, wrong=wrong)
+    fits = lambda result: not changed and same(result, right)
+    return judge("merged_weight", result, right=fits, wrong=wrong)
 
 
 def smallest_ratio(answer, *, share: float) -> Verdict:
@@ -69,8 +69,7 @@ def concatenated(function) -> Verdict:
         "unweighted": lambda pair: same(product, one + two),
     }
     right = lambda pair: isinstance(pair, tuple) and same(product, w1 * one + w2 * two)
-    rank = call(lambda: len(made[0]))
-    return judge("concatenated", made, right=right, wrong=wrong, rank=rank)
+    return judge("concatenated", made, right=right, wrong=wrong, rank=call(lambda: len(made[0])))
 
 
 def customers(answer, *, base_bytes: int, adapter_bytes: int, budget_bytes: int) -> Verdict:

@@ -78,8 +78,7 @@ def same_scale(answer, *, r: int, article: tuple[int, int]) -> Verdict:
     article_r, alpha = article
     wrong = {"alpha": alpha, "2r": 2 * r, "inverse": alpha * article_r / r}
     numbers = {"scale": alpha / article_r, "times": article_r / r}
-    right = r * alpha / article_r
-    return judge("same_scale", answer, right=right, wrong=wrong, **numbers)
+    return judge("same_scale", answer, right=r * alpha / article_r, wrong=wrong, **numbers)
 
 
 def adam_bytes(function) -> Verdict:
