@@ -38,21 +38,17 @@ class Interpreter:
 
     Attributes:
         value: what the last cell ended on.
+        ready: whether there is a process to run cells in.
     """
 
     def __init__(self, python: Path | None) -> None:
         """Start the process; ``-I`` keeps this environment's modules out of it."""
         self.value: object = None
-        self._process = None
-        if python is not None:
+        self.ready = python is not None
+        if self.ready:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             command = [str(python), "-I", str(WORKER)]
             self._process = subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, text=True)
-
-    @property
-    def ready(self) -> bool:
-        """Say whether there is a process to run cells in."""
-        return self._process is not None
 
     def run(self, cell: str) -> object:
         """Run a cell, show what it prints, and return its last expression, also kept in ``value``.
@@ -68,9 +64,8 @@ class Interpreter:
         print(json.dumps(cell), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(
-                "AdapterHub's process died: build its environment again with `make adapterhub`."
-            )
+            cure = "build its environment again with `make adapterhub`."
+            raise UserError(f"AdapterHub's process died: {cure}")
         answer = json.loads(line)
         print(answer["printed"], end="")
         if answer["error"]:
@@ -84,7 +79,7 @@ class Interpreter:
             self._process.stdin.close()
             self._process.wait(timeout=30)
             self._process.stdout.close()
-            self._process = None
+            self.ready = False
 
 
 def start() -> Interpreter:
