@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 from pefthelpers.errors import UserError
-from pefthelpers.paths import notebooks_dir
 
 WORKER = Path(__file__).with_name("adapterhub_worker.py")
 MISSING = (
@@ -25,12 +24,10 @@ def adapterhub_python() -> Path | None:
 
     It is ``$ADAPTERHUB_PYTHON``, or the one that ``make adapterhub`` builds in the checkout.
     """
-    try:
-        built = notebooks_dir().parent / ".venv-adapterhub" / "bin" / "python"
-    except UserError:  # not in a clone: on Colab, for instance
-        built = Path(".venv-adapterhub/bin/python")
-    python = Path(os.environ.get("ADAPTERHUB_PYTHON") or built)
-    return python if python.is_file() else None
+    roots = (Path.cwd(), Path(__file__).resolve().parents[2])
+    built = [root / ".venv-adapterhub" / "bin" / "python" for root in roots]
+    chosen = os.environ.get("ADAPTERHUB_PYTHON")
+    return next((path for path in ([Path(chosen)] if chosen else built) if path.is_file()), None)
 
 
 class Interpreter:
@@ -41,25 +38,17 @@ class Interpreter:
 
     Attributes:
         value: what the last cell ended on.
+        ready: whether there is a process to run cells in.
     """
 
     def __init__(self, python: Path | None) -> None:
         """Start the process; ``-I`` keeps this environment's modules out of it."""
         self.value: object = None
-        self._process = None
-        if python is not None:
-            self._process = subprocess.Popen(
-                [str(python), "-I", str(WORKER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-
-    @property
-    def ready(self) -> bool:
-        """Say whether there is a process to run cells in."""
-        return self._process is not None
+        self.ready = python is not None
+        if self.ready:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = [str(python), "-I", str(WORKER)]
+            self._process = subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, text=True)
 
     def run(self, cell: str) -> object:
         """Run a cell, show what it prints, and return its last expression, also kept in ``value``.
@@ -72,13 +61,11 @@ class Interpreter:
         if not self.ready:
             print("Not run: AdapterHub's environment is not here.")
             return None
-        self._process.stdin.write(json.dumps(cell) + "\n")
-        self._process.stdin.flush()
+        print(json.dumps(cell), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(
-                "AdapterHub's process died: build its environment again with `make adapterhub`."
-            )
+            cure = "build its environment again with `make adapterhub`."
+            raise UserError(f"AdapterHub's process died: {cure}")
         answer = json.loads(line)
         print(answer["printed"], end="")
         if answer["error"]:
@@ -92,7 +79,7 @@ class Interpreter:
             self._process.stdin.close()
             self._process.wait(timeout=30)
             self._process.stdout.close()
-            self._process = None
+            self.ready = False
 
 
 def start() -> Interpreter:
@@ -100,7 +87,6 @@ def start() -> Interpreter:
     from IPython import get_ipython
 
     interpreter = Interpreter(adapterhub_python())
-    get_ipython().register_magic_function(
-        lambda line, cell: interpreter.run(cell), "cell", "adapterhub"
-    )
+    run = lambda line, cell: interpreter.run(cell)
+    get_ipython().register_magic_function(run, "cell", "adapterhub")
     return interpreter

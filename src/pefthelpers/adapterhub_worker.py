@@ -1,4 +1,4 @@
-"""The other end of ``isolated``: run by AdapterHub's interpreter, needs nothing but Python.
+"""Runs the cells that ``adapterhub_kernel`` sends, in AdapterHub's interpreter; needs only Python.
 
 One JSON string of code comes in on each line; one JSON object with what it printed, its last
 expression and its error goes out.
@@ -24,9 +24,10 @@ def run(code: str, names: dict) -> str:
                 value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
         except Exception as problem:  # noqa: BLE001 - whatever a cell raises goes back
             value, error = None, f"{type(problem).__name__}: {problem}"
-    with contextlib.suppress(TypeError):  # a tensor, a model: what Python would show of it
-        return json.dumps({"printed": printed.getvalue(), "value": value, "error": error})
-    return json.dumps({"printed": printed.getvalue(), "value": repr(value), "error": error})
+    answer = {"printed": printed.getvalue(), "value": value, "error": error}
+    with contextlib.suppress(TypeError):
+        return json.dumps(answer)
+    return json.dumps(answer | {"value": repr(value)})  # a tensor, a model: as Python shows it
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from pefthelpers.errors import UserError
 
 FINGERPRINT = "base_fingerprint.json"
+BLOCK = 64  # weights per constant of NF4, bitsandbytes' default
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -95,6 +96,54 @@ def _passes_gradient(layer: nn.Module) -> bool:
         if y.requires_grad:
             y.sum().backward(inputs=[x])
     return x.grad is not None and bool(x.grad.any())
+
+
+def refuse_widths(model) -> None:
+    """Refuse 4-bit layers on a CPU whose inputs are no multiple of the block size.
+
+    There a block runs over the end of a row, and bitsandbytes 0.50 takes another block's constant
+    when it brings some of these weights back (96 inputs, for instance; 100 come out right): no
+    error, wrong numbers. Any number of outputs will do, once nothing is packed.
+
+    Raises:
+        UserError: there is such a layer.
+    """
+    for name, module in model.named_modules():
+        quantised = hasattr(getattr(module, "weight", None), "quant_state")
+        if quantised and module.weight.device.type == "cpu" and module.in_features % BLOCK:
+            raise UserError(
+                f"The 4-bit layer {name or type(module).__name__} has {module.in_features} inputs, "
+                f"no multiple of {BLOCK}: on a CPU bitsandbytes may bring its weights back wrong; "
+                f"leave it unquantised by BitsAndBytesConfig(llm_int8_skip_modules=[...])."
+            )
+
+
+def keep_input_gradients(model) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+
+    There, an evaluation without gradients packs the weights for a faster kernel (bitsandbytes
+    0.50). That kernel has no backward pass, so adapters in earlier layers silently stop learning;
+    it computes in bfloat16; it raises where inputs are no multiple of 64 or outputs no multiple of
+    32; and saving a packed model mixes up the constants of its blocks. Elsewhere
+    nothing is ever packed and this changes nothing.
+
+    Raises:
+        UserError: weights are packed already; their constants cannot be had back from there.
+    """
+    quantised = {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "support_avx512bf16_for_cpu")
+    }
+    for name, module in quantised.items():
+        state = getattr(module.weight, "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise UserError(
+                f"An evaluation has already packed the 4-bit weights of {name}, and packed weights "
+                f"cannot be trained through: load the model again and call keep_input_gradients "
+                f"before the first evaluation, or let models.load do it."
+            )
+        module.support_avx512bf16_for_cpu = False
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -226,36 +275,6 @@ def check_prefix(model: nn.Module, *, gradient_checkpointing: bool = False, use_
         raise UserError(
             "A prefix lives in the key-value cache, and this decoder is told to keep none: "
             "set use_cache=True."
-        )
-
-
-def check_selection(
-    *,
-    load_best_model_at_end: bool = False,
-    eval_strategy: str = "no",
-    save_strategy: str = "steps",
-    eval_dataset=None,
-    **others,
-) -> None:
-    """Refuse to look for the best checkpoint where nothing is compared.
-
-    Args:
-        load_best_model_at_end: as in ``TrainingArguments``.
-        eval_strategy: likewise.
-        save_strategy: likewise.
-        eval_dataset: what the trainer will be given.
-        **others: further training arguments, ignored.
-
-    Raises:
-        UserError: nothing is evaluated, or not whenever a checkpoint is saved.
-    """
-    if not load_best_model_at_end:
-        return
-    matches = save_strategy in (eval_strategy, "best")
-    if eval_strategy == "no" or eval_dataset is None or not matches:
-        raise UserError(
-            "load_best_model_at_end compares evaluations and finds none to compare: give "
-            "eval_strategy the value of save_strategy, and pass an eval_dataset."
         )
 
 

@@ -83,7 +83,7 @@ def load(
         variant: 2 gives the same kitchen model pre-trained from another seed.
         dtype: torch dtype name instead of the profile's.
         four_bit: quantise the block's linear layers to NF4 (Dettmers et al. 2023) while loading.
-            An evaluation before training does no harm; see ``refuse_widths``.
+            An evaluation before training does no harm; see ``guards.keep_input_gradients``.
         double_quant: with ``four_bit``: quantise the constants of NF4's blocks too.
 
     Returns:
@@ -115,57 +115,8 @@ def load(
             f'use PROFILE = "tiny", which needs no network.'
         ) from error
     if four_bit:
-        refuse_widths(model)
-        keep_input_gradients(model)
+        from pefthelpers import guards
+
+        guards.refuse_widths(model)
+        guards.keep_input_gradients(model)
     return model.eval(), tokenizer
-
-
-BLOCK = 64  # weights per constant, bitsandbytes' default
-
-
-def refuse_widths(model) -> None:
-    """Refuse 4-bit layers on a CPU whose inputs are no multiple of the block size.
-
-    There a block runs over the end of a row, and bitsandbytes 0.50 takes another block's constant
-    when it brings some of these weights back (96 inputs, for instance; 100 come out right): no
-    error, wrong numbers. Any number of outputs will do, once nothing is packed.
-
-    Raises:
-        UserError: there is such a layer.
-    """
-    for name, module in model.named_modules():
-        quantised = hasattr(getattr(module, "weight", None), "quant_state")
-        if quantised and module.weight.device.type == "cpu" and module.in_features % BLOCK:
-            raise UserError(
-                f"The 4-bit layer {name or type(module).__name__} has {module.in_features} inputs, "
-                f"no multiple of {BLOCK}: on a CPU bitsandbytes may bring its weights back wrong; "
-                f"leave it unquantised by BitsAndBytesConfig(llm_int8_skip_modules=[...])."
-            )
-
-
-def keep_input_gradients(model) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
-
-    There, an evaluation without gradients packs the weights for a faster kernel (bitsandbytes
-    0.50). That kernel has no backward pass, so adapters in earlier layers silently stop learning;
-    it computes in bfloat16; it raises where inputs are no multiple of 64 or outputs no multiple of
-    32; and saving a packed model mixes up the constants of its blocks. Elsewhere
-    nothing is ever packed and this changes nothing.
-
-    Raises:
-        UserError: weights are packed already; their constants cannot be had back from there.
-    """
-    quantised = {
-        name: module
-        for name, module in model.named_modules()
-        if hasattr(module, "support_avx512bf16_for_cpu")
-    }
-    for name, module in quantised.items():
-        state = getattr(module.weight, "quant_state", None)
-        if getattr(state, "packing_format_for_cpu", False):
-            raise UserError(
-                f"An evaluation has already packed the 4-bit weights of {name}, and packed weights "
-                f"cannot be trained through: load the model again and call keep_input_gradients "
-                f"before the first evaluation, or let models.load do it."
-            )
-        module.support_avx512bf16_for_cpu = False

@@ -23,7 +23,7 @@ def book(cells):
 
     opened = cells("05_adapters")
     files = pd.DataFrame({"file_bytes": {"full": 1000, "houlsby": 9}})
-    opened.namespace |= {"torch": torch, "nn": nn, "check": check, "results": files}
+    opened.namespace |= {"torch": torch, "nn": nn, "check": check, "scores": files}
     return opened
 
 

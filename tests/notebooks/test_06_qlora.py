@@ -62,7 +62,7 @@ def test_bytes_and_constants_are_bitsandbytes(book, matrix, block):
     assert torch.equal(names["pack"](codes), packed.flatten())
     assert torch.equal(absmax, state.absmax)
     if matrix.shape[1] % block:
-        return  # bitsandbytes brings such weights back wrong on a CPU: see models.refuse_widths
+        return  # bitsandbytes brings such weights back wrong on a CPU: see guards.refuse_widths
     back = names["dequantise"](packed.flatten(), absmax, names["nf4_levels"](), matrix.shape)
     assert torch.equal(back, bnb.dequantize_4bit(packed, state))
 

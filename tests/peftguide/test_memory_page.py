@@ -85,9 +85,9 @@ def test_the_page_holds_the_packages_numbers():
 
 def test_without_a_kernel_there_are_a_figure_and_a_page(capsys, monkeypatch):
     shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
+    monkeypatch.setattr("IPython.display.display", lambda thing, raw=False: shown.append(thing))
     assert memory_calculator() is None
-    figure, page = (thing.data for thing in shown)
+    figure, page = shown[0]["text/html"], shown[1].data
     assert figure.startswith('<img alt="Peak memory of one step of llama-3.1-8b')
     assert "http" not in page and len(page) < 60_000
 

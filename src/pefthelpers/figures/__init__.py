@@ -3,11 +3,16 @@
 import base64
 import html
 import io
+import re
+from pathlib import Path
+from string import Template
+
+DRAWINGS = Path(__file__).with_name("drawings")
 
 # Okabe and Ito (2008): distinguishable with every common kind of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-FROZEN, TRAINED = "#c9d3dd", ORANGE  # the two colours of every schematic
+FROZEN, TRAINED = "#c9d3dd", ORANGE  # the two colours of every drawing
 CYCLE = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK)
 
 
@@ -41,36 +46,39 @@ def image(figure, alt: str) -> str:
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", facecolor="white", metadata={"Software": None})
     plt.close(figure)
-    # A drawing has few colours: a palette makes the file, and the notebook, a third as large.
+    # A plot has few colours: a palette makes the file, and the notebook, a third as large.
     Image.open(drawn).convert("RGB").quantize(128).save(buffer, format="png", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    return _img(buffer.getvalue(), "png", alt)
+
+
+def show(figure, alt: str) -> None:
+    """Show a figure as an image with alt text, and close it; arguments as for ``image``."""
+    _display(image(figure, alt), alt)
+
+
+def drawing(name: str, **numbers: int) -> None:
+    """Show one of the schematic drawings, with its numbers filled in.
+
+    The alt text is the drawing's own ``<desc>``. JupyterLab hides ``image/svg+xml`` until a reader
+    trusts the notebook, and GitHub cleans it until it breaks; an HTML image shows in both.
+
+    Args:
+        name: of a file in ``figures/drawings``, without its ending.
+        **numbers: what stands at the file's places, such as ``$d_in``.
+    """
+    svg = Template((DRAWINGS / f"{name}.svg").read_text(encoding="utf-8")).substitute(numbers)
+    alt = html.unescape(re.search(r"<desc.*?>(.*?)</desc>", svg, re.DOTALL)[1])
+    _display(_img(svg.encode(), "svg+xml", alt), alt)
+
+
+def _img(data: bytes, kind: str, alt: str) -> str:
     return (
         f'<img alt="{html.escape(alt, quote=True)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{data}">'
+        f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
     )
 
 
-def show(figure, alt: str):
-    """Show a figure as an image with alt text, and close it; arguments as for ``image``."""
-    from IPython.display import HTML, display
+def _display(page: str, alt: str) -> None:
+    from IPython.display import display
 
-    display(HTML(image(figure, alt)))
-
-
-def box(axis, x: float, y: float, width: float, height: float, text: str, *, colour: str):
-    """Draw a labelled box of a schematic; ``(x, y)`` is its lower left corner."""
-    from matplotlib.patches import FancyBboxPatch
-
-    patch = FancyBboxPatch(
-        (x, y), width, height, boxstyle="round,pad=0.02", facecolor=colour, edgecolor="#333333"
-    )
-    axis.add_patch(patch)
-    axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=11)
-    return patch
-
-
-def arrow(axis, start: tuple[float, float], end: tuple[float, float]):
-    """Draw an arrow of a schematic."""
-    axis.annotate(
-        "", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "#333333", "lw": 1.4}
-    )
+    display({"text/html": page, "text/plain": alt}, raw=True)

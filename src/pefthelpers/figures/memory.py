@@ -1,11 +1,11 @@
-"""Memory drawn: what lives when, moment by moment, and against the cards one can buy."""
+"""Plots of memory: by kind and moment, over a step, and against the cards one can buy."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pefthelpers import figures
-from peftmemory.phases import GIB, Moments
+from peftmemory import GIB
 
 # Kind of bytes: colour and the word a reader sees, from the bottom of a stack to its top.
 KINDS = {
@@ -17,36 +17,6 @@ KINDS = {
     "logits": (figures.PINK, "logits"),
     "temporaries": (figures.YELLOW, "temporaries"),
 }
-# When each kind is alive in a full step: (time, amount) at the corners of its outline. Time runs
-# from 0 to 3: forward, backward, optimiser.
-LIFE = {
-    "weights": (figures.TRAINED, [(0, 1), (3, 1)]),
-    "optimiser states": (figures.GREEN, [(0, 1), (3, 1)]),
-    "activations": (figures.BLUE, [(0, 0), (1, 1), (2, 0), (3, 0)]),
-    "logits": (figures.PINK, [(0, 0), (0.92, 0), (1, 1), (1.08, 0), (3, 0)]),
-    "gradients": (figures.RED, [(0, 0), (1, 0), (2, 1), (3, 1)]),
-}
-
-
-def schematic() -> None:
-    """Show which kinds of bytes are alive in which part of a step of full fine-tuning."""
-    figure, axis = figures.axes(width=7.5, height=2.9)
-    for row, (name, (colour, corners)) in enumerate(reversed(LIFE.items())):
-        times, amounts = np.array(corners, dtype=float).T
-        axis.fill_between(times, row, row + 0.75 * amounts, color=colour, lw=0)
-        axis.text(-0.06, row + 0.3, name, ha="right", va="center")
-    for time in (1, 2):
-        axis.axvline(time, color="#999999", lw=1, ls=":")
-    for time, name in enumerate(("forward", "backward", "optimiser step")):
-        axis.text(time + 0.5, len(LIFE) + 0.05, name, ha="center")
-    axis.set(xlim=(0, 3), ylim=(-0.1, len(LIFE) + 0.5), xticks=[], yticks=[])
-    axis.spines[["left", "bottom"]].set_visible(False)
-    figures.show(
-        figure,
-        "Five kinds of memory over one training step. Weights and optimiser states are there all "
-        "the time. Activations grow in the forward pass and shrink in the backward pass, while "
-        "gradients grow. Logits are a short spike between the two.",
-    )
 
 
 def stacks(
@@ -83,16 +53,6 @@ def stacks(
     axis.set_title(title, fontsize=11, pad=18)
     figure.legend(loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
-
-
-def moments(found: Moments, alt: str) -> None:
-    """Show a step's moments as stacked bars: the longest bar is the peak.
-
-    Args:
-        found: an estimate or a trace.
-        alt: what a reader who cannot see the figure must know.
-    """
-    figures.show(stacks(found.moments), alt)
 
 
 def timeline(runs: Mapping[str, Sequence[int]], alt: str) -> None:

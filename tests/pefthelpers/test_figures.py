@@ -1,0 +1,142 @@
+"""The drawings: whole SVG files with alt text, legible at any size of numbers; one of them moves."""
+
+import html
+import re
+import string
+from xml.etree import ElementTree
+
+import nbformat
+import pytest
+
+from pefthelpers import figures
+from support.browser import browser, tab  # noqa: F401 - a fixture
+
+NAMES = sorted(path.stem for path in figures.DRAWINGS.glob("*.svg"))
+SMALL = {"d_in": 192, "d_out": 512, "r": 8, "layers": 4, "d_model": 384, "m": 24}
+LARGE = {"d_in": 14336, "d_out": 14336, "r": 64, "layers": 80, "d_model": 4096, "m": 256}
+BLOCKS = {"block": 64, "group": 256}
+PALETTE = {figures.FROZEN, figures.TRAINED, *figures.CYCLE, "#333333", "#777777", "#999999"}
+PALETTE |= {"#ffffff", "#f7deab", "#e3c47a", "#9fc5e8"}  # paper, computed, merged, constants
+
+
+def source(name):
+    return (figures.DRAWINGS / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def places(name):
+    return string.Template(source(name)).get_identifiers()
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Return a function that shows a drawing and returns what the notebook would display."""
+    displays = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: displays.append(data))
+
+    def show(name, numbers=SMALL):
+        values = numbers | BLOCKS
+        figures.drawing(name, **{place: values[place] for place in places(name)})
+        return displays.pop()
+
+    return show
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_drawing_is_a_small_image_with_alt_text(shown, name):
+    data = shown(name)
+    alt = data["text/plain"]
+    assert set(data) == {"text/html", "text/plain"}
+    assert f'alt="{html.escape(alt)}"' in data["text/html"]
+    assert len(alt.split()) > 20 and "$" not in alt
+    assert len(data["text/html"]) < 9_000
+    root = ElementTree.fromstring(source(name))
+    assert root.get("role") == "img" and root[0].tag.endswith("title") and root[0].text
+    assert set(re.findall(r"#[0-9a-fA-F]{6}", source(name))) <= PALETTE
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", source(name)) == []
+
+
+def test_numbers_stand_in_the_alt_text_and_a_missing_one_is_an_error(shown):
+    assert "a vector x of 192 numbers" in shown("lora")["text/plain"].lower()
+    with pytest.raises(KeyError, match="d_in"):
+        figures.drawing("lora", d_out=1, r=1)
+
+
+def test_a_plot_keeps_its_alt_text(monkeypatch):
+    displays = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: displays.append(data))
+    figure, axis = figures.axes()
+    axis.plot([1, 2])
+    figures.show(figure, 'A line, "rising".')
+    assert 'alt="A line, &quot;rising&quot;."' in displays[0]["text/html"]
+    assert displays[0]["text/plain"] == 'A line, "rising".'
+
+
+INSIDE = """() => {
+  const box = e => e.getBBox(), out = [], canvas = document.querySelector('svg').viewBox.baseVal
+  const rects = [...document.querySelectorAll('rect')].map(box)
+  const holds = (r, t) => r.x <= t.x && t.x + t.width <= r.x + r.width && r.y <= t.y
+    && t.y + t.height <= r.y + r.height
+  for (const e of document.querySelectorAll('text')) {
+    const t = box(e), x = t.x + t.width / 2, y = t.y + t.height / 2
+    const r = rects.find(r => r.x < x && x < r.x + r.width && r.y < y && y < r.y + r.height)
+    if (!holds(r || canvas, t)) out.push(e.textContent)
+  }
+  const texts = [...document.querySelectorAll('text')].map(e => [box(e), e.textContent])
+  texts.forEach(([a, one], i) => texts.slice(i + 1).forEach(([b, other]) => {
+    const gap = 3  // a line of text is higher than its letters
+    if (a.x < b.x + b.width && b.x < a.x + a.width && a.y + gap < b.y + b.height - gap
+        && b.y + gap < a.y + a.height - gap) out.push(one + ' / ' + other)
+  }))
+  return out
+}"""
+
+
+@browser
+def test_no_text_leaves_its_box_or_meets_another(tab):  # noqa: F811
+    for name in NAMES:
+        for numbers in (SMALL, LARGE):
+            svg = string.Template(source(name)).substitute(numbers | BLOCKS)
+            tab.set_content(f"<body style='margin:0'>{svg}</body>")
+            assert tab.evaluate(INSIDE) == [], name
+
+
+def page_of(data, folder):
+    """Write a notebook with one display as nbconvert's HTML; return its address."""
+    import nbconvert
+
+    cell = nbformat.v4.new_code_cell("draw", outputs=[nbformat.v4.new_output("display_data", data)])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    exporter = nbconvert.HTMLExporter(template_name="basic")
+    file = folder / "page.html"
+    file.write_text(exporter.from_notebook_node(notebook)[0], encoding="utf-8")
+    return f"file://{file}"
+
+
+def two_pictures(image):
+    first = image.screenshot(animations="allow")
+    image.page.wait_for_timeout(500)
+    return first, image.screenshot(animations="allow")
+
+
+@browser
+def test_the_vector_moves_in_exported_html(shown, tab, tmp_path):  # noqa: F811
+    tab.goto(page_of(shown("lora_flow"), tmp_path))
+    one, other = two_pictures(tab.locator("img"))
+    assert one != other
+
+
+@browser
+@pytest.mark.parametrize("how", ["stripped", "unwanted"])
+def test_without_motion_it_is_a_still_with_both_dots(tab, how):  # noqa: F811
+    svg = string.Template(source("lora_flow")).substitute(SMALL)
+    if how == "stripped":  # as a page does that cleans what it shows
+        svg = re.sub(r"@media.*?\n    }\n", "", svg, flags=re.DOTALL)
+        assert "animation" not in svg and "keyframes" not in svg
+    else:
+        tab.emulate_media(reduced_motion="reduce")
+    tab.set_content(f"<body style='margin:0'>{svg}</body>")
+    one, other = two_pictures(tab.locator("svg"))
+    assert one == other
+    for dot in (".upper", ".lower"):
+        box = tab.locator(dot).bounding_box()
+        assert 110 < box["x"] and box["x"] + box["width"] < 200  # between x and the matrices
