@@ -6,11 +6,11 @@ from itertools import product
 from typing import Any
 
 from peftmemory.configs import load_config, model_names
+from peftmemory.constants import GIB
 from peftmemory.counts import LLAMA_LIKE, base_parameters
 from peftmemory.errors import EstimateError
 from peftmemory.estimate import estimate
-from peftmemory.methods import Full, Lora, Method, Prefix, method, read_method
-from peftmemory.phases import GIB
+from peftmemory.methods import EVERYWHERE, Full, Lora, Method, Prefix, method, read_method
 
 CARDS_GIB = (16, 24, 40, 48, 80)
 # What a context and an allocator's slack take from a card; the estimate counts neither.
@@ -22,7 +22,6 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "nf4": {"precision": "nf4"},
 }
-EVERYWHERE = method("lora", r=16, target_modules="all-linear")
 QUANTISED = {**PRECISIONS["nf4"], "autocast": False}
 Step = dict[str, Any]
 

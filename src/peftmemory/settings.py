@@ -5,7 +5,7 @@ from typing import Any
 
 from peftmemory.errors import EstimateError
 
-# Bytes per element of what a precision stores its weights in; NF4's are counted in precision.py.
+# Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
 CHOICES = {
     "precision": tuple(WEIGHT_BYTES),
