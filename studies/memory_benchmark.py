@@ -25,10 +25,11 @@ import torch
 import peftmemory
 from pefthelpers.paths import atomic_path, data_dir
 from peftmemory.methods import read_method
-from peftmemory.model_states import optimizer_bytes, trained_bytes_each, trained_tensors
+from peftmemory.model_states import optimizer_bytes, trained_bytes_each
 from peftmemory.saved_tensors import saved_activations
 from peftmemory.settings import Setting
-from peftmemory.tracing import measure_saved, measure_states, measure_step, trace_step
+from peftmemory.tracing import trace_step
+from peftmemory.trained import trained_tensors
 from studies.memory_cases import (
     LORA_ALL,
     LORA_QV,
@@ -41,6 +42,7 @@ from studies.memory_cases import (
     method_of,
 )
 from studies.memory_claims import SEVEN, SEVEN_STEPS, SEVENTY_STEPS, STEP
+from studies.memory_measure import measure_saved, measure_states, measure_step
 
 RESULT = data_dir() / "results" / "memory_benchmark.json"
 PUBLISHED = data_dir() / "published" / "peft_metamathqa.json"

@@ -11,7 +11,7 @@ import peftmemory
 from pefthelpers.checks import memory as check
 from pefthelpers.paths import data_dir
 from peftmemory.saved_tensors import saved_activations
-from peftmemory.tracing import measure_saved
+from studies.memory_measure import measure_saved
 
 SHAPE = {
     "model_type": "llama",

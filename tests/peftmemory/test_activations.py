@@ -4,9 +4,10 @@ import pytest
 
 import peftmemory
 from peftmemory.methods import describe, read_method
-from peftmemory.model_states import optimizer_bytes, trained_bytes_each, trained_tensors
+from peftmemory.model_states import optimizer_bytes, trained_bytes_each
 from peftmemory.saved_tensors import saved_activations
-from peftmemory.tracing import measure_saved, measure_states
+from peftmemory.trained import trained_tensors
+from studies.memory_measure import measure_saved, measure_states
 from support.memory_models import TOY
 
 QV = peftmemory.method("lora", r=4, target_modules=("q_proj", "v_proj"))

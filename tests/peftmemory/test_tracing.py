@@ -5,7 +5,8 @@ from peft import LoraConfig, VeraConfig
 
 import peftmemory
 from peftmemory.errors import EstimateError
-from peftmemory.tracing import measure_step, trace_flops, trace_step
+from peftmemory.tracing import trace_step
+from studies.memory_measure import measure_step
 
 TOY = {
     "model_type": "llama",
@@ -100,15 +101,6 @@ def test_kinds_and_moments_of_a_full_step():
 def test_a_billion_parameters_are_traced_in_seconds():
     trace = trace_step("llama-3.2-1b", "lora", batch=1, seq=512, checkpointing=True)
     assert trace.moments["forward"]["frozen_weights"] == pytest.approx(2 * 1_235_814_400, rel=1e-6)
-
-
-def test_flops_follow_the_products():
-    """Forward 2, weight gradients 2, input gradients 2 per weight and token."""
-    full, lora = (trace_flops(TOY, m, batch=1, seq=64) for m in ("full", ALL))
-    assert full.total / full.forward == pytest.approx(3, abs=0.1)
-    assert lora.total < 0.85 * full.total
-    again = trace_flops(TOY, "full", batch=1, seq=64, checkpointing=True)
-    assert full.forward == again.forward and again.backward > full.backward
 
 
 @pytest.mark.parametrize(

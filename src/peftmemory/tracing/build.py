@@ -10,7 +10,7 @@ from torch import nn
 
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
-from peftmemory.methods import Full, Method, read_method
+from peftmemory.methods import Full, Method, peft_type, read_method
 from peftmemory.settings import Setting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -112,14 +112,11 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     values = {field.name: getattr(described, field.name) for field in fields(described)}
     if isinstance(values.get("target_modules"), tuple):
         values["target_modules"] = list(values["target_modules"])
-    import peft
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    if described.config_class == "BottleneckConfig":  # from outside: known once it is registered
-        kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get("BOTTLENECK")
-        if kind is None:
-            raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
-    else:
-        kind = getattr(peft, described.config_class)
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(described))
+    if kind is None:  # adapters come from outside: known once they are registered
+        raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
     return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
 
 
@@ -131,9 +128,15 @@ def wrap(model: nn.Module, peft_config: Any, setting: Setting) -> nn.Module:
     """
     from peft import get_peft_model
 
+    # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
+    # which is right only where it makes them fp32 in the end.
+    draw_nothing = next(model.parameters()).is_meta and setting.autocast_adapter_dtype
     try:
         wrapped = get_peft_model(
-            model, peft_config, autocast_adapter_dtype=setting.autocast_adapter_dtype
+            model,
+            peft_config,
+            autocast_adapter_dtype=setting.autocast_adapter_dtype,
+            low_cpu_mem_usage=draw_nothing,
         )
     except (ValueError, TypeError, NotImplementedError) as error:
         sentence = str(error).split(". ")[0].rstrip(".")

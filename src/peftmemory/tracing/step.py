@@ -12,15 +12,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import LLAMA_LIKE, added_parameters
+from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
-from peftmemory.methods import BY_PEFT_TYPE, describe, read_method
+from peftmemory.methods import describe, read_method
 from peftmemory.phases import Moments
 from peftmemory.settings import Setting, read_setting
 from peftmemory.tracing.build import build_model, materialise
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.losses import chunked_loss
 from peftmemory.tracing.optimizers import build_optimizer
+from peftmemory.trained import trained_tensors
 
 MOMENTS = ("forward", "backward", "optimizer")
 
@@ -76,11 +77,11 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     while every storage is counted.
 
     Args:
-        model: what ``memory.load_config`` takes.
-        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        model: what ``peftmemory.load_config`` takes.
+        method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``memory.Setting``.
+        options: fields of ``peftmemory.Setting``.
 
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
@@ -110,18 +111,15 @@ def check(config: ModelConfig, method: Any, setting: Setting) -> None:
     Raises:
         EstimateError: an impossible size, target or combination.
     """
-    peft_type = getattr(method, "peft_type", None)
-    if peft_type is not None and getattr(peft_type, "name", peft_type) not in BY_PEFT_TYPE:
-        return
     try:
         described = read_method(method)
     except EstimateError:
-        if peft_type is None:
+        if not hasattr(method, "peft_type"):
             raise
-        return  # a feature the formulas do not cover, such as modules_to_save
+        return  # a method, or a feature such as modules_to_save, that the formulas do not cover
     refuse_together(described, setting)
     if config.model_type in LLAMA_LIKE:
-        added_parameters(config, described)
+        trained_tensors(config, described)
 
 
 def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from peftmemory.configs import load_config
+from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
 from peftmemory.settings import Setting, read_setting
 from peftmemory.tracing.build import build_model
@@ -25,11 +26,11 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     kernels included, on top of the weights and optimiser states alive before the step.
 
     Args:
-        model: what ``memory.load_config`` takes; small enough for this machine.
-        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        model: what ``peftmemory.load_config`` takes; small enough for this machine.
+        method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``memory.Setting``.
+        options: fields of ``peftmemory.Setting``.
 
     Raises:
         EstimateError: too big to try, or the question cannot be.
@@ -62,8 +63,6 @@ def refuse_big(config, setting: Setting) -> None:
     Raises:
         EstimateError: the weights and their gradients alone are beyond 8 GiB.
     """
-    from peftmemory.counts import base_parameters
-
     if base_parameters(config) * 8 > SMALL_ENOUGH:
         raise EstimateError(
             f"{config.name} is too big to run here: trace it with trace_step instead."
