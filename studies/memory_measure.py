@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from peftmemory.configs import load_config
 from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
-from peftmemory.settings import Setting, read_setting
+from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.optimizers import build_optimizer
@@ -30,7 +30,7 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
         method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``peftmemory.Setting``.
+        options: fields of ``peftmemory.StepSetting``.
 
     Raises:
         EstimateError: too big to try, or the question cannot be.
@@ -57,7 +57,7 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     return before + highest(record)
 
 
-def refuse_big(config, setting: Setting) -> None:
+def refuse_big(config, setting: StepSetting) -> None:
     """Refuse what would not fit in a small machine's memory.
 
     Raises:
@@ -69,7 +69,9 @@ def refuse_big(config, setting: Setting) -> None:
         )
 
 
-def build_real_optimizer(setting: Setting, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+def build_real_optimizer(
+    setting: StepSetting, trained: list[nn.Parameter]
+) -> torch.optim.Optimizer:
     """Return the optimiser itself where the trace has a stand-in."""
     if setting.optimizer == "adamw_8bit":
         import bitsandbytes as bnb

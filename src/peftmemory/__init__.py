@@ -5,7 +5,7 @@ from peftmemory.configs import ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
 from peftmemory.estimate import Estimate, estimate
 from peftmemory.methods import EVERYWHERE, describe, method, read_method
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 from peftmemory.trained import Parameters, parameters
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "Estimate",
     "ModelConfig",
     "Parameters",
-    "Setting",
+    "StepSetting",
     "advise",
     "describe",
     "estimate",

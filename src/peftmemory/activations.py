@@ -17,7 +17,7 @@ from functools import cached_property
 from peftmemory.configs import ModelConfig
 from peftmemory.counts import Linear, linears
 from peftmemory.methods import IA3, Bottleneck, Full, LayerNorm, Lora, Method, Prefix, Prompt
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 from peftmemory.trained import bottleneck_width, ia3_modules, targets
 
 NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
@@ -64,7 +64,7 @@ class Layer:
         other: what each of the other layers saves.
     """
 
-    def __init__(self, config: ModelConfig, method: Method, setting: Setting):
+    def __init__(self, config: ModelConfig, method: Method, setting: StepSetting):
         """Collect the widths once."""
         self.config, self.method, self.setting = config, method, setting
         self.h, self.i = config.hidden_size, config.intermediate_size

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
-from peftmemory.configs import load_config, model_names
+from peftmemory.configs import ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
 from peftmemory.counts import LLAMA_LIKE, base_parameters
 from peftmemory.errors import EstimateError
-from peftmemory.estimate import estimate
+from peftmemory.estimate import closed_form
 from peftmemory.methods import EVERYWHERE, Full, Lora, Method, Prefix, method, read_method
+from peftmemory.settings import StepSetting, read_setting
 
 CARDS_GIB = (16, 24, 40, 48, 80)
 # What a context and an allocator's slack take from a card; the estimate counts neither.
 CARD_OVERHEAD_GIB = 1.0
-# What people call a precision, as fields of ``Setting``.
+# What people call a precision, as fields of ``StepSetting``.
 PRECISIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "mixed": {"precision": "fp32", "autocast": True},
@@ -118,7 +120,7 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
         model: what ``load_config`` takes.
         what: the method: a PEFT configuration, a light description, or a name.
         card_gib: the card's memory.
-        step: batch, seq and the other fields of ``Setting``.
+        step: batch, seq and the other fields of ``StepSetting``.
 
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
@@ -130,17 +132,30 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
         using, new = described, dict(step)
         for _, other, fields in chosen:
             using, new = other or using, {**new, **fields}
-        return estimate(config, using, **new).peak
+        return peak_of(config, using, **new)
 
     before = peak(())
     holds = [card for card in CARDS_GIB if fits_card(before, card)]
-    chosen: tuple = ()
-    if not fits_card(before, card_gib):
-        chosen = fewest(tuple(changes(described, step)), lambda some: peak(some), card_gib)
+    fits_now = fits_card(before, card_gib)
+    chosen = () if fits_now else fewest(tuple(changes(described, step)), peak, card_gib)
     after = peak(chosen)
     names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
-    fits_now = fits_card(before, card_gib)
     return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
+
+
+def peak_of(config: ModelConfig, method: Method, *, batch: int, seq: int, **options: Any) -> int:
+    """Return a step's peak in bytes; one that was asked for before is remembered.
+
+    Raises:
+        EstimateError: what ``estimate`` refuses.
+    """
+    return remembered_peak(config, method, read_setting(batch, seq, options))
+
+
+@lru_cache(maxsize=10_000)
+def remembered_peak(config: ModelConfig, method: Method, setting: StepSetting) -> int:
+    """Return the closed form's peak in bytes: advice asks for the same step again and again."""
+    return closed_form(config, method, setting).peak
 
 
 def fewest(possible: tuple, peak, card_gib: float) -> tuple:
@@ -164,13 +179,13 @@ def fewest(possible: tuple, peak, card_gib: float) -> tuple:
 
 def candidates() -> Iterator[tuple[str, Any, Step]]:
     """Yield method label, method and options from the most to the least memory, roughly."""
-    few = method("lora", r=8, target_modules=("q_proj", "v_proj"))
+    q_and_v = method("lora", r=8, target_modules=("q_proj", "v_proj"))
     trained: list[tuple[str, Any, Step]] = [
         ("full, fp32 + autocast", "full", PRECISIONS["mixed"]),
         ("full, bf16", "full", {}),
         ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
         ("LoRA r=16 all-linear, bf16", EVERYWHERE, {}),
-        ("LoRA r=8 q,v, bf16", few, {}),
+        ("LoRA r=8 q,v, bf16", q_and_v, {}),
         ("QLoRA r=16 all-linear, NF4", EVERYWHERE, PRECISIONS["nf4"]),
     ]
     for (label, what, options), checkpointing, loss in product(
@@ -182,7 +197,7 @@ def candidates() -> Iterator[tuple[str, Any, Step]]:
 def fits(
     model: Any,
     *,
-    max_vram_gib: float = 24.0,
+    card_gib: float = 24.0,
     batch: int = 1,
     seq: int = 1024,
     optimizer: str = "adamw_torch_fused",
@@ -191,7 +206,7 @@ def fits(
 
     Args:
         model: what ``load_config`` takes.
-        max_vram_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
+        card_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
             and the allocator.
         batch: sequences per step.
         seq: tokens per sequence.
@@ -203,22 +218,22 @@ def fits(
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
-    check_card(max_vram_gib)
+    check_card(card_gib)
     config, rows = load_config(model), []
     for label, what, options in candidates():
-        found = estimate(config, what, batch=batch, seq=seq, **{"optimizer": optimizer, **options})
+        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options}
+        peak = peak_of(config, read_method(what), **step)
         row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
-        rows.append(
-            {**row, "peak_gib": found.peak / GIB, "fits": fits_card(found.peak, max_vram_gib)}
-        )
+        rows.append({**row, "peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)})
     return rows
 
 
-def covered_models() -> list[str]:
+@cache
+def covered_models() -> tuple[str, ...]:
     """Return the names the closed form covers, from the smallest to the largest."""
     configs = [load_config(name) for name in model_names()]
     covered = [each for each in configs if each.model_type in LLAMA_LIKE]
-    return [each.name for each in sorted(covered, key=base_parameters)]
+    return tuple(each.name for each in sorted(covered, key=base_parameters))
 
 
 def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
@@ -228,7 +243,8 @@ def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
     check_card(card_gib)
+    described = read_method(what)
     for name in reversed(covered_models()):
-        if fits_card(estimate(name, what, **step).peak, card_gib):
+        if fits_card(peak_of(load_config(name), described, **step), card_gib):
             return name
     return None

@@ -9,11 +9,11 @@ from peftmemory.configs import ModelConfig, load_config
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
 from peftmemory.counts import LLAMA_LIKE, block_linear, elements
 from peftmemory.errors import EstimateError
-from peftmemory.methods import describe, read_method
+from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
 from peftmemory.phases import Moments
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
-from peftmemory.settings import read_setting
+from peftmemory.settings import StepSetting, read_setting
 from peftmemory.temporaries import layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
 
@@ -30,7 +30,7 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
         method: a PEFT configuration, a light description, or a name such as ``"full"``.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``Setting``: precision, autocast, optimizer, checkpointing, attention,
+        options: fields of ``StepSetting``: precision, autocast, optimizer, checkpointing, attention,
             loss, padding, accumulation, autocast_adapter_dtype, double_quant, prepare_kbit.
 
     Raises:
@@ -38,14 +38,23 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
     """
     config, described = load_config(model), read_method(method)
     setting = read_setting(batch, seq, options)
+    return closed_form(config, described, setting)
+
+
+def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
+    """Return what ``estimate`` returns, once model, method and setting are read.
+
+    Raises:
+        EstimateError: no formula for the model, or things that do not go together.
+    """
     refuse(config)
-    refuse_together(described, setting)
+    refuse_together(method, setting)
     return Estimate(
         model=config.name,
-        method=describe(described),
+        method=describe(method),
         setting=setting,
-        trainable=parameters(config, described).trainable,
-        moments=moments(Layer(config, described, setting)),
+        trainable=parameters(config, method).trainable,
+        moments=moments(Layer(config, method, setting)),
     )
 
 
@@ -64,7 +73,7 @@ def refuse(config: ModelConfig) -> None:
 
 def moments(layer: Layer) -> dict[str, dict[str, int]]:
     """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
-    step = Step(layer)
+    step = StepBytes(layer)
     found = {
         "forward, loss": step.forward_loss(),
         "backward, loss": step.backward_loss(),
@@ -76,7 +85,7 @@ def moments(layer: Layer) -> dict[str, dict[str, int]]:
     return {moment: {k: v for k, v in kinds.items() if v} for moment, kinds in found.items()}
 
 
-class Step:
+class StepBytes:
     """One training step in bytes: what stays, what the forward pass leaves, then the six phases.
 
     Symbols: n rows (tokens, virtual ones too), h hidden size, v vocabulary; bytes per element: e of

@@ -5,7 +5,7 @@ classes exist only so that a formula can be evaluated without importing peft, wh
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -146,6 +146,8 @@ def read_method(described: Any) -> Method:
         raise EstimateError(
             f"{described!r} is no method: give a PEFT configuration or a name such as 'lora'."
         )
+    if isinstance(getattr(checked, "target_modules", None), list | set):
+        checked = replace(checked, target_modules=tuple(checked.target_modules))
     check(checked)
     return checked
 

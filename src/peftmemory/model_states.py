@@ -13,7 +13,7 @@ from peftmemory.constants import (
 )
 from peftmemory.counts import LLAMA_LIKE, base_parameters, block_linear, linears
 from peftmemory.methods import Full, LayerNorm, Method
-from peftmemory.settings import WEIGHT_BYTES, Setting
+from peftmemory.settings import WEIGHT_BYTES, StepSetting
 
 
 def nf4_bytes(weights: int, *, double_quant: bool) -> int:
@@ -30,7 +30,7 @@ def nf4_bytes(weights: int, *, double_quant: bool) -> int:
     return packed + constants + codes
 
 
-def base_bytes(config: ModelConfig, setting: Setting) -> int:
+def base_bytes(config: ModelConfig, setting: StepSetting) -> int:
     """Return the bytes of the model's own weights and of its rotary tables.
 
     In 4 bits only the layers' linear weights shrink: embeddings, output head and norms stay 16-bit
@@ -45,7 +45,7 @@ def base_bytes(config: ModelConfig, setting: Setting) -> int:
     return packed + left * setting.stream_bytes + tables
 
 
-def trained_bytes_each(method: Method, setting: Setting) -> int:
+def trained_bytes_each(method: Method, setting: StepSetting) -> int:
     """Return the bytes per trained parameter.
 
     PEFT keeps adapters in fp32 on a 16-bit base unless ``autocast_adapter_dtype=False``; virtual

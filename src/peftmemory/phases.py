@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from peftmemory.constants import GIB
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 
 COLUMNS = {
     "frozen_weights": "frozen",
@@ -32,7 +32,7 @@ class Moments:
 
     model: str
     method: str
-    setting: Setting
+    setting: StepSetting
     trainable: int
     moments: dict[str, dict[str, int]]
 

@@ -5,10 +5,10 @@ from collections import Counter
 from peftmemory.activations import Layer
 from peftmemory.configs import ModelConfig
 from peftmemory.methods import Full, Method, Prefix
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 
 
-def saved_activations(config: ModelConfig, method: Method, setting: Setting) -> dict[str, int]:
+def saved_activations(config: ModelConfig, method: Method, setting: StepSetting) -> dict[str, int]:
     """Return the bytes autograd keeps after the forward pass, by kind, to the byte.
 
     Counted are the tensors that autograd saves, without the parameters and the batch itself.

@@ -46,7 +46,7 @@ def test_the_formula_of_the_notebook_is_the_packages_and_real(notebook, batch, s
     model = llama_of(SHAPE, torch.bfloat16)
     ids = torch.randint(0, 80, (batch, seq))
     ours = notebook.namespace["kept_bytes"](model.config, batch, seq)
-    setting = peftmemory.Setting(batch=batch, seq=seq)
+    setting = peftmemory.StepSetting(batch=batch, seq=seq)
     package = saved_activations(
         peftmemory.load_config(SHAPE), peftmemory.read_method("full"), setting
     )

@@ -3,8 +3,12 @@
 import pytest
 from peft import LoraConfig, VeraConfig
 
+import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
+from peftmemory.activations import Layer
+from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
+from peftmemory.temporaries import LINES, line_of
 from peftmemory.tracing import trace_step
 from studies.memory_measure import measure_step
 
@@ -65,6 +69,32 @@ def test_the_closed_form_follows_the_trace(method, options):
     # A layer's temporaries, the one part that is fitted, weigh far more in a toy than in a model.
     assert found.peak == pytest.approx(trace.peak, rel=0.03)
     assert found.trainable == trace.trainable
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_each_line_of_temporaries_decides_its_traced_case(name):
+    line = LINES[name]
+    model = {**read_sheet("llama-3.2-1b")["config"], "num_hidden_layers": 2}
+    options = {"checkpointing": True, "loss": "chunked", "optimizer": "adamw_torch_fused"}
+    step = {"batch": 8, "seq": 1024, **options, **line.options}
+    setting = peftmemory.StepSetting(**step)
+    layer = Layer(peftmemory.load_config(model), peftmemory.read_method(line.method), setting)
+    assert line_of(layer) == name
+    found, trace = (ask(model, line.method, **step) for ask in (peftmemory.estimate, trace_step))
+    assert found.peak_moment in ("backward, last layer", "backward, first layer")
+    rel = 0.03 if line.method == "full" else 0.001
+    assert found.peak == pytest.approx(trace.peak, rel=rel)
+
+
+def test_a_tracer_draws_no_adapter_on_the_cpu(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "torch.nn.init.kaiming_uniform_", lambda t, **_: drawn.append(t.device.type)
+    )
+    for autocast_adapter_dtype in (True, False):
+        drawn.clear()
+        trace_step(TOY, ALL, batch=1, seq=8, autocast_adapter_dtype=autocast_adapter_dtype)
+        assert {"meta"} <= set(drawn) and ("cpu" in drawn) is not autocast_adapter_dtype
 
 
 def test_a_real_peft_configuration_is_traced_with_its_own_code():

@@ -11,7 +11,7 @@ from torch import nn
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
 from peftmemory.methods import Full, Method, peft_type, read_method
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
@@ -44,7 +44,7 @@ def default_dtype(dtype: torch.dtype):
         torch.set_default_dtype(before)
 
 
-def build_model(config: ModelConfig, method: Any, setting: Setting, *, device: str = "meta"):
+def build_model(config: ModelConfig, method: Any, setting: StepSetting, *, device: str = "meta"):
     """Return the model wrapped by PEFT, in training mode.
 
     Args:
@@ -69,7 +69,7 @@ def build_model(config: ModelConfig, method: Any, setting: Setting, *, device: s
     return model.train()
 
 
-def build_base(config: ModelConfig, setting: Setting, *, device: str) -> nn.Module:
+def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.Module:
     """Return the bare model in the setting's dtype, on ``device``."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers import AutoModelForSequenceClassification as Classifier
@@ -86,7 +86,7 @@ def build_base(config: ModelConfig, setting: Setting, *, device: str) -> nn.Modu
         return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
 
 
-def quantise_base(model: nn.Module, setting: Setting, *, device: str) -> None:
+def quantise_base(model: nn.Module, setting: StepSetting, *, device: str) -> None:
     """Put the layers' linear maps in 4 bits: stand-ins on meta, bitsandbytes' own on a CPU."""
     from peftmemory.tracing.four_bit import quantise, quantise_really
 
@@ -120,7 +120,7 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
 
 
-def wrap(model: nn.Module, peft_config: Any, setting: Setting) -> nn.Module:
+def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
     """Put the method on the model; a dropout keeps what a GPU's keeps.
 
     Raises:

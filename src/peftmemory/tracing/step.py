@@ -16,7 +16,7 @@ from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
 from peftmemory.methods import describe, read_method
 from peftmemory.phases import Moments
-from peftmemory.settings import Setting, read_setting
+from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model, materialise
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.losses import chunked_loss
@@ -81,7 +81,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``peftmemory.Setting``.
+        options: fields of ``peftmemory.StepSetting``.
 
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
@@ -105,7 +105,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     )
 
 
-def check(config: ModelConfig, method: Any, setting: Setting) -> None:
+def check(config: ModelConfig, method: Any, setting: StepSetting) -> None:
     """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT.
 
     Raises:
@@ -122,7 +122,7 @@ def check(config: ModelConfig, method: Any, setting: Setting) -> None:
         trained_tensors(config, described)
 
 
-def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:
+def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages) -> int:
     """Run one steady-state step under ``live`` and return the number of trained parameters."""
     trained = [p for p in model.parameters() if p.requires_grad]
     name_model(model, live)
@@ -161,7 +161,7 @@ def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) ->
         live.name([s for s in states.values() if torch.is_tensor(s)], "optimizer_states")
 
 
-def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
+def batch_of(config: ModelConfig, setting: StepSetting) -> dict[str, torch.Tensor]:
     """Return a batch of the setting's shape; with padding, the first sequence is one shorter."""
     ids = torch.zeros(setting.batch, setting.seq, dtype=torch.long)
     inputs = {"input_ids": ids, "labels": ids}
@@ -173,7 +173,7 @@ def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
     return inputs
 
 
-def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: Setting):
+def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSetting):
     """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss.
 
     Raises:
