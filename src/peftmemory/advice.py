@@ -48,18 +48,28 @@ class Advice:
     changed_gib: float
     smallest_card_gib: int | None
 
-    def __str__(self) -> str:
-        """Return the advice as a sentence or two."""
+    @property
+    def verdict(self) -> str:
+        """Say whether it fits as it is."""
+        start = "It fits" if self.fits else "It does not fit"
         beside = f"beside {CARD_OVERHEAD_GIB:g} GiB for the CUDA context"
+        other = "" if self.fits else self.smallest_card_gib
+        holds = f" (a card of {other} GB holds it)" if other else ""
+        return f"{start} a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}{holds}."
+
+    @property
+    def remedy(self) -> str:
+        """Say what would make it fit; nothing if it fits."""
         if self.fits:
-            return f"It fits a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}."
-        start = f"It does not fit a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}"
-        if card := self.smallest_card_gib:
-            start += f" (a card of {card} GB holds it)"
+            return ""
         if not self.changes:
             least = f"the least that was found is {self.changed_gib:.1f} GiB"
-            return f"{start}. No change listed here makes it fit: {least}."
-        return f"{start}. It would fit with {listed(self.changes)}: {self.changed_gib:.1f} GiB."
+            return f"No change listed here makes it fit: {least}."
+        return f"It would fit with {listed(self.changes)}: {self.changed_gib:.1f} GiB."
+
+    def __str__(self) -> str:
+        """Return the advice as a sentence or two."""
+        return f"{self.verdict} {self.remedy}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
