@@ -72,8 +72,18 @@ def test_a_control_changes_the_answer(monkeypatch):
     assert parts["rank"].disabled and not parts["virtual_tokens"].disabled
 
 
+@pytest.fixture(scope="module")
+def page():
+    return memory_page.page("llama-2-7b", 24)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Every setting: its place in the page, the card, and what ``peftmemory`` says about it."""
+    return list(everything_the_page_can_ask())
+
+
 def everything_the_page_can_ask():
-    """Yield the place of each setting in the page, and what ``peftmemory`` says about it."""
     chosen = product(memory_page.TOKENS, (False, True), ("plain", "chunked"))
     asked = product(memory_page.MODELS, memory_page.METHODS, chosen)
     for place, (model, method, choice) in enumerate(asked):
@@ -105,17 +115,17 @@ def data_of(page):
     return json.loads(re.search(r"const data = (.*);\n", page)[1])
 
 
-def test_the_page_says_what_advise_says_in_every_setting():
-    data, found = data_of(memory_page.page("llama-2-7b", 24)), Counter()
-    for place, card, said in everything_the_page_can_ask():
+def test_the_page_says_what_advise_says_in_every_setting(page, everything):
+    data, found = data_of(page), Counter()
+    for place, card, said in everything:
         assert sentence_in(data, place, card) == said
         found[said.split(" a card")[0]] += 1
     assert found["It does not fit"] > 2500 and found["It fits"] > 2500
     assert sum(found.values()) == 6 * 9 * 6 * 4 * 5
 
 
-def test_the_page_draws_the_packages_numbers():
-    data = data_of(memory_page.page("llama-2-7b", 24))
+def test_the_page_draws_the_packages_numbers(page):
+    data = data_of(page)
     last = peftmemory.estimate(
         memory_page.MODELS[-1],
         peftmemory.EVERYWHERE,
@@ -190,18 +200,15 @@ def test_moved_in_voila_it_changes_figure_and_numbers(tab, tmp_path):
 
 
 @browser
-def test_moved_in_exported_html_it_changes_figure_and_numbers(tab, tmp_path):
+def test_moved_in_exported_html_it_changes_figure_and_numbers(tab, tmp_path, page, everything):
     from nbconvert import HTMLExporter
 
-    output = nbformat.v4.new_output(
-        "display_data", {"text/html": memory_page.page("llama-2-7b", 24)}
-    )
+    output = nbformat.v4.new_output("display_data", {"text/html": page})
     cell = nbformat.v4.new_code_cell("", id="calculator", outputs=[output])
     body, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     (tmp_path / "page.html").write_text(body)
     tab.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
-    everything = tab.evaluate(EVERYTHING)
-    assert everything == [said for *_, said in everything_the_page_can_ask()]
+    assert tab.evaluate(EVERYTHING) == [said for *_, said in everything]
     root, sentence = tab.locator("#memory-page"), tab.locator("#memory-page .sentence")
     before, words = root.get_attribute("data-peak-gib"), sentence.inner_text()
     assert "It does not fit a card of 24 GB" in words and "It would fit with" in words

@@ -159,10 +159,10 @@ def test_a_table_names_every_kind_and_the_worst_moment():
 
 
 def test_what_fits_a_card():
-    rows = peftmemory.fits("llama-3.1-8b", max_vram_gib=24)
+    rows = peftmemory.fits("llama-3.1-8b", card_gib=24)
     assert any(row["fits"] for row in rows if row["method"].startswith("QLoRA"))
     assert not any(row["fits"] for row in rows if row["method"].startswith("full"))
-    assert not any(row["fits"] for row in peftmemory.fits("llama-3.1-70b", max_vram_gib=24))
+    assert not any(row["fits"] for row in peftmemory.fits("llama-3.1-70b", card_gib=24))
 
 
 @pytest.mark.parametrize(
