@@ -3,6 +3,7 @@
 import weakref
 from typing import Any
 
+import bitsandbytes as bnb
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -35,11 +36,11 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     with quiet():
         torch.manual_seed(0)
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
         optimizer = build_real_optimizer(setting, trained)
         create_states(optimizer, trained, LiveStorages())
@@ -74,8 +75,6 @@ def build_real_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimiser itself where the trace has a stand-in."""
     if setting.optimizer == "adamw_8bit":
-        import bitsandbytes as bnb
-
         return bnb.optim.AdamW8bit(trained, lr=1e-4)
     return build_optimizer(setting.optimizer, trained)
 
@@ -118,7 +117,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     kept: dict[int, tuple[weakref.ref, int]] = {}
 
@@ -128,7 +127,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
         return tensor
 
     with quiet():
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         inputs = batch_of(config, setting)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = forward(built, inputs, setting)
@@ -148,10 +147,10 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     with quiet():
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
         optimizer = build_real_optimizer(setting, trained)
         create_states(optimizer, trained, LiveStorages())
@@ -162,3 +161,21 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
         if torch.is_tensor(t)
     }
     return sum(sizes.values())
+
+
+def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
+    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and name != "lm_head":
+                real = bnb.nn.Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=compute_dtype,
+                    compress_statistics=double_quant,
+                    quant_type="nf4",
+                )
+                real.load_state_dict(child.state_dict())
+                setattr(parent, name, real.to("cpu"))
+    model.is_loaded_in_4bit = True

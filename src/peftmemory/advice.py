@@ -87,11 +87,7 @@ def fits_card(peak_bytes: int, card_gib: float) -> bool:
 
 
 def check_card(card_gib: float) -> None:
-    """Refuse a card without memory.
-
-    Raises:
-        EstimateError: not above 0.
-    """
+    """Refuse a card without memory."""
     if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
@@ -142,7 +138,7 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
         using, new = described, dict(step)
         for _, other, fields in chosen:
             using, new = other or using, {**new, **fields}
-        return peak_of(config, using, **new)
+        return peak_of(config, using, read_setting(**new))
 
     before = peak(())
     holds = [card for card in CARDS_GIB if fits_card(before, card)]
@@ -153,17 +149,8 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
     return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
 
 
-def peak_of(config: ModelConfig, method: Method, *, batch: int, seq: int, **options: Any) -> int:
-    """Return a step's peak in bytes; one that was asked for before is remembered.
-
-    Raises:
-        EstimateError: what ``estimate`` refuses.
-    """
-    return remembered_peak(config, method, read_setting(batch, seq, options))
-
-
 @lru_cache(maxsize=10_000)
-def remembered_peak(config: ModelConfig, method: Method, setting: StepSetting) -> int:
+def peak_of(config: ModelConfig, method: Method, setting: StepSetting) -> int:
     """Return the closed form's peak in bytes: advice asks for the same step again and again."""
     return closed_form(config, method, setting).peak
 
@@ -232,7 +219,7 @@ def fits(
     config, rows = load_config(model), []
     for label, what, options in candidates():
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options}
-        peak = peak_of(config, read_method(what), **step)
+        peak = peak_of(config, read_method(what), read_setting(**step))
         row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
         rows.append({**row, "peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)})
     return rows
@@ -253,8 +240,8 @@ def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
     check_card(card_gib)
-    described = read_method(what)
+    described, setting = read_method(what), read_setting(**step)
     for name in reversed(covered_models()):
-        if fits_card(peak_of(load_config(name), described, **step), card_gib):
+        if fits_card(peak_of(load_config(name), described, setting), card_gib):
             return name
     return None

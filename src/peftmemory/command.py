@@ -54,13 +54,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the estimate, and with ``--card-gib`` which settings fit; return the exit code.
-
-    Raises:
-        EstimateError: something in the question cannot be.
-    """
+    """Print the estimate, and with ``--card-gib`` which settings fit; return the exit code."""
     described, step = read(options)
-    found = question(options.trace)(options.model, described, **step)
+    ask = estimate
+    if options.trace:
+        from peftmemory.tracing import trace_step as ask
+    found = ask(options.model, described, **step)
     result: dict[str, Any] = found.to_dict()
     words = [str(found)]
     if (card_gib := options.card_gib) is not None:
@@ -73,21 +72,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def question(traced: bool):
-    """Return the function that answers: the closed form, or the trace."""
-    if not traced:
-        return estimate
-    from peftmemory.tracing import trace_step
-
-    return trace_step
-
-
 def read(options: argparse.Namespace) -> tuple[Method, dict[str, Any]]:
-    """Return the method and the step that the options name.
-
-    Raises:
-        EstimateError: an unknown model, method or option of a method.
-    """
+    """Return the method and the step that the options name."""
     load_config(options.model)  # the first thing a reader got wrong, if it is wrong
     given = {field: getattr(options, name) for name, field in FIELDS.items()}
     fields: dict[str, Any] = {field: size for field, size in given.items() if size is not None}

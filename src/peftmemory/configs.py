@@ -105,11 +105,7 @@ def load_config(model: Any) -> ModelConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a published ``config.json``.
-
-    Raises:
-        EstimateError: no such file, or it is not JSON.
-    """
+    """Read a published ``config.json``."""
     try:
         return json.loads(path.read_text())
     except OSError as error:
@@ -121,11 +117,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
-    """Read the shape out of a published configuration.
-
-    Raises:
-        EstimateError: a size is missing or impossible.
-    """
+    """Read the shape out of a published configuration."""
     sizes = {key: first(raw, names) for key, names in ALIASES.items()}
     for key in ("hidden_size", "layers", "heads", "vocab_size"):
         if sizes[key] is None:

@@ -30,11 +30,7 @@ class Linear:
 
 
 def linears(config: ModelConfig) -> list[Linear]:
-    """Return the linear maps inside the layers (no embedding, no head).
-
-    Raises:
-        EstimateError: a family whose layers are not described here.
-    """
+    """Return the linear maps inside the layers (no embedding, no head)."""
     h, i, n = config.hidden_size, config.intermediate_size, config.layers
     q, kv = config.q_dim, config.kv_dim
     if config.model_type in LLAMA_LIKE:

@@ -37,16 +37,12 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
     config, described = load_config(model), read_method(method)
-    setting = read_setting(batch, seq, options)
+    setting = read_setting(batch=batch, seq=seq, **options)
     return closed_form(config, described, setting)
 
 
 def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
-    """Return what ``estimate`` returns, once model, method and setting are read.
-
-    Raises:
-        EstimateError: no formula for the model, or things that do not go together.
-    """
+    """Return what ``estimate`` returns, once model, method and setting are read."""
     refuse(config)
     refuse_together(method, setting)
     return Estimate(
@@ -59,11 +55,7 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
 
 
 def refuse(config: ModelConfig) -> None:
-    """Refuse a model whose activations are not described.
-
-    Raises:
-        EstimateError: one sentence that says what to do instead.
-    """
+    """Refuse a model whose activations are not described."""
     if config.model_type not in LLAMA_LIKE:
         raise EstimateError(
             f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"

@@ -158,11 +158,7 @@ def peft_type(described: Method) -> str | None:
 
 
 def from_peft(config: Any) -> Method:
-    """Read the fields that decide memory out of a PEFT configuration.
-
-    Raises:
-        EstimateError: a method, or a feature of one, that the formulas do not cover.
-    """
+    """Read the fields that decide memory out of a PEFT configuration."""
     name = getattr(config.peft_type, "name", str(config.peft_type)).upper()
     kind = next((kind.fields for kind in METHODS.values() if kind.peft_type == name), None)
     trace_it = "trace it with peftmemory.tracing.trace_step."
@@ -179,11 +175,7 @@ def from_peft(config: Any) -> Method:
 
 
 def check(described: Method) -> None:
-    """Refuse sizes that no method can have.
-
-    Raises:
-        EstimateError: a negative or zero rank, number of virtual tokens or reduction factor.
-    """
+    """Refuse sizes that no method can have."""
     for name in ("r", "num_virtual_tokens", "reduction_factor"):
         value = getattr(described, name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:

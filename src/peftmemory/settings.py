@@ -86,7 +86,7 @@ class StepSetting:
         return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]
 
 
-def read_setting(batch: int, seq: int, options: dict[str, Any]) -> StepSetting:
+def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:
     """Return a setting, refusing options that do not exist.
 
     Raises:

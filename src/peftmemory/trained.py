@@ -53,9 +53,6 @@ def targets(config: ModelConfig, method: Lora) -> list[Linear]:
 
     A list holds names (or ends of paths), a string is ``"all-linear"`` or a pattern that has to
     match a whole path such as ``model.layers.0.self_attn.q_proj``.
-
-    Raises:
-        EstimateError: a target that the model does not have.
     """
     available = linears(config)
     wanted = method.target_modules or LORA_DEFAULT.get(config.model_type)
@@ -79,9 +76,6 @@ def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
     """Return A, B and DoRA's magnitude of every target: ``r (d_in + d_out)``, plus ``d_out``.
 
     Hu et al. (2021, section 4); Liu et al. (2024).
-
-    Raises:
-        EstimateError: an unknown target, or a rank above a target's smaller width.
     """
     tensors: Counter[int] = Counter()
     for each in targets(config, method):
@@ -112,11 +106,7 @@ def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
 
 
 def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
-    """Return the bottleneck's width m.
-
-    Raises:
-        EstimateError: the reduction factor leaves no width.
-    """
+    """Return the bottleneck's width m."""
     if method.reduction_factor > config.hidden_size:
         raise EstimateError(
             f"reduction_factor={method.reduction_factor} leaves no bottleneck: choose at most the"
@@ -134,11 +124,7 @@ def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
 
 
 def tuned_norms(config: ModelConfig) -> int:
-    """Return how many norms LN tuning copies and trains, by PEFT's default targets.
-
-    Raises:
-        EstimateError: PEFT has no default targets for the family.
-    """
+    """Return how many norms LN tuning copies and trains, by PEFT's default targets."""
     if config.model_type not in LLAMA_LIKE:
         raise EstimateError(
             f"PEFT names no norms to tune for {config.model_type}: take a Llama model."
@@ -147,11 +133,7 @@ def tuned_norms(config: ModelConfig) -> int:
 
 
 def ia3_modules(config: ModelConfig) -> tuple[str, ...]:
-    """Return the modules (IA)3 scales by PEFT's default; feed-forward ones on their input.
-
-    Raises:
-        EstimateError: PEFT's defaults for the family are not described here.
-    """
+    """Return the modules (IA)3 scales by PEFT's default; feed-forward ones on their input."""
     if config.model_type not in LLAMA_LIKE:
         raise EstimateError(
             f"There is no formula for (IA)3 on {config.model_type}: take a Llama model."
@@ -170,11 +152,7 @@ def ia3_tensors(config: ModelConfig) -> Counter[int]:
 
 
 def trained_tensors(config: ModelConfig, method: Method) -> Counter[int]:
-    """Return what the optimiser sees, as a count of tensors by number of elements.
-
-    Raises:
-        EstimateError: the method cannot be put on this model.
-    """
+    """Return what the optimiser sees, as a count of tensors by number of elements."""
     match method:
         case Full():
             return model_tensors(config)

@@ -91,21 +91,3 @@ def quantise(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool
                 fake = FakeLinear4bit(child, compute_dtype=compute_dtype, double_quant=double_quant)
                 setattr(parent, name, fake)
     model.is_loaded_in_4bit = True
-
-
-def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
-    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name != "lm_head":
-                real = bnb.nn.Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=compute_dtype,
-                    compress_statistics=double_quant,
-                    quant_type="nf4",
-                )
-                real.load_state_dict(child.state_dict())
-                setattr(parent, name, real.to("cpu"))
-    model.is_loaded_in_4bit = True

@@ -86,7 +86,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)
@@ -106,11 +106,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
 
 
 def check(config: ModelConfig, method: Any, setting: StepSetting) -> None:
-    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT.
-
-    Raises:
-        EstimateError: an impossible size, target or combination.
-    """
+    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT."""
     try:
         described = read_method(method)
     except EstimateError:
@@ -174,11 +170,7 @@ def batch_of(config: ModelConfig, setting: StepSetting) -> dict[str, torch.Tenso
 
 
 def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSetting):
-    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss.
-
-    Raises:
-        EstimateError: the method and the model do not go together in this setting.
-    """
+    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss."""
     with autocast_as_on_gpu() if setting.autocast else nullcontext():
         if setting.loss == "plain":
             outputs = model(**inputs)
