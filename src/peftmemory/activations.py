@@ -60,6 +60,8 @@ class Layer:
         w: bytes per element of an adapter's weights.
         positions: tokens per sequence; prompt tuning's virtual tokens are among them.
         rows: positions of the whole batch.
+        masked: a mask is built, for padding or for a prefix, whose keys outnumber the queries.
+        keys: keys per sequence; virtual tokens stand in front of the others.
         first: what the first layer saves.
         other: what each of the other layers saves.
     """
@@ -75,6 +77,10 @@ class Layer:
         virtual = method.num_virtual_tokens if isinstance(method, Prompt) else 0
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions
+        prefix = isinstance(method, Prefix)
+        self.masked = setting.padding or prefix
+        self.keys = setting.seq + getattr(method, "num_virtual_tokens", 0)
+        self.keys_per_query = self.keys / setting.seq if prefix else 1.0
         self.by_name = {each.name: each for each in linears(config)}
         adapted = targets(config, method) if isinstance(method, Lora) else []
         self.adapted = {each.name for each in adapted}
@@ -199,21 +205,6 @@ class Layer:
         if self.full:
             saved.per_token["norms"] += self.y * width
         return grad_in or self.full
-
-    @property
-    def masked(self) -> bool:
-        """A mask is built for padding and for a prefix, whose keys outnumber the queries."""
-        return self.setting.padding or isinstance(self.method, Prefix)
-
-    @property
-    def keys(self) -> int:
-        """Keys per sequence: virtual tokens stand in front of the others."""
-        return self.setting.seq + getattr(self.method, "num_virtual_tokens", 0)
-
-    @property
-    def keys_per_query(self) -> float:
-        """Keys over queries: above 1 with a prefix, whose tokens ask nothing."""
-        return self.keys / self.setting.seq if isinstance(self.method, Prefix) else 1.0
 
     def fused_attention(self, saved: SavedBytes, any_grad: bool) -> None:
         """The fused kernel keeps q, k, v, its output and one number per head.

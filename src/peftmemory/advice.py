@@ -65,7 +65,8 @@ class Advice:
         if not self.changes:
             least = f"the least that was found is {self.changed_gib:.1f} GiB"
             return f"No change listed here makes it fit: {least}."
-        return f"It would fit with {listed(self.changes)}: {self.changed_gib:.1f} GiB."
+        with_these = ", ".join(self.changes[:-1]) + " and " * (len(self.changes) > 1)
+        return f"It would fit with {with_these}{self.changes[-1]}: {self.changed_gib:.1f} GiB."
 
     def __str__(self) -> str:
         """Return the advice as a sentence or two."""
@@ -74,11 +75,6 @@ class Advice:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {**asdict(self), "sentence": str(self)}
-
-
-def listed(words: tuple[str, ...]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def fits_card(peak_bytes: int, card_gib: float) -> bool:

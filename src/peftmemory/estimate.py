@@ -43,7 +43,11 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
 
 def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
     """Return what ``estimate`` returns, once model, method and setting are read."""
-    refuse(config)
+    if config.model_type not in LLAMA_LIKE:
+        raise EstimateError(
+            f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
+            " peftmemory.tracing.trace_step, or --trace on the command line."
+        )
     refuse_together(method, setting)
     return Estimate(
         model=config.name,
@@ -52,15 +56,6 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
         trainable=parameters(config, method).trainable,
         moments=moments(Layer(config, method, setting)),
     )
-
-
-def refuse(config: ModelConfig) -> None:
-    """Refuse a model whose activations are not described."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
-            " peftmemory.tracing.trace_step, or --trace on the command line."
-        )
 
 
 def moments(layer: Layer) -> dict[str, dict[str, int]]:

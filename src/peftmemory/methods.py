@@ -96,12 +96,7 @@ METHODS = {
     "pfeiffer": Kind(Bottleneck, "BOTTLENECK", {"placement": "pfeiffer"}),
 }
 # What a PEFT configuration may ask for beyond the fields above: no formula covers it.
-UNSUPPORTED = (
-    "modules_to_save",
-    "layers_to_transform",
-    "rank_pattern",
-    "trainable_token_indices",
-)
+UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")
 # LoRA on every linear layer, the setting that advice, page and command fall back to.
 EVERYWHERE = Lora(r=16, target_modules="all-linear")
 

@@ -26,7 +26,6 @@ class Line(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
 
 
-MIXED_NF4 = {"precision": "nf4", "autocast": True}
 # h hidden size, i intermediate size; bytes per element: e of the residual stream, y of a linear
 # map's output, w of an adapter's weights.
 LINES = {
@@ -37,7 +36,7 @@ LINES = {
         lambda at: 3 * at.y * at.i + 12 * at.h, EVERYWHERE, {"autocast": True}
     ),
     "down_proj adapted, autocast, 4-bit base": Line(
-        lambda at: 3 * at.y * at.i + 20 * at.h, EVERYWHERE, MIXED_NF4
+        lambda at: 3 * at.y * at.i + 20 * at.h, EVERYWHERE, {"precision": "nf4", "autocast": True}
     ),
     "down_proj adapted in fp32": Line(lambda at: 2 * at.y * at.i + 14 * at.h, EVERYWHERE),
     "down_proj adapted in fp32, 4-bit base": Line(
