@@ -76,7 +76,7 @@ class Bottleneck:
 Method = Full | Lora | Prefix | Prompt | IA3 | LayerNorm | Bottleneck
 
 
-class Kind(NamedTuple):
+class MethodRow(NamedTuple):
     """A row of the table of methods: its class, PEFT's ``peft_type``, the fields its name sets."""
 
     fields: type
@@ -85,15 +85,15 @@ class Kind(NamedTuple):
 
 
 METHODS = {
-    "full": Kind(Full, None),
-    "lora": Kind(Lora, "LORA"),
-    "dora": Kind(Lora, "LORA", {"use_dora": True}),
-    "prefix": Kind(Prefix, "PREFIX_TUNING"),
-    "prompt": Kind(Prompt, "PROMPT_TUNING"),
-    "ia3": Kind(IA3, "IA3"),
-    "ln": Kind(LayerNorm, "LN_TUNING"),
-    "houlsby": Kind(Bottleneck, "BOTTLENECK", {"placement": "houlsby"}),
-    "pfeiffer": Kind(Bottleneck, "BOTTLENECK", {"placement": "pfeiffer"}),
+    "full": MethodRow(Full, None),
+    "lora": MethodRow(Lora, "LORA"),
+    "dora": MethodRow(Lora, "LORA", {"use_dora": True}),
+    "prefix": MethodRow(Prefix, "PREFIX_TUNING"),
+    "prompt": MethodRow(Prompt, "PROMPT_TUNING"),
+    "ia3": MethodRow(IA3, "IA3"),
+    "ln": MethodRow(LayerNorm, "LN_TUNING"),
+    "houlsby": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "houlsby"}),
+    "pfeiffer": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "pfeiffer"}),
 }
 # What a PEFT configuration may ask for beyond the fields above: no formula covers it.
 UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")

@@ -75,10 +75,7 @@ class Moments:
 
 
 def in_columns(kinds: dict[str, int]) -> list[float]:
-    """Return a moment's GiB in the order of ``COLUMNS``, and their sum.
-
-    What has no column, a trace's inputs, counts as activations.
-    """
+    """Return a moment's GiB by column, and their sum; a trace's inputs count as activations."""
     rest = sum(size for kind, size in kinds.items() if kind not in COLUMNS)
     sizes = {**kinds, "activations": kinds.get("activations", 0) + rest}
     return [sizes.get(kind, 0) / GIB for kind in COLUMNS] + [sum(kinds.values()) / GIB]

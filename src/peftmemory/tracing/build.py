@@ -57,7 +57,9 @@ def build_model(
     if peft_config is not None:
         model = wrap(model, peft_config, setting)
     if setting.checkpointing:
-        checkpoint(model, trained_whole=peft_config is None)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if peft_config is not None:
+            model.enable_input_require_grads()
     if setting.loss == "chunked":
         use_chunked_loss(model)
     return model.train()
@@ -141,13 +143,6 @@ def cast_adapters(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "prompt_encoder" not in name:
             parameter.data = parameter.data.to(torch.bfloat16)
-
-
-def checkpoint(model: nn.Module, *, trained_whole: bool) -> None:
-    """Switch gradient checkpointing on, without the reentrant variant."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if not trained_whole:
-        model.enable_input_require_grads()
 
 
 def use_chunked_loss(model: nn.Module) -> None:
