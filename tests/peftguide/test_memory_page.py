@@ -63,13 +63,13 @@ def test_a_control_changes_the_answer(monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda thing: shown.append(thing.data))
     box = controls("llama-3.1-8b", 24)
-    parts = {part.description: part for part in box.children[:-1]}
+    parts = {part.description: part for part in box.children[0].children}
     assert len(shown) == 1
     parts["checkpointing"].value = True
     assert len(shown) == 2 and shown[0] != shown[1] and "memory-answer" in shown[1]
     parts["method"].value = "prefix"
     assert "turn one of the two off" in shown[-1]
-    assert parts["rank"].disabled and not parts["virtual_tokens"].disabled
+    assert parts["rank"].disabled and not parts["virtual tokens"].disabled
 
 
 @pytest.fixture(scope="module")

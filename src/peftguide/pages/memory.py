@@ -18,6 +18,7 @@ TARGETS = {
     "MLP": ("gate_proj", "up_proj", "down_proj"),
     "all linear": "all-linear",
 }
+LABELS = {"card_gib": "card, GB", "virtual_tokens": "virtual tokens", "seq": "length"}
 
 
 def memory_calculator(model: str = "llama-3.1-8b", card_gib: int = 24) -> Any:
@@ -37,17 +38,18 @@ def controls(model: str, card_gib: int) -> Any:
     import ipywidgets as widgets
     from IPython.display import HTML, display
 
-    def show(method: str, **choices: Any) -> None:
+    def show(**choices: Any) -> None:
         for name in ("rank", "targets"):
-            parts[name].disabled = method not in ("lora", "dora")
-        parts["virtual_tokens"].disabled = method not in ("prefix", "prompt")
-        display(HTML(as_html(method=method, **choices)))
+            parts[name].disabled = choices["method"] not in ("lora", "dora")
+        parts["virtual_tokens"].disabled = choices["method"] not in ("prefix", "prompt")
+        display(HTML(as_html(**choices)))
 
     parts = pickers(widgets, model, card_gib)
-    box = widgets.interactive(show, **parts)
-    box.layout = widgets.Layout(display="grid", grid_template_columns="repeat(3, 300px)")
-    box.out.layout.grid_column = "1 / -1"
-    return box
+    for name, part in parts.items():
+        part.description, part.style.description_width = LABELS.get(name, name), "96px"
+    answered = widgets.interactive(show, **parts)
+    columns = widgets.Layout(grid_template_columns="repeat(3, 310px)")
+    return widgets.VBox([widgets.GridBox(list(parts.values()), layout=columns), answered.out])
 
 
 def pickers(widgets: Any, model: str, card_gib: int) -> dict[str, Any]:
