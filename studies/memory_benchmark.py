@@ -25,10 +25,11 @@ import torch
 import peftmemory
 from pefthelpers.paths import atomic_path, data_dir
 from peftmemory.methods import read_method
-from peftmemory.model_states import optimizer_bytes, trained_bytes_each, trained_tensors
+from peftmemory.model_states import optimizer_bytes, trained_bytes_each
 from peftmemory.saved_tensors import saved_activations
-from peftmemory.settings import Setting
-from peftmemory.tracing import measure_saved, measure_states, measure_step, trace_step
+from peftmemory.settings import StepSetting
+from peftmemory.tracing import trace_step
+from peftmemory.trained import trained_tensors
 from studies.memory_cases import (
     LORA_ALL,
     LORA_QV,
@@ -41,6 +42,7 @@ from studies.memory_cases import (
     method_of,
 )
 from studies.memory_claims import SEVEN, SEVEN_STEPS, SEVENTY_STEPS, STEP
+from studies.memory_measure import measure_saved, measure_states, measure_step
 
 RESULT = data_dir() / "results" / "memory_benchmark.json"
 PUBLISHED = data_dir() / "published" / "peft_metamathqa.json"
@@ -98,7 +100,7 @@ def accelerate_gb() -> float:
 
     from peftmemory.tracing.build import build_base
 
-    setting = Setting(batch=1, seq=1)
+    setting = StepSetting(batch=1, seq=1)
     model = build_base(peftmemory.load_config("llama-3.2-3b"), setting, device="meta")
     total, _ = calculate_maximum_sizes(model.float())  # it starts from fp32 sizes
     return max(estimate_training_usage(total, "float16").values()) / 1e9
@@ -173,7 +175,7 @@ def exact() -> Iterator[dict[str, Any]]:
 def saved_row(described: dict[str, Any]) -> dict[str, Any]:
     """Compare the tensors autograd keeps for a small Llama with the formula."""
     method = read_method(method_of(described))
-    found = saved_activations(peftmemory.load_config(TOY), method, Setting(batch=2, seq=64))
+    found = saved_activations(peftmemory.load_config(TOY), method, StepSetting(batch=2, seq=64))
     measured = measure_saved(TOY, method, batch=2, seq=64)
     return {"formula_bytes": sum(found.values()), "measured_bytes": measured}
 
@@ -181,7 +183,7 @@ def saved_row(described: dict[str, Any]) -> dict[str, Any]:
 def states_row(described: dict[str, Any], optimizer: str) -> dict[str, Any]:
     """Compare an optimiser's real states with the formula."""
     method, config = read_method(method_of(described)), peftmemory.load_config(TOY)
-    each = trained_bytes_each(method, Setting(batch=1, seq=8))
+    each = trained_bytes_each(method, StepSetting(batch=1, seq=8))
     formula = optimizer_bytes(trained_tensors(config, method), each, optimizer)
     measured = measure_states(TOY, method, batch=1, seq=8, optimizer=optimizer)
     return {"formula_bytes": formula, "measured_bytes": measured}

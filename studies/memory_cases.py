@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
 from peftmemory.configs import read_sheet
 

@@ -2,21 +2,21 @@
 
 from peftmemory.advice import CARDS_GIB, Advice, advise, fits, largest_fitting
 from peftmemory.configs import ModelConfig, load_config, model_names
-from peftmemory.counts import Parameters, parameters
+from peftmemory.constants import GIB
 from peftmemory.estimate import Estimate, estimate
-from peftmemory.methods import describe, method, read_method
-from peftmemory.phases import GIB
-from peftmemory.settings import Setting
-from peftmemory.table import table
+from peftmemory.methods import EVERYWHERE, describe, method, read_method
+from peftmemory.settings import StepSetting
+from peftmemory.trained import Parameters, parameters
 
 __all__ = [
     "CARDS_GIB",
+    "EVERYWHERE",
     "GIB",
     "Advice",
     "Estimate",
     "ModelConfig",
     "Parameters",
-    "Setting",
+    "StepSetting",
     "advise",
     "describe",
     "estimate",
@@ -27,5 +27,4 @@ __all__ = [
     "model_names",
     "parameters",
     "read_method",
-    "table",
 ]

@@ -2,27 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
-from peftmemory.configs import load_config, model_names
+from peftmemory.configs import ModelConfig, load_config, model_names
+from peftmemory.constants import GIB
 from peftmemory.counts import LLAMA_LIKE, base_parameters
 from peftmemory.errors import EstimateError
-from peftmemory.estimate import estimate
-from peftmemory.methods import Full, Lora, Method, Prefix, method, read_method
-from peftmemory.phases import GIB
+from peftmemory.estimate import closed_form
+from peftmemory.methods import EVERYWHERE, Full, Lora, Method, Prefix, method, read_method
+from peftmemory.settings import StepSetting, read_setting
 
 CARDS_GIB = (16, 24, 40, 48, 80)
 # What a context and an allocator's slack take from a card; the estimate counts neither.
 CARD_OVERHEAD_GIB = 1.0
-# What people call a precision, as fields of ``Setting``.
+# What people call a precision, as fields of ``StepSetting``.
 PRECISIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "mixed": {"precision": "fp32", "autocast": True},
     "fp32": {"precision": "fp32"},
     "nf4": {"precision": "nf4"},
 }
-EVERYWHERE = method("lora", r=16, target_modules="all-linear")
 QUANTISED = {**PRECISIONS["nf4"], "autocast": False}
 Step = dict[str, Any]
 
@@ -47,27 +48,33 @@ class Advice:
     changed_gib: float
     smallest_card_gib: int | None
 
-    def __str__(self) -> str:
-        """Return the advice as a sentence or two."""
+    @property
+    def verdict(self) -> str:
+        """Say whether it fits as it is."""
+        start = "It fits" if self.fits else "It does not fit"
         beside = f"beside {CARD_OVERHEAD_GIB:g} GiB for the CUDA context"
+        other = "" if self.fits else self.smallest_card_gib
+        holds = f" (a card of {other} GB holds it)" if other else ""
+        return f"{start} a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}{holds}."
+
+    @property
+    def remedy(self) -> str:
+        """Say what would make it fit; nothing if it fits."""
         if self.fits:
-            return f"It fits a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}."
-        start = f"It does not fit a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}"
-        if card := self.smallest_card_gib:
-            start += f" (a card of {card} GB holds it)"
+            return ""
         if not self.changes:
             least = f"the least that was found is {self.changed_gib:.1f} GiB"
-            return f"{start}. No change listed here makes it fit: {least}."
-        return f"{start}. It would fit with {listed(self.changes)}: {self.changed_gib:.1f} GiB."
+            return f"No change listed here makes it fit: {least}."
+        with_these = ", ".join(self.changes[:-1]) + " and " * (len(self.changes) > 1)
+        return f"It would fit with {with_these}{self.changes[-1]}: {self.changed_gib:.1f} GiB."
+
+    def __str__(self) -> str:
+        """Return the advice as a sentence or two."""
+        return f"{self.verdict} {self.remedy}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
         return {**asdict(self), "sentence": str(self)}
-
-
-def listed(words: tuple[str, ...]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def fits_card(peak_bytes: int, card_gib: float) -> bool:
@@ -76,11 +83,7 @@ def fits_card(peak_bytes: int, card_gib: float) -> bool:
 
 
 def check_card(card_gib: float) -> None:
-    """Refuse a card without memory.
-
-    Raises:
-        EstimateError: not above 0.
-    """
+    """Refuse a card without memory."""
     if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
@@ -119,7 +122,7 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
         model: what ``load_config`` takes.
         what: the method: a PEFT configuration, a light description, or a name.
         card_gib: the card's memory.
-        step: batch, seq and the other fields of ``Setting``.
+        step: batch, seq and the other fields of ``StepSetting``.
 
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
@@ -131,17 +134,21 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
         using, new = described, dict(step)
         for _, other, fields in chosen:
             using, new = other or using, {**new, **fields}
-        return estimate(config, using, **new).peak
+        return peak_of(config, using, read_setting(**new))
 
     before = peak(())
     holds = [card for card in CARDS_GIB if fits_card(before, card)]
-    chosen: tuple = ()
-    if not fits_card(before, card_gib):
-        chosen = fewest(tuple(changes(described, step)), lambda some: peak(some), card_gib)
+    fits_now = fits_card(before, card_gib)
+    chosen = () if fits_now else fewest(tuple(changes(described, step)), peak, card_gib)
     after = peak(chosen)
     names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
-    fits_now = fits_card(before, card_gib)
     return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
+
+
+@lru_cache(maxsize=10_000)
+def peak_of(config: ModelConfig, method: Method, setting: StepSetting) -> int:
+    """Return the closed form's peak in bytes: advice asks for the same step again and again."""
+    return closed_form(config, method, setting).peak
 
 
 def fewest(possible: tuple, peak, card_gib: float) -> tuple:
@@ -165,13 +172,13 @@ def fewest(possible: tuple, peak, card_gib: float) -> tuple:
 
 def candidates() -> Iterator[tuple[str, Any, Step]]:
     """Yield method label, method and options from the most to the least memory, roughly."""
-    few = method("lora", r=8, target_modules=("q_proj", "v_proj"))
+    q_and_v = method("lora", r=8, target_modules=("q_proj", "v_proj"))
     trained: list[tuple[str, Any, Step]] = [
         ("full, fp32 + autocast", "full", PRECISIONS["mixed"]),
         ("full, bf16", "full", {}),
         ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
         ("LoRA r=16 all-linear, bf16", EVERYWHERE, {}),
-        ("LoRA r=8 q,v, bf16", few, {}),
+        ("LoRA r=8 q,v, bf16", q_and_v, {}),
         ("QLoRA r=16 all-linear, NF4", EVERYWHERE, PRECISIONS["nf4"]),
     ]
     for (label, what, options), checkpointing, loss in product(
@@ -183,7 +190,7 @@ def candidates() -> Iterator[tuple[str, Any, Step]]:
 def fits(
     model: Any,
     *,
-    max_vram_gib: float = 24.0,
+    card_gib: float = 24.0,
     batch: int = 1,
     seq: int = 1024,
     optimizer: str = "adamw_torch_fused",
@@ -192,7 +199,7 @@ def fits(
 
     Args:
         model: what ``load_config`` takes.
-        max_vram_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
+        card_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
             and the allocator.
         batch: sequences per step.
         seq: tokens per sequence.
@@ -204,22 +211,22 @@ def fits(
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
-    check_card(max_vram_gib)
+    check_card(card_gib)
     config, rows = load_config(model), []
     for label, what, options in candidates():
-        found = estimate(config, what, batch=batch, seq=seq, **{"optimizer": optimizer, **options})
+        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options}
+        peak = peak_of(config, read_method(what), read_setting(**step))
         row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
-        rows.append(
-            {**row, "peak_gib": found.peak / GIB, "fits": fits_card(found.peak, max_vram_gib)}
-        )
+        rows.append({**row, "peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)})
     return rows
 
 
-def covered_models() -> list[str]:
+@cache
+def covered_models() -> tuple[str, ...]:
     """Return the names the closed form covers, from the smallest to the largest."""
     configs = [load_config(name) for name in model_names()]
     covered = [each for each in configs if each.model_type in LLAMA_LIKE]
-    return [each.name for each in sorted(covered, key=base_parameters)]
+    return tuple(each.name for each in sorted(covered, key=base_parameters))
 
 
 def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
@@ -229,7 +236,8 @@ def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
     check_card(card_gib)
+    described, setting = read_method(what), read_setting(**step)
     for name in reversed(covered_models()):
-        if fits_card(estimate(name, what, **step).peak, card_gib):
+        if fits_card(peak_of(load_config(name), described, setting), card_gib):
             return name
     return None

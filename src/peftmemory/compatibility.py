@@ -2,10 +2,10 @@
 
 from peftmemory.errors import EstimateError
 from peftmemory.methods import IA3, Full, Lora, Method, Prefix
-from peftmemory.settings import Setting
+from peftmemory.settings import StepSetting
 
 
-def refuse_together(method: Method, setting: Setting) -> None:
+def refuse_together(method: Method, setting: StepSetting) -> None:
     """Refuse a method in a setting where PEFT or bitsandbytes would fail.
 
     Raises:

@@ -105,11 +105,7 @@ def load_config(model: Any) -> ModelConfig:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a published ``config.json``.
-
-    Raises:
-        EstimateError: no such file, or it is not JSON.
-    """
+    """Read a published ``config.json``."""
     try:
         return json.loads(path.read_text())
     except OSError as error:
@@ -121,12 +117,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
-    """Read the shape out of a published configuration.
-
-    Raises:
-        EstimateError: a size is missing or impossible.
-    """
-    sizes = {key: first(raw, names) for key, names in ALIASES.items()}
+    """Read the shape out of a published configuration."""
+    under = lambda names: next((raw[name] for name in names if raw.get(name) is not None), None)
+    sizes = {key: under(names) for key, names in ALIASES.items()}
     for key in ("hidden_size", "layers", "heads", "vocab_size"):
         if sizes[key] is None:
             raise EstimateError(f"The configuration names no {key}: give a whole config.json.")
@@ -144,8 +137,3 @@ def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
     model_type = raw.get("model_type", "llama")
     tied = raw.get("tie_word_embeddings", model_type in ("gpt2", "t5", "roberta"))
     return ModelConfig(name=name or model_type, model_type=model_type, tied=tied, raw=raw, **sizes)
-
-
-def first(raw: dict[str, Any], names: tuple[str, ...]) -> Any:
-    """Return the value under the first of ``names`` that the configuration holds, or None."""
-    return next((raw[name] for name in names if raw.get(name) is not None), None)

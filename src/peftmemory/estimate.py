@@ -1,4 +1,4 @@
-"""What a step needs at its worst moment: the closed form."""
+"""What a step needs at its worst moment: the closed form, in the order in which a step runs."""
 
 from collections import Counter
 from typing import Any
@@ -6,20 +6,16 @@ from typing import Any
 from peftmemory.activations import Layer
 from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import LLAMA_LIKE, block_linear, parameters
+from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
+from peftmemory.counts import LLAMA_LIKE, block_linear, elements
 from peftmemory.errors import EstimateError
-from peftmemory.methods import Full, Method, Prefix, describe, read_method
-from peftmemory.model_states import (
-    base_bytes,
-    optimizer_bytes,
-    trained_bytes_each,
-    trained_tensors,
-)
+from peftmemory.methods import Method, describe, read_method
+from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
 from peftmemory.phases import Moments
-from peftmemory.saved_tensors import layers_kept, rotary, rows, saved_activations
-from peftmemory.settings import Setting, read_setting
-
-TILE_TOKENS, TILE_WIDTH = 4096, 32768  # TRL 1.16's chunked loss
+from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
+from peftmemory.settings import StepSetting, read_setting
+from peftmemory.temporaries import layer_temporaries
+from peftmemory.trained import parameters, trained_tensors
 
 
 class Estimate(Moments):
@@ -34,214 +30,175 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
         method: a PEFT configuration, a light description, or a name such as ``"full"``.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``Setting``: precision, autocast, optimizer, checkpointing, attention,
+        options: fields of ``StepSetting``: precision, autocast, optimizer, checkpointing, attention,
             loss, padding, accumulation, autocast_adapter_dtype, double_quant, prepare_kbit.
 
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
     config, described = load_config(model), read_method(method)
-    setting = read_setting(batch, seq, options)
-    refuse(config)
-    refuse_together(described, setting)
-    return Estimate(
-        model=config.name,
-        method=describe(described),
-        setting=setting,
-        trainable=parameters(config, described).trainable,
-        moments=moments(config, described, setting),
-    )
+    setting = read_setting(batch=batch, seq=seq, **options)
+    return closed_form(config, described, setting)
 
 
-def refuse(config: ModelConfig) -> None:
-    """Refuse a model whose activations are not described.
-
-    Raises:
-        EstimateError: one sentence that says what to do instead.
-    """
+def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
+    """Return what ``estimate`` returns, once model, method and setting are read."""
     if config.model_type not in LLAMA_LIKE:
         raise EstimateError(
             f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
             " peftmemory.tracing.trace_step, or --trace on the command line."
         )
+    refuse_together(method, setting)
+    return Estimate(
+        model=config.name,
+        method=describe(method),
+        setting=setting,
+        trainable=parameters(config, method).trainable,
+        moments=moments(Layer(config, method, setting)),
+    )
 
 
-def moments(config: ModelConfig, method: Method, setting: Setting) -> dict[str, dict[str, int]]:
-    """Return the bytes by kind at the six moments that can be the worst."""
-    parts = Parts(config, method, setting)
+def moments(layer: Layer) -> dict[str, dict[str, int]]:
+    """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
+    step = StepBytes(layer)
     found = {
-        "forward, loss": parts.forward_loss(),
-        "backward, loss": parts.backward_loss(),
-        "backward, last layer": parts.backward_layer(first=False),
-        "backward, first layer": parts.backward_layer(first=True),
-        "backward, embedding": parts.backward_embedding(),
-        "optimizer": parts.optimizer(),
+        "forward, loss": step.forward_loss(),
+        "backward, loss": step.backward_loss(),
+        "backward, last layer": step.backward_last_layer(),
+        "backward, first layer": step.backward_first_layer(),
+        "backward, embedding": step.backward_embedding(),
+        "optimizer": step.optimizer(),
     }
     return {moment: {k: v for k, v in kinds.items() if v} for moment, kinds in found.items()}
 
 
-class Parts:
-    """The pieces that moments are put together from, in bytes."""
+class StepBytes:
+    """One training step in bytes: what stays, what the forward pass leaves, then the six phases.
 
-    def __init__(self, config: ModelConfig, method: Method, setting: Setting):
-        """Compute every piece once."""
-        self.config, self.method, self.setting = config, method, setting
-        self.n = rows(method, setting)
-        self.full = isinstance(method, Full)
-        self.layer = Layer(config, method, setting)
+    Symbols: n rows (tokens, virtual ones too), h hidden size, v vocabulary; bytes per element: e of
+    the residual stream, c of what a matrix product reads and writes.
+    """
+
+    def __init__(self, layer: Layer):
+        """Compute every size once."""
+        config, method, setting = layer.config, layer.method, layer.setting
+        self.layer, self.config, self.setting, self.full = layer, config, setting, layer.full
+        n, h, v, c = layer.rows, layer.h, config.vocab_size, layer.c
+        # Model states: weights, gradients, the optimiser's.
         each, tensors = trained_bytes_each(method, setting), trained_tensors(config, method)
-        self.gradients = sum(size * count for size, count in tensors.items()) * each
+        self.weights = base_bytes(config, setting)
+        self.gradients = elements(tensors) * each
         self.states = optimizer_bytes(tensors, each, setting.optimizer)
-        self.kept = saved_activations(config, method, setting)
-        self.head_gradient = config.vocab_size * config.hidden_size * each if self.full else 0
-        # bf16 or fp32 logits: what the output head's product gives.
-        self.logits = self.layer.c * self.n * config.vocab_size
-        if setting.loss == "chunked":
-            self.logits = 0
+        self.head_gradient = v * h * each if self.full else 0
+        # Loss: logits in a product's format and log-probabilities in fp32, or one tile of logits.
+        plain = setting.loss == "plain"
+        self.logits, self.log_probabilities = (c * n * v, 4 * n * v) if plain else (0, 0)
+        self.tile = c * min(n, TILE_TOKENS) * min(v, TILE_WIDTH)
+        # Activations: all that autograd keeps but the log-probabilities; of them under
+        # checkpointing the layers' inputs; the last hidden states, where nothing else keeps them.
+        saved = saved_by(layer)
+        self.saved = sum(saved.values()) - self.log_probabilities
+        ckpt = setting.checkpointing
+        self.inputs = saved["layer inputs"] + saved.get("adapters", 0) if ckpt else 0
+        kept_anyway = self.full and c == layer.e or not plain
+        self.hidden = 0 if kept_anyway else layer.e * h * n
+        self.cache = prefix_cache(layer)
 
-    def resting(self, *, accumulated: bool = True) -> Counter[str]:
-        """Return what is alive during the whole step."""
-        base = base_bytes(self.config, self.setting)
-        kinds: Counter[str] = Counter()
-        kinds["frozen_weights"] = 0 if self.full else base
-        kinds["trainable_weights"] = base if self.full else self.gradients
-        kinds["optimizer_states"] = self.states
-        inputs = 8 * self.setting.tokens * (2 if self.setting.padding else 1)
-        kinds["activations"] = inputs + self.held_cache()
-        if self.setting.accumulation and accumulated:
-            kinds["gradients"] = self.gradients
-        return kinds
-
-    def held_cache(self) -> int:
-        """Return the keys and values a prefix's cache holds beside the repeated ones autograd keeps.
-
-        The cache is part of the outputs, which a plain loop holds until after the backward pass.
-        """
-        repeated = self.config.heads != self.config.kv_heads
-        if not (isinstance(self.method, Prefix) and repeated):
-            return 0
-        keys = self.setting.batch * self.layer.keys * self.config.layers
-        return 2 * self.layer.e * self.config.kv_dim * keys
+    def always(self, *, accumulated: bool = True) -> Counter[str]:
+        """Weights, optimiser states, the batch, a prefix's cache, gradients of earlier batches."""
+        batch = 8 * self.setting.tokens * (2 if self.setting.padding else 1)
+        return Counter(
+            frozen_weights=0 if self.full else self.weights,
+            trainable_weights=self.weights if self.full else self.gradients,
+            optimizer_states=self.states,
+            activations=batch + self.cache,
+            gradients=self.gradients if self.setting.accumulation and accumulated else 0,
+        )
 
     def forward_loss(self) -> Counter[str]:
-        """Return the end of the forward pass: logits, their fp32 copy, the log-probabilities."""
-        kinds = self.resting()
-        kinds["activations"] += self.activations() + self.hidden() + self.cast_cache()
-        kinds["logits"] = self.log_probabilities() + self.logits
+        """End of the forward pass: logits, their fp32 copy, the log-probabilities.
+
+        Autocast's bf16 copies of trained fp32 weights are cached until its block ends; without
+        checkpointing autograd keeps them anyway.
+        """
+        kinds, layer = self.always(), self.layer
+        kinds["activations"] += self.saved + self.hidden
+        if self.full and self.setting.precision == "fp32" and self.setting.autocast:
+            kinds["activations"] += 2 * block_linear(self.config) * self.setting.checkpointing
         if self.setting.loss == "chunked":
-            kinds["logits"] = self.tile()
-        elif self.layer.c == 2:
-            kinds["logits"] += 4 * self.n * self.config.vocab_size
+            kinds["logits"] = self.tile
+        else:
+            copy = 4 * layer.rows * self.config.vocab_size if layer.c == 2 else 0
+            kinds["logits"] = self.log_probabilities + self.logits + copy
         return kinds
 
     def backward_loss(self) -> Counter[str]:
-        """Return the loss's backward pass: two more fp32 tensors of the logits' shape."""
-        kinds = self.resting()
-        kinds["activations"] += self.activations()
+        """The loss's backward pass: two more fp32 tensors of the logits' shape.
+
+        The chunked loss sums its gradients in fp32, and then copies them to the stream's format.
+        """
+        kinds = self.always()
+        kinds["activations"] += self.saved
         if self.setting.loss == "chunked":
-            sums = 4 * self.config.hidden_size * self.n + 2 * self.head_gradient
-            copies = self.layer.c * self.config.hidden_size * self.n + self.head_gradient
-            kinds["logits"] = sums + max(self.tile(), copies)
+            hidden = self.layer.h * self.layer.rows
+            sums = 4 * hidden + 2 * self.head_gradient
+            copies = self.layer.c * hidden + self.head_gradient
+            kinds["logits"] = sums + max(self.tile, copies)
         else:
-            two = 8 * self.n * self.config.vocab_size
-            kinds["logits"] = self.log_probabilities() + self.logits + two
+            kinds["logits"] = 3 * self.log_probabilities + self.logits
         return kinds
 
-    def backward_layer(self, *, first: bool) -> Counter[str]:
-        """Return a layer's backward pass: the last layer's comes first, the first layer's last."""
-        kinds = self.resting()
-        layers = self.config.layers
-        kept_first, kept_other = layers_kept(self.config, self.method, self.setting)
-        layer = kept_first if first else kept_other
-        one = sum(layer.per_token.values()) * self.n + layer.fixed
-        if self.setting.checkpointing:
-            inputs = self.kept["layer inputs"] + self.kept.get("adapters", 0)
-            kinds["activations"] += round(one) + (inputs // layers if first else inputs)
-        else:
-            kinds["activations"] += round(one) if first else self.activations() - self.end()
-        kinds["activations"] += rotary(self.config, self.method, self.setting)
-        kinds["logits"] = self.logits
-        kinds["temporaries"] = self.layer_temporaries()
+    def backward_last_layer(self) -> Counter[str]:
+        """The last layer's backward pass comes first: every other layer's activations are there.
+
+        What the last norm, the head and the loss kept is gone. Under checkpointing the layer's
+        activations are computed again beside all layers' inputs.
+        """
+        layer = self.layer
+        end = (4 * layer.h + 4 + (layer.c * layer.h if self.full else 0)) * layer.rows
+        again = layer.other.total(layer.rows) + self.inputs
+        kinds = self.backward_layer(again if self.setting.checkpointing else self.saved - end)
         if not self.setting.accumulation:
-            kinds["gradients"] = self.gradients if first else self.head_gradient
-            if first and self.full and not self.config.tied:
-                kinds["gradients"] -= self.head_gradient
+            kinds["gradients"] = self.head_gradient
+        return kinds
+
+    def backward_first_layer(self) -> Counter[str]:
+        """The first layer's backward pass comes last: all gradients but an embedding's are there."""
+        layer = self.layer
+        kinds = self.backward_layer(
+            layer.first.total(layer.rows) + self.inputs // self.config.layers
+        )
+        if not self.setting.accumulation:
+            embedding = 0 if self.config.tied else self.head_gradient
+            kinds["gradients"] = self.gradients - embedding
+        return kinds
+
+    def backward_layer(self, activations: int) -> Counter[str]:
+        """A layer's backward pass, whose temporaries are its gradients of activations."""
+        kinds = self.always()
+        kinds["activations"] += activations + rotary(self.layer)
+        kinds["logits"] = self.logits
+        kinds["temporaries"] = layer_temporaries(self.layer)
         return kinds
 
     def backward_embedding(self) -> Counter[str]:
-        """Return the end of the backward pass: all gradients, and the embedding's that is new.
+        """End of the backward pass: all gradients, and the embedding's that is new.
 
         A tied embedding gets a second gradient from the output head; accumulated gradients stand
         beside new ones until these are added.
         """
-        kinds = self.resting()
+        kinds = self.always()
+        kinds["activations"] += self.layer.e * self.layer.h * self.layer.rows
         kinds["gradients"] = self.gradients
         kinds["logits"] = self.logits
-        new = self.config.tied + self.setting.accumulation
-        kinds["temporaries"] = self.head_gradient * new
-        kinds["activations"] += self.layer.e * self.config.hidden_size * self.n
+        kinds["temporaries"] = self.head_gradient * (self.config.tied + self.setting.accumulation)
         return kinds
 
     def optimizer(self) -> Counter[str]:
-        """Return the optimiser's step: the foreach variant holds one temporary per parameter."""
-        kinds = self.resting(accumulated=False)
-        kinds["activations"] -= self.held_cache()  # gone with the outputs
+        """The optimiser's step: the foreach variant holds one temporary per parameter."""
+        kinds = self.always(accumulated=False)
+        kinds["activations"] -= self.cache  # gone with the outputs
         kinds["gradients"] = self.gradients
         if self.setting.optimizer == "adamw_torch":
             kinds["temporaries"] = self.gradients
         return kinds
-
-    def log_probabilities(self) -> int:
-        """Return the fp32 log-probabilities the loss keeps."""
-        plain = self.setting.loss == "plain"
-        return 4 * self.n * self.config.vocab_size if plain else 0
-
-    def activations(self) -> int:
-        """Return all that is kept, without the log-probabilities."""
-        return sum(self.kept.values()) - self.log_probabilities()
-
-    def end(self) -> int:
-        """Return what the last norm, head and loss keep, gone before the layers' backward."""
-        h = self.config.hidden_size
-        return (4 * h + 4 + (self.layer.c * h if self.full else 0)) * self.n
-
-    def hidden(self) -> int:
-        """Return the last hidden states where nothing else keeps them."""
-        kept = self.full and self.layer.c == self.layer.e or self.setting.loss == "chunked"
-        return 0 if kept else self.layer.e * self.config.hidden_size * self.n
-
-    def cast_cache(self) -> int:
-        """Return autocast's bf16 copies of trained fp32 weights, cached until its block ends.
-
-        Without checkpointing autograd keeps them anyway.
-        """
-        mixed = self.setting.autocast and self.setting.precision == "fp32"
-        return 2 * block_linear(self.config) * (self.full and mixed and self.setting.checkpointing)
-
-    def tile(self) -> int:
-        """Return the chunked loss's one tile of logits."""
-        width = min(self.config.vocab_size, TILE_WIDTH)
-        return self.layer.c * min(self.n, TILE_TOKENS) * width
-
-    def layer_temporaries(self) -> int:
-        """Return a layer's gradients of activations at their worst, in its feed-forward part.
-
-        Read off traced steps of small models with the widths h and I and the batch varied one at
-        a time: the only part of the closed form that is not derived. It decides the peak only
-        where checkpointing and a chunked loss leave nothing larger.
-        """
-        h, i, y = self.config.hidden_size, self.config.intermediate_size, self.layer.y
-        four_bit, own_copy = self.setting.precision == "nf4", self.layer.w != self.layer.e
-        if self.full:
-            return (2 * y * i + 4 * h) * self.n + self.layer.e * h * i  # and down's gradient
-        if "down_proj" in self.layer.scaled:
-            size = (3 * y + self.layer.w + 2) * i + 2 * self.layer.e * h
-        elif "down_proj" not in self.layer.adapted:
-            size = 3 * y * i + 2 * self.layer.e * h
-        elif self.setting.autocast:
-            size = 3 * y * i + (20 if four_bit else 12) * h
-        elif own_copy:
-            size = 2 * y * i + (12 if four_bit else 14) * h
-        else:
-            size = 2 * y * i + 4 * h
-        return size * self.n

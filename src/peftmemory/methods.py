@@ -4,8 +4,10 @@ The fields carry PEFT's own names, and a real ``peft`` configuration is read as 
 classes exist only so that a formula can be evaluated without importing peft, which takes seconds.
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 from peftmemory.errors import EstimateError
 
@@ -28,13 +30,6 @@ class Lora:
     use_dora: bool = False
     lora_dropout: float = 0.0
     label: ClassVar[str] = "LoRA"
-    config_class: ClassVar[str] = "LoraConfig"
-    unsupported: ClassVar[tuple[str, ...]] = (
-        "modules_to_save",
-        "layers_to_transform",
-        "rank_pattern",
-        "trainable_token_indices",
-    )
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,6 @@ class Prefix:
     prefix_projection: bool = False
     encoder_hidden_size: int | None = None
     label: ClassVar[str] = "prefix tuning"
-    config_class: ClassVar[str] = "PrefixTuningConfig"
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,6 @@ class Prompt:
 
     num_virtual_tokens: int = 100
     label: ClassVar[str] = "prompt tuning"
-    config_class: ClassVar[str] = "PromptTuningConfig"
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,6 @@ class IA3:
     """(IA)3 (Liu et al., 2022): a learned factor on keys, values and the inner feed-forward."""
 
     label: ClassVar[str] = "(IA)3"
-    config_class: ClassVar[str] = "IA3Config"
-    unsupported: ClassVar[tuple[str, ...]] = ("modules_to_save",)
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,6 @@ class LayerNorm:
     """LN tuning (Zhao et al., 2023): a trained copy of every norm."""
 
     label: ClassVar[str] = "LN tuning"
-    config_class: ClassVar[str] = "LNTuningConfig"
-    unsupported: ClassVar[tuple[str, ...]] = ("modules_to_save",)
 
 
 @dataclass(frozen=True)
@@ -82,32 +71,34 @@ class Bottleneck:
     placement: str = "houlsby"
     reduction_factor: float = 16
     label: ClassVar[str] = "bottleneck adapters"
-    config_class: ClassVar[str] = "BottleneckConfig"
-    unsupported: ClassVar[tuple[str, ...]] = ("modules_to_save",)
 
 
 Method = Full | Lora | Prefix | Prompt | IA3 | LayerNorm | Bottleneck
 
-BY_NAME = {
-    "full": Full,
-    "lora": Lora,
-    "dora": Lora,
-    "prefix": Prefix,
-    "prompt": Prompt,
-    "ia3": IA3,
-    "ln": LayerNorm,
-    "houlsby": Bottleneck,
-    "pfeiffer": Bottleneck,
+
+class MethodRow(NamedTuple):
+    """A row of the table of methods: its class, PEFT's ``peft_type``, the fields its name sets."""
+
+    fields: type
+    peft_type: str | None
+    preset: Mapping[str, Any] = MappingProxyType({})
+
+
+METHODS = {
+    "full": MethodRow(Full, None),
+    "lora": MethodRow(Lora, "LORA"),
+    "dora": MethodRow(Lora, "LORA", {"use_dora": True}),
+    "prefix": MethodRow(Prefix, "PREFIX_TUNING"),
+    "prompt": MethodRow(Prompt, "PROMPT_TUNING"),
+    "ia3": MethodRow(IA3, "IA3"),
+    "ln": MethodRow(LayerNorm, "LN_TUNING"),
+    "houlsby": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "houlsby"}),
+    "pfeiffer": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "pfeiffer"}),
 }
-# PEFT's `peft_type` of each of the classes above.
-BY_PEFT_TYPE = {
-    "LORA": Lora,
-    "PREFIX_TUNING": Prefix,
-    "PROMPT_TUNING": Prompt,
-    "IA3": IA3,
-    "LN_TUNING": LayerNorm,
-    "BOTTLENECK": Bottleneck,
-}
+# What a PEFT configuration may ask for beyond the fields above: no formula covers it.
+UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")
+# LoRA on every linear layer, the setting that advice, page and command fall back to.
+EVERYWHERE = Lora(r=16, target_modules="all-linear")
 
 
 def method(name: str, **options: Any) -> Method:
@@ -123,17 +114,15 @@ def method(name: str, **options: Any) -> Method:
     Raises:
         EstimateError: an unknown name or option.
     """
-    if name not in BY_NAME:
-        raise EstimateError(f"There is no method {name!r}: take one of {', '.join(BY_NAME)}.")
-    kind = BY_NAME[name]
-    known = [field.name for field in fields(kind)]
+    if name not in METHODS:
+        raise EstimateError(f"There is no method {name!r}: take one of {', '.join(METHODS)}.")
+    kind = METHODS[name]
+    known = [field.name for field in fields(kind.fields)]
     for option in options:
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes no options"
             raise EstimateError(f"{name} has no option {option!r}: {takes}.")
-    preset = {"dora": {"use_dora": True}, "houlsby": {"placement": "houlsby"}}
-    preset["pfeiffer"] = {"placement": "pfeiffer"}
-    return read_method(kind(**{**preset.get(name, {}), **options}))
+    return read_method(kind.fields(**{**kind.preset, **options}))
 
 
 def read_method(described: Any) -> Method:
@@ -152,27 +141,27 @@ def read_method(described: Any) -> Method:
         raise EstimateError(
             f"{described!r} is no method: give a PEFT configuration or a name such as 'lora'."
         )
+    if isinstance(getattr(checked, "target_modules", None), list | set):
+        checked = replace(checked, target_modules=tuple(checked.target_modules))
     check(checked)
     return checked
 
 
-def from_peft(config: Any) -> Method:
-    """Read the fields that decide memory out of a PEFT configuration.
+def peft_type(described: Method) -> str | None:
+    """Return the ``peft_type`` that PEFT gives a method, or None for full fine-tuning."""
+    return next(kind.peft_type for kind in METHODS.values() if kind.fields is type(described))
 
-    Raises:
-        EstimateError: a method, or a feature of one, that the formulas do not cover.
-    """
+
+def from_peft(config: Any) -> Method:
+    """Read the fields that decide memory out of a PEFT configuration."""
     name = getattr(config.peft_type, "name", str(config.peft_type)).upper()
-    if name not in BY_PEFT_TYPE:
-        raise EstimateError(
-            f"There is no formula for {name}: trace it with peftmemory.tracing.trace_step."
-        )
-    kind = BY_PEFT_TYPE[name]
-    for feature in getattr(kind, "unsupported", ()):
+    kind = next((kind.fields for kind in METHODS.values() if kind.peft_type == name), None)
+    trace_it = "trace it with peftmemory.tracing.trace_step."
+    if kind is None:
+        raise EstimateError(f"There is no formula for {name}: {trace_it}")
+    for feature in UNSUPPORTED:
         if getattr(config, feature, None):
-            raise EstimateError(
-                f"The formulas do not cover {feature}: trace it with peftmemory.tracing.trace_step."
-            )
+            raise EstimateError(f"The formulas do not cover {feature}: {trace_it}")
     values = {field.name: getattr(config, field.name) for field in fields(kind)}
     targets = values.get("target_modules")
     if targets is not None and not isinstance(targets, str):
@@ -181,11 +170,7 @@ def from_peft(config: Any) -> Method:
 
 
 def check(described: Method) -> None:
-    """Refuse sizes that no method can have.
-
-    Raises:
-        EstimateError: a negative or zero rank, number of virtual tokens or reduction factor.
-    """
+    """Refuse sizes that no method can have."""
     for name in ("r", "num_virtual_tokens", "reduction_factor"):
         value = getattr(described, name, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:

@@ -3,9 +3,18 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from peftmemory.settings import Setting
+from peftmemory.constants import GIB
+from peftmemory.settings import StepSetting
 
-GIB = 1024**3
+COLUMNS = {
+    "frozen_weights": "frozen",
+    "trainable_weights": "trained",
+    "gradients": "gradients",
+    "optimizer_states": "optimizer",
+    "activations": "activations",
+    "logits": "logits",
+    "temporaries": "temp",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Moments:
 
     model: str
     method: str
-    setting: Setting
+    setting: StepSetting
     trainable: int
     moments: dict[str, dict[str, int]]
 
@@ -47,7 +56,26 @@ class Moments:
         return {**asdict(self), "peak": self.peak, "peak_moment": self.peak_moment}
 
     def __str__(self) -> str:
-        """Return the moments as a table."""
-        from peftmemory.table import table
+        """Return the moments as a table in GiB: a row per moment, the worst starred."""
+        setting = self.setting
+        extras = " autocast" * setting.autocast + ", checkpointing" * setting.checkpointing
+        title = (
+            f"{self.model}, {self.method}, batch {setting.batch} x {setting.seq} tokens,"
+            f" {setting.precision}{extras}, {setting.optimizer}: {self.peak / GIB:.2f} GiB"
+            f" ({self.peak / 1e9:.2f} GB), {self.trainable:,} trained"
+        )
+        heads = [*COLUMNS.values(), "sum"]
+        widths = [max(len(head) + 2, 8) for head in heads]
+        lines = [title, f"{'GiB':21}" + "".join(map("{:>{}}".format, heads, widths))]
+        for moment, kinds in self.moments.items():
+            worst = "*" if moment == self.peak_moment else " "
+            cells = map("{:{}.2f}".format, in_columns(kinds), widths)
+            lines.append(f"{worst}{moment:20}" + "".join(cells))
+        return "\n".join(lines)
 
-        return table(self)
+
+def in_columns(kinds: dict[str, int]) -> list[float]:
+    """Return a moment's GiB by column, and their sum; a trace's inputs count as activations."""
+    rest = sum(size for kind, size in kinds.items() if kind not in COLUMNS)
+    sizes = {**kinds, "activations": kinds.get("activations", 0) + rest}
+    return [sizes.get(kind, 0) / GIB for kind in COLUMNS] + [sum(kinds.values()) / GIB]

@@ -2,35 +2,13 @@
 
 from collections import Counter
 
-from peftmemory.activations import Kept, Layer
+from peftmemory.activations import Layer
 from peftmemory.configs import ModelConfig
-from peftmemory.methods import Full, Method, Prefix, Prompt
-from peftmemory.settings import Setting
+from peftmemory.methods import Full, Method, Prefix
+from peftmemory.settings import StepSetting
 
 
-def rows(method: Method, setting: Setting) -> int:
-    """Return the positions the layers work on: prompt tuning's virtual tokens are among them."""
-    virtual = method.num_virtual_tokens if isinstance(method, Prompt) else 0
-    return setting.batch * (setting.seq + virtual)
-
-
-def enters_with_gradient(method: Method, setting: Setting) -> bool:
-    """Tell whether the first layer's input needs a gradient.
-
-    It does if the embedding is trained, if virtual tokens stand in it, and under gradient
-    checkpointing, where ``enable_input_require_grads`` makes it.
-    """
-    return isinstance(method, Full | Prompt) or setting.checkpointing
-
-
-def layers_kept(config: ModelConfig, method: Method, setting: Setting) -> tuple[Kept, Kept]:
-    """Return what the first layer keeps and what each of the others keeps."""
-    layer = Layer(config, method, setting)
-    first = layer.keeps(grad_in=enters_with_gradient(method, setting))
-    return first, layer.keeps(grad_in=True)
-
-
-def saved_activations(config: ModelConfig, method: Method, setting: Setting) -> dict[str, int]:
+def saved_activations(config: ModelConfig, method: Method, setting: StepSetting) -> dict[str, int]:
     """Return the bytes autograd keeps after the forward pass, by kind, to the byte.
 
     Counted are the tensors that autograd saves, without the parameters and the batch itself.
@@ -40,52 +18,65 @@ def saved_activations(config: ModelConfig, method: Method, setting: Setting) -> 
         Bytes of ``norms``, ``linear inputs``, ``attention``, ``mlp``, ``adapters``, ``layer
         inputs`` (checkpointing), ``weight copies`` (autocast), ``loss`` and ``rest``.
     """
-    n, total = rows(method, setting), Counter()
-    first, other = layers_kept(config, method, setting)
-    if setting.checkpointing:
-        total["layer inputs"] = config.layers * n * setting.stream_bytes * config.hidden_size
-        if getattr(method, "placement", "") == "pfeiffer":  # adapts the output, outside the segment
-            total["adapters"] = round(config.layers * n * other.per_token["adapters"])
+    return saved_by(Layer(config, method, setting))
+
+
+def saved_by(layer: Layer) -> dict[str, int]:
+    """Return what ``saved_activations`` returns for a model of such layers."""
+    n, layers, total = layer.rows, layer.config.layers, Counter()
+    if layer.setting.checkpointing:
+        total["layer inputs"] = layers * n * layer.e * layer.h
+        if getattr(layer.method, "placement", "") == "pfeiffer":  # outside the segment
+            total["adapters"] = round(layers * n * layer.other.per_token["adapters"])
     else:
-        for kept, times in ((first, 1), (other, config.layers - 1)):
-            for kind, per_token in kept.per_token.items():
+        for saved, times in ((layer.first, 1), (layer.other, layers - 1)):
+            for kind, per_token in saved.per_token.items():
                 total[kind] += round(times * n * per_token)
-            total["weight copies"] += times * kept.fixed
-        total["rest"] += rotary(config, method, setting)
-    total["rest"] += virtual_tokens(config, method, setting)
-    total.update(end(config, method, setting))
+            total["weight copies"] += times * saved.fixed
+        total["rest"] += rotary(layer)
+    total["rest"] += virtual_tokens(layer)
+    total.update(end(layer))
     return {kind: size for kind, size in total.items() if size}
 
 
-def end(config: ModelConfig, method: Method, setting: Setting) -> dict[str, int]:
+def end(layer: Layer) -> dict[str, int]:
     """Return the bytes kept by the last norm, the output head and the loss."""
-    n, h, v = rows(method, setting), config.hidden_size, config.vocab_size
-    layer = Layer(config, method, setting)
-    norms = (4 * h + 4) * n + layer.norm_is_trained("final") * setting.stream_bytes * h * n
-    kept = {"norms": norms}
-    if setting.loss == "chunked":
-        kept["loss"] = layer.c * h * (n - setting.batch)  # the hidden states, without the last
-        return kept
-    head_input = layer.c * h * n if isinstance(method, Full) else 0
-    cast = setting.autocast and setting.stream_bytes == 4
-    # The log-probabilities in fp32, the shifted labels and the sum of their weights. The labels of
-    # a single row are a view into the row that was padded by one.
-    kept["loss"] = 4 * n * v + 8 * (n + (setting.batch == 1)) + 4
-    kept["linear inputs"] = head_input
-    kept["weight copies"] = 2 * h * v if cast else 0
-    return kept
+    n, h, v = layer.rows, layer.h, layer.config.vocab_size
+    norms = (4 * h + 4) * n + layer.norm_is_trained("final") * layer.e * h * n
+    if layer.setting.loss == "chunked":  # the hidden states, without each sequence's last
+        return {"norms": norms, "loss": layer.c * h * (n - layer.setting.batch)}
+    cast = layer.setting.autocast and layer.e == 4
+    return {
+        "norms": norms,
+        # The log-probabilities in fp32, the shifted labels and the sum of their weights. The labels
+        # of a single row are a view into the row that was padded by one.
+        "loss": 4 * n * v + 8 * (n + (layer.setting.batch == 1)) + 4,
+        "linear inputs": layer.c * h * n if isinstance(layer.method, Full) else 0,
+        "weight copies": 2 * h * v if cast else 0,
+    }
 
 
-def rotary(config: ModelConfig, method: Method, setting: Setting) -> int:
+def rotary(layer: Layer) -> int:
     """Return the bytes of the rotary cosines and sines."""
-    virtual = method.num_virtual_tokens if isinstance(method, Prompt) else 0
-    return 2 * (setting.seq + virtual) * config.head_dim * setting.stream_bytes
+    return 2 * layer.positions * layer.config.head_dim * layer.e
 
 
-def virtual_tokens(config: ModelConfig, method: Method, setting: Setting) -> int:
+def virtual_tokens(layer: Layer) -> int:
     """Return the bytes of the virtual tokens' indices and of the projection's activations."""
+    config, method = layer.config, layer.method
     virtual = getattr(method, "num_virtual_tokens", 0)
     if not (isinstance(method, Prefix) and method.prefix_projection):
         return 8 * virtual
     inner = method.encoder_hidden_size or config.kv_dim
-    return 8 * virtual + 4 * setting.batch * virtual * (config.kv_dim + inner)
+    return 8 * virtual + 4 * layer.setting.batch * virtual * (config.kv_dim + inner)
+
+
+def prefix_cache(layer: Layer) -> int:
+    """Return the keys and values a prefix's cache holds beside the repeated ones autograd keeps.
+
+    The cache is part of the outputs, which a plain loop holds until after the backward pass.
+    """
+    config = layer.config
+    if not isinstance(layer.method, Prefix) or config.heads == config.kv_heads:
+        return 0
+    return 2 * layer.e * config.kv_dim * layer.setting.batch * layer.keys * config.layers

@@ -5,7 +5,7 @@ from typing import Any
 
 from peftmemory.errors import EstimateError
 
-# Bytes per element of what a precision stores its weights in; NF4's are counted in precision.py.
+# Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
 CHOICES = {
     "precision": tuple(WEIGHT_BYTES),
@@ -16,7 +16,7 @@ CHOICES = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepSetting:
     """One training step's setting.
 
     Attributes:
@@ -86,14 +86,14 @@ class Setting:
         return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]
 
 
-def read_setting(batch: int, seq: int, options: dict[str, Any]) -> Setting:
+def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:
     """Return a setting, refusing options that do not exist.
 
     Raises:
         EstimateError: an unknown option, a size below 1, an unknown choice.
     """
-    known = [field.name for field in fields(Setting)]
+    known = [field.name for field in fields(StepSetting)]
     for option in options:
         if option not in known:
             raise EstimateError(f"There is no option {option!r}: take {', '.join(known[2:])}.")
-    return Setting(batch=batch, seq=seq, **options)
+    return StepSetting(batch=batch, seq=seq, **options)

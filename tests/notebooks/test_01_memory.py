@@ -11,7 +11,7 @@ import peftmemory
 from pefthelpers.checks import memory as check
 from pefthelpers.paths import data_dir
 from peftmemory.saved_tensors import saved_activations
-from peftmemory.tracing import measure_saved
+from studies.memory_measure import measure_saved
 
 SHAPE = {
     "model_type": "llama",
@@ -46,7 +46,7 @@ def test_the_formula_of_the_notebook_is_the_packages_and_real(notebook, batch, s
     model = llama_of(SHAPE, torch.bfloat16)
     ids = torch.randint(0, 80, (batch, seq))
     ours = notebook.namespace["kept_bytes"](model.config, batch, seq)
-    setting = peftmemory.Setting(batch=batch, seq=seq)
+    setting = peftmemory.StepSetting(batch=batch, seq=seq)
     package = saved_activations(
         peftmemory.load_config(SHAPE), peftmemory.read_method("full"), setting
     )

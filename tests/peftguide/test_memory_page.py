@@ -1,12 +1,18 @@
 """The memory calculator: its answers, and moved in a browser, with a kernel and without."""
 
+import json
+import re
+from collections import Counter
+from itertools import product
+
 import nbformat
 import pytest
 
 import peftmemory
 from peftguide.pages import memory_page
-from peftguide.pages.memory import controls, memory_calculator
-from peftguide.pages.memory_answer import answer
+from peftguide.pages.memory import as_html, controls, memory_calculator
+from pefthelpers.figures.memory import KINDS
+from peftmemory.errors import EstimateError
 from support.browser import browser, screenshot, voila
 
 CHOICES = {
@@ -22,7 +28,7 @@ CHOICES = {
     "checkpointing": False,
     "loss": "plain",
     "attention": "sdpa",
-    "card": 24,
+    "card_gib": 24,
 }
 
 
@@ -30,7 +36,7 @@ def test_the_answer_is_the_estimate():
     method = peftmemory.method("lora", r=16, target_modules="all-linear")
     step = {"batch": 2, "seq": 1024, "optimizer": "adamw_torch_fused"}
     found = peftmemory.estimate("llama-3.1-8b", method, **step)
-    text = answer(CHOICES)
+    text = as_html(**CHOICES)
     assert f'data-peak-gib="{found.peak / peftmemory.GIB:.3f}"' in text
     assert "It does not fit a card of 24 GB" in text and "It would fit with" in text
     assert 'alt="frozen weights 14.96 GiB' in text and "Largest model here that fits" in text
@@ -48,28 +54,81 @@ def test_the_answer_is_the_estimate():
     ],
 )
 def test_bad_input_is_a_sentence(change, sentence):
-    text = answer({**CHOICES, **change})
+    text = as_html(**CHOICES | change)
     assert sentence in text and text.startswith('<p class="memory-refusal"')
     assert "Traceback" not in text
 
 
-def test_a_control_changes_the_answer():
+def test_a_control_changes_the_answer(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda thing: shown.append(thing.data))
     box = controls("llama-3.1-8b", 24)
-    grid, out = box.children
-    parts = {part.description: part for part in grid.children}
-    before = out.value
+    parts = {part.description: part for part in box.children[0].children}
+    assert len(shown) == 1
     parts["checkpointing"].value = True
-    assert out.value != before and "memory-answer" in out.value
+    assert len(shown) == 2 and shown[0] != shown[1] and "memory-answer" in shown[1]
     parts["method"].value = "prefix"
-    assert "turn one of the two off" in out.value
-    assert parts["rank r"].disabled and not parts["virtual tokens"].disabled
+    assert "turn one of the two off" in shown[-1]
+    assert parts["rank"].disabled and not parts["virtual tokens"].disabled
 
 
-def test_the_page_holds_the_packages_numbers():
-    found = memory_page.numbers()
+@pytest.fixture(scope="module")
+def page():
+    return memory_page.page("llama-2-7b", 24)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Every setting: its place in the page, the card, and what ``peftmemory`` says about it."""
+    return list(everything_the_page_can_ask())
+
+
+def everything_the_page_can_ask():
+    chosen = product(memory_page.TOKENS, (False, True), ("plain", "chunked"))
+    asked = product(memory_page.MODELS, memory_page.METHODS, chosen)
+    for place, (model, method, choice) in enumerate(asked):
+        step = memory_page.step_of(method, *choice)
+        what = memory_page.METHODS[method][0]
+        for card in peftmemory.CARDS_GIB:
+            try:
+                said = str(peftmemory.advise(model, what, card_gib=card, **step))
+            except EstimateError as error:
+                said = str(error)
+            yield place, card, said
+
+
+def sentence_in(data, place, card):
+    """Return what the page's own data says about a setting."""
+    row = data["rows"][place]
+    if len(row) == 1:
+        return data["sentences"][data["said"][row[0]][0]]
+    cards = row[1 + len(data["kinds"]) - len(data["resting"][0]) :]
+    verdict, remedy, changed = data["said"][cards[min(data["cards"].index(card), len(cards) - 1)]]
+    said = f"{data['sentences'][verdict]} {data['sentences'][remedy]}".rstrip()
+    for figure in (card, row[0] / 10, changed / 10):
+        said = said.replace("#", str(figure), 1)
+    return said
+
+
+def data_of(page):
+    """Return what stands in a page as its data."""
+    return json.loads(re.search(r"const data = (.*);\n", page)[1])
+
+
+def test_the_page_says_what_advise_says_in_every_setting(page, everything):
+    data, found = data_of(page), Counter()
+    for place, card, said in everything:
+        assert sentence_in(data, place, card) == said
+        found[said.split(" a card")[0]] += 1
+    assert found["It does not fit"] > 2500 and found["It fits"] > 2500
+    assert sum(found.values()) == 6 * 9 * 6 * 4 * 5
+
+
+def test_the_page_draws_the_packages_numbers(page):
+    data = data_of(page)
     last = peftmemory.estimate(
         memory_page.MODELS[-1],
-        memory_page.EVERYWHERE,
+        peftmemory.EVERYWHERE,
         batch=1,
         seq=memory_page.TOKENS[-1],
         optimizer="adamw_torch_fused",
@@ -77,10 +136,11 @@ def test_the_page_holds_the_packages_numbers():
         checkpointing=True,
         loss="chunked",
     )
-    assert sum(found["rows"][-1]) / 100 == pytest.approx(last.peak / peftmemory.GIB, abs=0.04)
-    choices = [len(found[name]) for name in ("models", "methods", "tokens")]
-    assert len(found["rows"]) == choices[0] * choices[1] * choices[2] * 4
-    assert any("turn one of the two off" in row for row in found["rows"] if isinstance(row, str))
+    row, resting = data["rows"][-1], data["resting"][-1]
+    parts = [*resting, *row[1 : 1 + len(data["kinds"]) - len(resting)]]
+    sizes = [last.kinds.get(kind, 0) / peftmemory.GIB for kind in KINDS]
+    assert [part / 100 for part in parts] == pytest.approx(sizes, abs=0.006)
+    assert row[0] / 10 == round(last.peak / peftmemory.GIB, 1)
 
 
 def test_without_a_kernel_there_are_a_figure_and_a_page(capsys, monkeypatch):
@@ -90,6 +150,30 @@ def test_without_a_kernel_there_are_a_figure_and_a_page(capsys, monkeypatch):
     figure, page = shown[0]["text/html"], shown[1].data
     assert figure.startswith('<img alt="Peak memory of one step of llama-3.1-8b')
     assert "http" not in page and len(page) < 60_000
+
+
+# Turn the page's controls through every setting, and collect its sentences.
+EVERYTHING = """() => {
+    const root = document.getElementById("memory-page"), said = [];
+    const at = (name) => root.querySelector(`[name=${name}]`);
+    const set = (name, value) => {
+        at(name)[at(name).type === "checkbox" ? "checked" : "value"] = value;
+        at(name).onchange();
+    };
+    const before = ["model", "method", "tokens", "card"].map((name) => [name, at(name).value]);
+    const options = (name) => [...at(name).options].map((option) => option.value);
+    for (const model of options("model")) { set("model", model);
+    for (const method of options("method")) { set("method", method);
+    for (const tokens of options("tokens")) { set("tokens", tokens);
+    for (const checkpointing of [false, true]) { set("checkpointing", checkpointing);
+    for (const loss of [false, true]) { set("loss", loss);
+    for (const card of options("card")) { set("card", card);
+        said.push(root.querySelector(".sentence").textContent);
+    } } } } } }
+    for (const [name, value] of [...before, ["checkpointing", false], ["loss", false]])
+        set(name, value);
+    return said;
+}"""
 
 
 @browser
@@ -116,16 +200,15 @@ def test_moved_in_voila_it_changes_figure_and_numbers(tab, tmp_path):
 
 
 @browser
-def test_moved_in_exported_html_it_changes_figure_and_numbers(tab, tmp_path):
+def test_moved_in_exported_html_it_changes_figure_and_numbers(tab, tmp_path, page, everything):
     from nbconvert import HTMLExporter
 
-    output = nbformat.v4.new_output(
-        "display_data", {"text/html": memory_page.page("llama-2-7b", 24)}
-    )
+    output = nbformat.v4.new_output("display_data", {"text/html": page})
     cell = nbformat.v4.new_code_cell("", id="calculator", outputs=[output])
     body, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     (tmp_path / "page.html").write_text(body)
     tab.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
+    assert tab.evaluate(EVERYTHING) == [said for *_, said in everything]
     root, sentence = tab.locator("#memory-page"), tab.locator("#memory-page .sentence")
     before, words = root.get_attribute("data-peak-gib"), sentence.inner_text()
     assert "It does not fit a card of 24 GB" in words and "It would fit with" in words

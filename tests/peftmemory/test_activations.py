@@ -2,11 +2,13 @@
 
 import pytest
 
+import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
 from peftmemory.methods import describe, read_method
-from peftmemory.model_states import optimizer_bytes, trained_bytes_each, trained_tensors
+from peftmemory.model_states import optimizer_bytes, trained_bytes_each
 from peftmemory.saved_tensors import saved_activations
-from peftmemory.tracing import measure_saved, measure_states
+from peftmemory.trained import trained_tensors
+from studies.memory_measure import measure_saved, measure_states
 from support.memory_models import TOY
 
 QV = peftmemory.method("lora", r=4, target_modules=("q_proj", "v_proj"))
@@ -33,7 +35,7 @@ def words(value):
 @pytest.mark.parametrize("options", SETTINGS, ids=words)
 @pytest.mark.parametrize("method", METHODS, ids=words)
 def test_saved_activations_equal_the_formula_to_the_byte(method, options):
-    setting = peftmemory.Setting(batch=2, seq=24, **options)
+    setting = peftmemory.StepSetting(batch=2, seq=24, **options)
     found = saved_activations(peftmemory.load_config(TOY), method, setting)
     assert sum(found.values()) == measure_saved(TOY, method, batch=2, seq=24, **options)
 
@@ -54,7 +56,7 @@ def test_saved_activations_equal_the_formula_to_the_byte(method, options):
     ],
 )
 def test_switches_move_saved_activations_as_the_formula_says(method, options):
-    setting = peftmemory.Setting(batch=2, seq=24, **options)
+    setting = peftmemory.StepSetting(batch=2, seq=24, **options)
     found = saved_activations(peftmemory.load_config(TOY), method, setting)
     assert sum(found.values()) == measure_saved(TOY, method, batch=2, seq=24, **options)
 
@@ -62,7 +64,7 @@ def test_switches_move_saved_activations_as_the_formula_says(method, options):
 @pytest.mark.parametrize("method", [*METHODS[:2], METHODS[5]], ids=words)
 def test_a_single_sequence_is_counted_to_the_byte_too(method):
     found = saved_activations(
-        peftmemory.load_config(TOY), method, peftmemory.Setting(batch=1, seq=9)
+        peftmemory.load_config(TOY), method, peftmemory.StepSetting(batch=1, seq=9)
     )
     assert sum(found.values()) == measure_saved(TOY, method, batch=1, seq=9)
 
@@ -70,7 +72,7 @@ def test_a_single_sequence_is_counted_to_the_byte_too(method):
 @pytest.mark.parametrize("method", ["full", ALL], ids=str)
 def test_head_norms_of_qwen3_are_counted(method):
     qwen = {**TOY, "model_type": "qwen3", "head_dim": 16}
-    setting = peftmemory.Setting(batch=2, seq=24)
+    setting = peftmemory.StepSetting(batch=2, seq=24)
     found = saved_activations(peftmemory.load_config(qwen), read_method(method), setting)
     assert sum(found.values()) == measure_saved(qwen, method, batch=2, seq=24)
 
@@ -80,7 +82,7 @@ def test_head_norms_of_qwen3_are_counted(method):
 def test_optimiser_states_equal_the_formula_to_the_byte(method, optimizer):
     # Wide enough that bitsandbytes quantises some tensors and keeps others in fp32.
     config = peftmemory.load_config({**TOY, "hidden_size": 128, "vocab_size": 256})
-    each = trained_bytes_each(method, peftmemory.Setting(batch=1, seq=8))
+    each = trained_bytes_each(method, peftmemory.StepSetting(batch=1, seq=8))
     formula = optimizer_bytes(trained_tensors(config, method), each, optimizer)
     measured = measure_states(config, method, batch=1, seq=8, optimizer=optimizer)
     assert formula == measured

@@ -1,6 +1,8 @@
 """What fits a card and what would make it fit: in Python and on the command line."""
 
+import argparse
 import json
+import re
 
 import pytest
 
@@ -10,7 +12,7 @@ from peftmemory.advice import CARD_OVERHEAD_GIB, covered_models
 from peftmemory.errors import EstimateError
 from support.memory_models import TOY
 
-EVERYWHERE = peftmemory.method("lora", r=16, target_modules="all-linear")
+EVERYWHERE = peftmemory.EVERYWHERE
 STEP = {"batch": 1, "seq": 2048, "optimizer": "adamw_torch_fused"}
 
 
@@ -43,6 +45,19 @@ def test_what_nothing_can_make_fit_is_said_so():
     assert "No change listed here makes it fit" in str(advice)
 
 
+def test_advice_is_a_verdict_and_a_remedy():
+    for card in (8, 24, 80):
+        advice = peftmemory.advise("llama-2-7b", EVERYWHERE, card_gib=card, **STEP)
+        assert str(advice) == f"{advice.verdict} {advice.remedy}".strip()
+        assert bool(advice.remedy) is not advice.fits
+
+
+def test_targets_as_a_list_are_advised_too():
+    listed = peftmemory.method("lora", r=8, target_modules=["q_proj", "v_proj"])
+    peaks = {peftmemory.advise(TOY, m, card_gib=8, **STEP).peak_gib for m in (listed, "lora")}
+    assert len(peaks) == 1
+
+
 def test_the_largest_model_that_fits():
     assert covered_models()[0] == "smollm2-135m" and covered_models()[-1] == "llama-3.1-70b"
     qlora = {**STEP, "precision": "nf4", "checkpointing": True, "loss": "chunked"}
@@ -55,11 +70,21 @@ def test_the_largest_model_that_fits():
 def test_a_card_without_memory_is_refused(card):
     for ask in (
         lambda: peftmemory.advise(TOY, card_gib=card, **STEP),
-        lambda: peftmemory.fits(TOY, max_vram_gib=card),
+        lambda: peftmemory.fits(TOY, card_gib=card),
         lambda: peftmemory.largest_fitting("full", card_gib=card, **STEP),
     ):
         with pytest.raises(EstimateError, match="must be above 0 GiB"):
             ask()
+
+
+@pytest.fixture(autouse=True)
+def one_sentence(monkeypatch):
+    """Errors of a plain parser are one sentence, as those of the command line's own are."""
+
+    def error(parser, message):
+        raise EstimateError(re.sub(r"^argument (\S+): (?=takes )", r"\1 ", message))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "error", error)
 
 
 def run(capsys, *arguments):
@@ -79,7 +104,7 @@ def test_the_command_prints_the_same_table(capsys):
 
 
 def test_the_command_prints_json(capsys):
-    code, out, _ = run(capsys, *LORA, "--precision", "mixed", "--json", "--max-vram", "24")
+    code, out, _ = run(capsys, *LORA, "--precision", "mixed", "--json", "--card-gib", "24")
     found = json.loads(out)
     assert code == 0 and found["setting"]["autocast"] is True
     assert found["peak"] == sum(found["moments"][found["peak_moment"]].values())
@@ -87,8 +112,9 @@ def test_the_command_prints_json(capsys):
     assert {row["fits"] for row in found["fits"]} == {True, False}
 
 
-def test_max_vram_says_which_settings_fit(capsys):
-    _, out, _ = run(capsys, *LORA, "--max-vram", "24")
+@pytest.mark.parametrize("option", ["--card-gib", "--max-vram"])
+def test_a_card_says_which_settings_fit(capsys, option):
+    _, out, _ = run(capsys, *LORA, option, "24")
     rows = [line for line in out.splitlines() if line.startswith(("fits", "-"))]
     fitting = [line for line in rows if line.startswith("fits")]
     assert len(rows) == 24 and any("QLoRA" in line for line in fitting)
@@ -114,9 +140,9 @@ def test_the_command_traces_other_families(capsys):
         (("llama-2-7b", "--method", "lora", "--targets", "query"), "has no module query"),
         (("llama-2-7b", "--batch", "-5"), "batch must be a whole number of at least 1"),
         (("llama-2-7b", "--seq", "1.5"), "--seq takes a whole number"),
-        (("llama-2-7b", "--precision", "int3"), "--precision takes one of bf16, mixed"),
+        (("llama-2-7b", "--precision", "int3"), "--precision: invalid choice: 'int3'"),
         (("llama-2-7b", "--optimizer", "sgd"), "optimizer must be one of"),
-        (("llama-2-7b", "--max-vram", "0"), "must be above 0 GiB"),
+        (("llama-2-7b", "--card-gib", "0"), "must be above 0 GiB"),
         (("llama-2-7b", "--max-vram", "big"), "--max-vram takes a number"),
         (("llama-2-7b", "--method", "prefix", "--checkpointing"), "turn one of the two off"),
         (("llama-2-7b", "--precision", "nf4"), "4-bit weights cannot be trained"),

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import peftmemory
+from peftmemory import activations
 from peftmemory.configs import read_sheet
 from peftmemory.counts import block_linear
 from peftmemory.errors import EstimateError
@@ -102,6 +103,24 @@ def test_the_peak_is_a_maximum_over_moments_not_a_sum():
     assert found.peak == max(sum(m.values()) for m in found.moments.values())
 
 
+def test_a_layer_is_built_once(monkeypatch):
+    built = []
+    init = activations.Layer.__init__
+    count = lambda layer, *given: (built.append(layer), init(layer, *given))[1]
+    monkeypatch.setattr(activations.Layer, "__init__", count)
+    peftmemory.estimate(TOY, "lora", batch=2, seq=16)
+    peftmemory.estimate(TOY, "full", batch=2, seq=16, checkpointing=True, loss="chunked")
+    assert len(built) == 2
+
+
+def test_the_moments_stand_in_a_steps_order():
+    moments = list(peftmemory.estimate(TOY, batch=1, seq=8).moments)
+    passes = [moment.split(",")[0] for moment in moments]
+    assert passes == ["forward", *["backward"] * 4, "optimizer"]
+    ends = [moment.split(", ")[1] for moment in moments[1:5]]
+    assert ends == ["loss", "last layer", "first layer", "embedding"]
+
+
 def test_bytes_per_parameter():
     """8, 16 and 18 bytes a parameter, each where it is true."""
     base = peftmemory.parameters("llama-2-7b").base
@@ -120,7 +139,10 @@ def test_lora_everywhere_keeps_more_than_full_fine_tuning():
     from peftmemory.methods import read_method
     from peftmemory.saved_tensors import saved_activations
 
-    config, setting = peftmemory.load_config("llama-3.2-3b"), peftmemory.Setting(batch=4, seq=768)
+    config, setting = (
+        peftmemory.load_config("llama-3.2-3b"),
+        peftmemory.StepSetting(batch=4, seq=768),
+    )
     kept = lambda method: sum(saved_activations(config, read_method(method), setting).values())
     assert kept(peftmemory.method("lora", target_modules="all-linear")) > 1.2 * kept("full")
 
@@ -137,10 +159,10 @@ def test_a_table_names_every_kind_and_the_worst_moment():
 
 
 def test_what_fits_a_card():
-    rows = peftmemory.fits("llama-3.1-8b", max_vram_gib=24)
+    rows = peftmemory.fits("llama-3.1-8b", card_gib=24)
     assert any(row["fits"] for row in rows if row["method"].startswith("QLoRA"))
     assert not any(row["fits"] for row in rows if row["method"].startswith("full"))
-    assert not any(row["fits"] for row in peftmemory.fits("llama-3.1-70b", max_vram_gib=24))
+    assert not any(row["fits"] for row in peftmemory.fits("llama-3.1-70b", card_gib=24))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def stacks(
     rows: Mapping[str, Mapping[str, int]],
     *,
     cards_gib: Sequence[float] = (),
-    chosen_gib: float | None = None,
+    card_gib: float | None = None,
     title: str = "",
 ):
     """Return a figure of stacked bars by kind, one bar a row, and a line for each card.
@@ -31,7 +31,7 @@ def stacks(
     Args:
         rows: label to bytes by kind.
         cards_gib: memory of cards, drawn as vertical lines.
-        chosen_gib: the card whose line is bold.
+        card_gib: the card whose line is bold.
         title: above the bars.
     """
     figure, axis = figures.axes(width=8, height=1.35 + 0.42 * len(rows))
@@ -44,7 +44,7 @@ def stacks(
         left += sizes
     end = 1.06 * max(left.max(), *cards_gib) if cards_gib else 1.06 * left.max()
     for card in cards_gib:
-        bold = card == chosen_gib
+        bold = card == card_gib
         axis.axvline(card, color="#111111", lw=2.2 if bold else 1, ls="-" if bold else "--")
         place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
         axis.text(card, 1.0, f"{card:g}", fontweight="bold" if bold else "normal", **place)

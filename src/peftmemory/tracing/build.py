@@ -1,7 +1,7 @@
 """A model with its real PEFT configuration and no values: on meta, then on fake tensors."""
 
 import copy
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -10,8 +10,8 @@ from torch import nn
 
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
-from peftmemory.methods import Full, Method, read_method
-from peftmemory.settings import Setting
+from peftmemory.methods import Full, Method, peft_type, read_method
+from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
@@ -33,18 +33,14 @@ class MaskedDropout(nn.Module):
         return torch.native_dropout(x, self.p, self.training)[0]
 
 
-@contextmanager
-def default_dtype(dtype: torch.dtype):
-    """Create tensors in ``dtype`` inside the block, and put the default back."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def build_model(config: ModelConfig, method: Any, setting: Setting, *, device: str = "meta"):
+def build_model(
+    config: ModelConfig,
+    method: Any,
+    setting: StepSetting,
+    *,
+    device: str = "meta",
+    quantise: Callable | None = None,
+) -> nn.Module:
     """Return the model wrapped by PEFT, in training mode.
 
     Args:
@@ -52,24 +48,24 @@ def build_model(config: ModelConfig, method: Any, setting: Setting, *, device: s
         method: a real PEFT configuration, a light description or a name.
         setting: decides dtypes, quantisation, attention and checkpointing.
         device: ``"meta"``, or ``"cpu"`` for real tensors with random values.
-
-    Raises:
-        EstimateError: PEFT refuses the method on this model.
+        quantise: what puts linear maps in 4 bits; the default puts stand-ins, for meta, there.
     """
     peft_config = to_peft(config, method)
     model = build_base(config, setting, device=device)
     if setting.precision == "nf4":
-        quantise_base(model, setting, device=device)
+        quantise_base(model, setting, quantise)
     if peft_config is not None:
         model = wrap(model, peft_config, setting)
     if setting.checkpointing:
-        checkpoint(model, trained_whole=peft_config is None)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if peft_config is not None:
+            model.enable_input_require_grads()
     if setting.loss == "chunked":
         use_chunked_loss(model)
     return model.train()
 
 
-def build_base(config: ModelConfig, setting: Setting, *, device: str) -> nn.Module:
+def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.Module:
     """Return the bare model in the setting's dtype, on ``device``."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers import AutoModelForSequenceClassification as Classifier
@@ -82,16 +78,16 @@ def build_base(config: ModelConfig, setting: Setting, *, device: str) -> nn.Modu
     kind = {"t5": AutoModelForSeq2SeqLM, "roberta": Classifier}.get(
         config.model_type, AutoModelForCausalLM
     )
-    with torch.device(device), default_dtype(dtype):
+    with torch.device(device):
         return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
 
 
-def quantise_base(model: nn.Module, setting: Setting, *, device: str) -> None:
-    """Put the layers' linear maps in 4 bits: stand-ins on meta, bitsandbytes' own on a CPU."""
-    from peftmemory.tracing.four_bit import quantise, quantise_really
+def quantise_base(model: nn.Module, setting: StepSetting, quantise: Callable | None) -> None:
+    """Put the layers' linear maps in 4 bits."""
+    from peftmemory.tracing import four_bit
 
-    options = {"compute_dtype": torch.bfloat16, "double_quant": setting.double_quant}
-    (quantise if device == "meta" else quantise_really)(model, **options)
+    quantise = quantise or four_bit.quantise
+    quantise(model, compute_dtype=torch.bfloat16, double_quant=setting.double_quant)
     if setting.prepare_kbit:
         from peft import prepare_model_for_kbit_training
 
@@ -99,11 +95,7 @@ def quantise_base(model: nn.Module, setting: Setting, *, device: str) -> None:
 
 
 def to_peft(config: ModelConfig, method: Any) -> Any:
-    """Return a real PEFT configuration, or None for full fine-tuning.
-
-    Raises:
-        EstimateError: the description is none.
-    """
+    """Return a real PEFT configuration, or None for full fine-tuning."""
     if hasattr(method, "peft_type"):
         return copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
     described: Method = read_method(method)
@@ -112,28 +104,27 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     values = {field.name: getattr(described, field.name) for field in fields(described)}
     if isinstance(values.get("target_modules"), tuple):
         values["target_modules"] = list(values["target_modules"])
-    import peft
+    from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    if described.config_class == "BottleneckConfig":  # from outside: known once it is registered
-        kind = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get("BOTTLENECK")
-        if kind is None:
-            raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
-    else:
-        kind = getattr(peft, described.config_class)
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(described))
+    if kind is None:  # adapters come from outside: known once they are registered
+        raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
     return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
 
 
-def wrap(model: nn.Module, peft_config: Any, setting: Setting) -> nn.Module:
-    """Put the method on the model; a dropout keeps what a GPU's keeps.
-
-    Raises:
-        EstimateError: PEFT's own refusal, in one sentence.
-    """
+def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
+    """Put the method on the model; a dropout keeps what a GPU's keeps."""
     from peft import get_peft_model
 
+    # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
+    # which is right only where it makes them fp32 in the end.
+    draw_nothing = next(model.parameters()).is_meta and setting.autocast_adapter_dtype
     try:
         wrapped = get_peft_model(
-            model, peft_config, autocast_adapter_dtype=setting.autocast_adapter_dtype
+            model,
+            peft_config,
+            autocast_adapter_dtype=setting.autocast_adapter_dtype,
+            low_cpu_mem_usage=draw_nothing,
         )
     except (ValueError, TypeError, NotImplementedError) as error:
         sentence = str(error).split(". ")[0].rstrip(".")
@@ -154,19 +145,8 @@ def cast_adapters(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def checkpoint(model: nn.Module, *, trained_whole: bool) -> None:
-    """Switch gradient checkpointing on, without the reentrant variant."""
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if not trained_whole:
-        model.enable_input_require_grads()
-
-
 def use_chunked_loss(model: nn.Module) -> None:
-    """Let the model return hidden states: the chunked loss applies the output head itself.
-
-    Raises:
-        EstimateError: the model has no language-model head.
-    """
+    """Let the model return hidden states: the chunked loss applies the output head itself."""
     from peftmemory.tracing.losses import PassThrough
 
     bare = model.get_base_model() if hasattr(model, "peft_config") else model

@@ -8,8 +8,7 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-BLOCK = 64  # weights per constant (Dettmers et al., 2023, section 3)
-CONSTANTS_PER_BLOCK = 256  # constants per second-level constant, with double quantisation
+from peftmemory.constants import BYTE_CODES, NF4_BLOCK, NF4_CODES, NF4_SECOND_BLOCK
 
 
 class DequantisedMatmul(torch.autograd.Function):
@@ -39,7 +38,7 @@ class DequantisedMatmul(torch.autograd.Function):
 
 def dequantised(packed, shape, double_quant, dtype):
     """Allocate what dequantising allocates: the constants in fp32 if doubly quantised, ``W``."""
-    count = shape[0] * shape[1] // BLOCK
+    count = shape[0] * shape[1] // NF4_BLOCK
     constants = packed.new_empty(count, dtype=torch.float32) if double_quant else None
     return constants, packed.new_empty(shape, dtype=dtype)
 
@@ -64,12 +63,12 @@ class FakeLinear4bit(bnb.nn.Linear4bit):
         # PEFT copies these two when it wraps the layer.
         self.weight.compress_statistics, self.weight.quant_type = double_quant, "nf4"
         self.bias = linear.bias
-        blocks = -(-count // BLOCK)
-        sizes = {"code": (16, torch.float32)}  # each layer holds its own table of 16 values
+        blocks = -(-count // NF4_BLOCK)
+        sizes = {"code": (NF4_CODES, torch.float32)}  # each layer holds its own table
         if double_quant:
-            second = -(-blocks // CONSTANTS_PER_BLOCK)
+            second = -(-blocks // NF4_SECOND_BLOCK)
             sizes |= {"constants": (blocks, torch.uint8), "second": (second, torch.float32)}
-            sizes |= {"second_code": (256, torch.float32), "offset": ((), torch.float32)}
+            sizes |= {"second_code": (BYTE_CODES, torch.float32), "offset": ((), torch.float32)}
         else:
             sizes["constants"] = (blocks, torch.float32)
         for name, (size, dtype) in sizes.items():
@@ -91,22 +90,4 @@ def quantise(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool
             if type(child) is nn.Linear and name != "lm_head":
                 fake = FakeLinear4bit(child, compute_dtype=compute_dtype, double_quant=double_quant)
                 setattr(parent, name, fake)
-    model.is_loaded_in_4bit = True
-
-
-def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
-    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name != "lm_head":
-                real = bnb.nn.Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=compute_dtype,
-                    compress_statistics=double_quant,
-                    quant_type="nf4",
-                )
-                real.load_state_dict(child.state_dict())
-                setattr(parent, name, real.to("cpu"))
     model.is_loaded_in_4bit = True

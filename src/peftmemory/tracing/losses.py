@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-TOKENS, WIDTH = 4096, 32768  # TRL 1.16's tile: kernels/chunked_logprob.py, trainer/utils.py
+from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -33,7 +33,7 @@ class ChunkedLoss(torch.autograd.Function):
 
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Allocate the one tile of logits that exists at a time."""
-    return hidden.new_empty(min(len(hidden), TOKENS), min(len(weight), WIDTH))
+    return hidden.new_empty(min(len(hidden), TILE_TOKENS), min(len(weight), TILE_WIDTH))
 
 
 class PassThrough(nn.Module):

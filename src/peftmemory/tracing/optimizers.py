@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-BLOCK = 256  # elements per constant (Dettmers et al., 2022, section 2.1)
-SMALLEST = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
+from peftmemory.constants import ADAM_BLOCK, ADAM_SMALLEST, BYTE_CODES
 
 
 class FakeAdamW8bit(torch.optim.Optimizer):
@@ -28,12 +27,12 @@ class FakeAdamW8bit(torch.optim.Optimizer):
                     self.state[parameter] = self._states(parameter)
 
     def _states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-        if parameter.numel() < SMALLEST:
+        if parameter.numel() < ADAM_SMALLEST:
             both = (torch.zeros_like(parameter, dtype=torch.float32) for _ in range(2))
             return dict(zip(("state1", "state2"), both, strict=True))
-        if not self.maps:  # two tables of 256 values, shared by all parameters
-            self.maps = [parameter.new_zeros(256, dtype=torch.float32) for _ in range(2)]
-        blocks = -(-parameter.numel() // BLOCK)
+        if not self.maps:  # two tables, shared by all parameters
+            self.maps = [parameter.new_zeros(BYTE_CODES, dtype=torch.float32) for _ in range(2)]
+        blocks = -(-parameter.numel() // ADAM_BLOCK)
         states: dict[str, torch.Tensor] = {}
         for number, table in enumerate(self.maps, start=1):
             states[f"state{number}"] = torch.zeros_like(parameter, dtype=torch.uint8)

@@ -12,15 +12,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import LLAMA_LIKE, added_parameters
+from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
-from peftmemory.methods import BY_PEFT_TYPE, describe, read_method
+from peftmemory.methods import describe, read_method
 from peftmemory.phases import Moments
-from peftmemory.settings import Setting, read_setting
+from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model, materialise
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.losses import chunked_loss
 from peftmemory.tracing.optimizers import build_optimizer
+from peftmemory.trained import trained_tensors
 
 MOMENTS = ("forward", "backward", "optimizer")
 
@@ -76,16 +77,16 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     while every storage is counted.
 
     Args:
-        model: what ``memory.load_config`` takes.
-        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        model: what ``peftmemory.load_config`` takes.
+        method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``memory.Setting``.
+        options: fields of ``peftmemory.StepSetting``.
 
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)
@@ -104,27 +105,20 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     )
 
 
-def check(config: ModelConfig, method: Any, setting: Setting) -> None:
-    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT.
-
-    Raises:
-        EstimateError: an impossible size, target or combination.
-    """
-    peft_type = getattr(method, "peft_type", None)
-    if peft_type is not None and getattr(peft_type, "name", peft_type) not in BY_PEFT_TYPE:
-        return
+def check(config: ModelConfig, method: Any, setting: StepSetting) -> None:
+    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT."""
     try:
         described = read_method(method)
     except EstimateError:
-        if peft_type is None:
+        if not hasattr(method, "peft_type"):
             raise
-        return  # a feature the formulas do not cover, such as modules_to_save
+        return  # a method, or a feature such as modules_to_save, that the formulas do not cover
     refuse_together(described, setting)
     if config.model_type in LLAMA_LIKE:
-        added_parameters(config, described)
+        trained_tensors(config, described)
 
 
-def run(model: nn.Module, config: ModelConfig, setting: Setting, live: LiveStorages) -> int:
+def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages) -> int:
     """Run one steady-state step under ``live`` and return the number of trained parameters."""
     trained = [p for p in model.parameters() if p.requires_grad]
     name_model(model, live)
@@ -163,7 +157,7 @@ def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) ->
         live.name([s for s in states.values() if torch.is_tensor(s)], "optimizer_states")
 
 
-def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
+def batch_of(config: ModelConfig, setting: StepSetting) -> dict[str, torch.Tensor]:
     """Return a batch of the setting's shape; with padding, the first sequence is one shorter."""
     ids = torch.zeros(setting.batch, setting.seq, dtype=torch.long)
     inputs = {"input_ids": ids, "labels": ids}
@@ -175,12 +169,8 @@ def batch_of(config: ModelConfig, setting: Setting) -> dict[str, torch.Tensor]:
     return inputs
 
 
-def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: Setting):
-    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss.
-
-    Raises:
-        EstimateError: the method and the model do not go together in this setting.
-    """
+def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSetting):
+    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss."""
     with autocast_as_on_gpu() if setting.autocast else nullcontext():
         if setting.loss == "plain":
             outputs = model(**inputs)

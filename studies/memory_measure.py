@@ -3,13 +3,15 @@
 import weakref
 from typing import Any
 
+import bitsandbytes as bnb
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from peftmemory.configs import load_config
+from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
-from peftmemory.settings import Setting, read_setting
+from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.optimizers import build_optimizer
@@ -25,20 +27,20 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     kernels included, on top of the weights and optimiser states alive before the step.
 
     Args:
-        model: what ``memory.load_config`` takes; small enough for this machine.
-        method: a PEFT configuration, ``"full"``, or a light description from ``memory``.
+        model: what ``peftmemory.load_config`` takes; small enough for this machine.
+        method: a PEFT configuration, ``"full"``, or a light description.
         batch: sequences per step.
         seq: tokens per sequence.
-        options: fields of ``memory.Setting``.
+        options: fields of ``peftmemory.StepSetting``.
 
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     with quiet():
         torch.manual_seed(0)
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
         optimizer = build_real_optimizer(setting, trained)
         create_states(optimizer, trained, LiveStorages())
@@ -56,25 +58,23 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     return before + highest(record)
 
 
-def refuse_big(config, setting: Setting) -> None:
+def refuse_big(config, setting: StepSetting) -> None:
     """Refuse what would not fit in a small machine's memory.
 
     Raises:
         EstimateError: the weights and their gradients alone are beyond 8 GiB.
     """
-    from peftmemory.counts import base_parameters
-
     if base_parameters(config) * 8 > SMALL_ENOUGH:
         raise EstimateError(
             f"{config.name} is too big to run here: trace it with trace_step instead."
         )
 
 
-def build_real_optimizer(setting: Setting, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+def build_real_optimizer(
+    setting: StepSetting, trained: list[nn.Parameter]
+) -> torch.optim.Optimizer:
     """Return the optimiser itself where the trace has a stand-in."""
     if setting.optimizer == "adamw_8bit":
-        import bitsandbytes as bnb
-
         return bnb.optim.AdamW8bit(trained, lr=1e-4)
     return build_optimizer(setting.optimizer, trained)
 
@@ -117,7 +117,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     kept: dict[int, tuple[weakref.ref, int]] = {}
 
@@ -127,7 +127,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
         return tensor
 
     with quiet():
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         inputs = batch_of(config, setting)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             outputs = forward(built, inputs, setting)
@@ -147,10 +147,10 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
     Raises:
         EstimateError: too big to try, or the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
     with quiet():
-        built = build_model(config, method, setting, device="cpu")
+        built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
         optimizer = build_real_optimizer(setting, trained)
         create_states(optimizer, trained, LiveStorages())
@@ -161,3 +161,21 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
         if torch.is_tensor(t)
     }
     return sum(sizes.values())
+
+
+def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
+    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and name != "lm_head":
+                real = bnb.nn.Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=compute_dtype,
+                    compress_statistics=double_quant,
+                    quant_type="nf4",
+                )
+                real.load_state_dict(child.state_dict())
+                setattr(parent, name, real.to("cpu"))
+    model.is_loaded_in_4bit = True

@@ -35,7 +35,7 @@ def trace_flops(model: Any, method: Any = "full", *, batch: int, seq: int, **opt
     Raises:
         EstimateError: something in the question cannot be.
     """
-    config, setting = load_config(model), read_setting(batch, seq, options)
+    config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)

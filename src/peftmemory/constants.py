@@ -1,0 +1,17 @@
+"""Numbers that libraries and papers fix, each stated once: block sizes, thresholds, tiles."""
+
+GIB = 1024**3
+
+# NF4 as bitsandbytes stores it (Dettmers et al., 2023, section 3).
+NF4_BLOCK = 64  # weights per constant
+NF4_SECOND_BLOCK = 256  # constants per second-level constant, with double quantisation
+NF4_CODES = 16  # values of 4 bits: the table that each layer holds
+
+# 8-bit AdamW (Dettmers et al., 2022, section 2.1) and the table of an 8-bit code.
+ADAM_BLOCK = 256  # elements per constant
+ADAM_SMALLEST = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
+BYTE_CODES = 256
+
+# The chunked loss's one tile of logits (TRL 1.16: kernels/chunked_logprob.py, trainer/utils.py).
+TILE_TOKENS = 4096
+TILE_WIDTH = 32768

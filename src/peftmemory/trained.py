@@ -1,0 +1,185 @@
+"""Which tensors a method trains, and how many parameters that makes."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from peftmemory.configs import ModelConfig, load_config
+from peftmemory.counts import LLAMA_LIKE, Linear, base_parameters, elements, linears, model_tensors
+from peftmemory.errors import EstimateError
+from peftmemory.methods import (
+    IA3,
+    Bottleneck,
+    Full,
+    LayerNorm,
+    Lora,
+    Method,
+    Prefix,
+    Prompt,
+    read_method,
+)
+
+# PEFT's default targets (peft.utils.constants, 0.21).
+LORA_DEFAULT = {
+    **dict.fromkeys(LLAMA_LIKE, ("q_proj", "v_proj")),
+    "gpt2": ("c_attn",),
+    "t5": ("q", "v"),
+    "roberta": ("query", "value"),
+}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Counts in parameters (not bytes).
+
+    Attributes:
+        base: the model as published.
+        added: what the method adds.
+        trainable: what the optimiser sees.
+    """
+
+    base: int
+    added: int
+    trainable: int
+
+    @property
+    def share(self) -> float:
+        """Trainable over base."""
+        return self.trainable / self.base
+
+
+def targets(config: ModelConfig, method: Lora) -> list[Linear]:
+    """Return the linear maps a LoRA configuration adapts, by PEFT's rules.
+
+    A list holds names (or ends of paths), a string is ``"all-linear"`` or a pattern that has to
+    match a whole path such as ``model.layers.0.self_attn.q_proj``.
+    """
+    available = linears(config)
+    wanted = method.target_modules or LORA_DEFAULT.get(config.model_type)
+    if wanted == "all-linear":
+        return available
+    if isinstance(wanted, str):
+        whole = lambda each: f"model.layers.0.{each.path}"
+        found = [each for each in available if re.fullmatch(wanted, whole(each))]
+        missing = [] if found else [wanted]
+    else:
+        ends = lambda each, name: each.path == name or each.path.endswith("." + name)
+        found = [each for each in available if any(ends(each, name) for name in wanted)]
+        missing = [name for name in wanted if not any(ends(each, name) for each in available)]
+    if missing:
+        names = ", ".join(sorted({each.name for each in available}))
+        raise EstimateError(f"{config.name} has no module {', '.join(missing)}: it has {names}.")
+    return found
+
+
+def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
+    """Return A, B and DoRA's magnitude of every target: ``r (d_in + d_out)``, plus ``d_out``.
+
+    Hu et al. (2021, section 4); Liu et al. (2024).
+    """
+    tensors: Counter[int] = Counter()
+    for each in targets(config, method):
+        if method.r > min(each.d_in, each.d_out):
+            raise EstimateError(
+                f"r={method.r} is more than {each.name} has room for: choose a rank of at most"
+                f" {min(each.d_in, each.d_out)}."
+            )
+        for width in (method.r * each.d_in, method.r * each.d_out):
+            tensors[width] += each.count
+        if method.use_dora:
+            tensors[each.d_out] += each.count
+    return tensors
+
+
+def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
+    """Return a prefix's trained tensors: ``n 2 L kv_dim`` directly, or through an MLP.
+
+    With the projection of Li and Liang (2021, section 4.3), as PEFT builds it on a width D =
+    kv_dim and a hidden width E: ``n D + D E + E + E 2 L D + 2 L D``, thrown away at save time.
+    """
+    virtual, width = method.num_virtual_tokens, config.kv_dim
+    out = 2 * config.layers * width
+    if not method.prefix_projection:
+        return Counter([virtual * out])
+    inner = method.encoder_hidden_size or width
+    return Counter([virtual * width, width * inner, inner, inner * out, out])
+
+
+def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
+    """Return the bottleneck's width m."""
+    if method.reduction_factor > config.hidden_size:
+        raise EstimateError(
+            f"reduction_factor={method.reduction_factor} leaves no bottleneck: choose at most the"
+            f" hidden size {config.hidden_size}."
+        )
+    return int(config.hidden_size // method.reduction_factor)
+
+
+def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
+    """Return ``2 h m + m + h`` per adapter (Houlsby et al., 2019, section 2.1)."""
+    h, m = config.hidden_size, bottleneck_width(config, method)
+    blocks = config.layers * (2 if config.model_type == "t5" else 1)
+    adapters = blocks * (2 if method.placement == "houlsby" else 1)
+    return Counter([h * m, h * m, m, h] * adapters)
+
+
+def tuned_norms(config: ModelConfig) -> int:
+    """Return how many norms LN tuning copies and trains, by PEFT's default targets."""
+    if config.model_type not in LLAMA_LIKE:
+        raise EstimateError(
+            f"PEFT names no norms to tune for {config.model_type}: take a Llama model."
+        )
+    return 2 * config.layers + 1 if config.model_type == "llama" else config.layers
+
+
+def ia3_modules(config: ModelConfig) -> tuple[str, ...]:
+    """Return the modules (IA)3 scales by PEFT's default; feed-forward ones on their input."""
+    if config.model_type not in LLAMA_LIKE:
+        raise EstimateError(
+            f"There is no formula for (IA)3 on {config.model_type}: take a Llama model."
+        )
+    return ("k_proj" if config.model_type == "llama" else "q_proj", "v_proj", "down_proj")
+
+
+def ia3_tensors(config: ModelConfig) -> Counter[int]:
+    """Return one factor per scaled feature: outputs of k (Qwen3: q) and v, inputs of down."""
+    tensors: Counter[int] = Counter()
+    scaled = ia3_modules(config)
+    for each in linears(config):
+        if each.name in scaled:
+            tensors[each.d_in if each.name == "down_proj" else each.d_out] += each.count
+    return tensors
+
+
+def trained_tensors(config: ModelConfig, method: Method) -> Counter[int]:
+    """Return what the optimiser sees, as a count of tensors by number of elements."""
+    match method:
+        case Full():
+            return model_tensors(config)
+        case Lora():
+            return lora_tensors(config, method)
+        case Prefix():
+            return prefix_tensors(config, method)
+        case Prompt():
+            return Counter([method.num_virtual_tokens * config.hidden_size])
+        case IA3():
+            return ia3_tensors(config)
+        case LayerNorm():
+            return Counter({config.hidden_size: tuned_norms(config)})
+        case Bottleneck():
+            return bottleneck_tensors(config, method)
+
+
+def parameters(model, method="full") -> Parameters:
+    """Count a model's parameters under a method.
+
+    Args:
+        model: what ``load_config`` takes.
+        method: a PEFT configuration, a light description, or a name such as ``"full"``.
+
+    Raises:
+        EstimateError: unknown model, method or target; a rank that does not fit.
+    """
+    config, described = load_config(model), read_method(method)
+    base, trainable = base_parameters(config), elements(trained_tensors(config, described))
+    return Parameters(base, 0 if isinstance(described, Full) else trainable, trainable)
