@@ -5,7 +5,6 @@ import json
 import pytest
 
 from nbregress import baselines, charts
-from nbregress.compare import direction
 from pefthelpers.errors import UserError
 
 TRUTH = {
@@ -106,16 +105,16 @@ def test_a_new_recording_keeps_the_tolerances(tmp_path):
     ],
 )
 def test_direction(name, unit, values, words):
-    assert direction(baselines.Comparison(name, unit, *values, None, "")) == words
+    assert baselines.Change(name, unit, *values, None, "").direction == words
 
 
 def test_a_chart_holds_band_tick_and_dot():
-    one = baselines.Comparison("a", "share", 0.5, 0.9, 0.1, baselines.OFF)
+    one = baselines.Change("a", "share", 0.5, 0.9, 0.1, baselines.OFF)
     svg = charts.chart(one)
     assert 'class="off" cx="142' in svg and 'class="band"' in svg
     assert "<title>baseline 0.5, this run 0.9 share</title>" in svg
-    assert charts.chart(baselines.Comparison("a", "share", 0.5, None, 0.1, "missing")) == ""
-    still = baselines.Comparison("a", "share", 0.5, 0.5, 0, baselines.SAME)
+    assert charts.chart(baselines.Change("a", "share", 0.5, None, 0.1, "missing")) == ""
+    still = baselines.Change("a", "share", 0.5, 0.5, 0, baselines.SAME)
     assert 'cx="75' in charts.chart(still)
 
 
