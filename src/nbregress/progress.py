@@ -50,9 +50,9 @@ class Screen(Live):
 
     def __call__(self, results: dict[str, Result], running: set[str]) -> None:
         """Draw the table anew."""
-        table, now = Table.grid(padding=(0, 2)), time.monotonic()
-        for _ in range(5):
-            table.add_column(no_wrap=True, overflow="ellipsis")
+        table, now = Table.grid(padding=(0, 2), expand=True), time.monotonic()
+        for ratio in (None, None, None, None, 1):  # the reason alone gives way
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
         for name in self.names:
             row = (name, "waiting")
             if name in results:

@@ -196,9 +196,8 @@ def test_the_live_table_is_redrawn_and_never_wraps():
         first = len(file.getvalue())
         table({"one": Result("one", "failed", seconds=3, reason="[x] " * 50)}, {"two"})
     drawn, redrawn = file.getvalue()[:first], file.getvalue()[first:]
-    rows = [
-        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines() for text in (drawn, redrawn)
-    ]
+    shown = [re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", text) for text in (drawn, redrawn)]
+    rows = [[line for line in text if line] for text in shown]
     assert "running" in rows[0][0] and "waiting" in rows[0][1] and "waiting" in rows[0][2]
     assert redrawn.count("\x1b[1A") >= 2  # up to the first row, over the old ones
     assert "failed" in rows[1][0] and "[x] [x" in rows[1][0] and "running" in rows[1][1]
