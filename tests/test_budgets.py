@@ -29,7 +29,7 @@ def counts():
         yield path.stem, lines(reached), BUDGETS["notebooks"].get(path.stem)
 
 
-@pytest.mark.parametrize(("name", "found", "budget"), counts())
+@pytest.mark.parametrize(("name", "found", "budget"), list(counts()))
 def test_it_keeps_to_its_budget(name, found, budget):
     assert budget is not None, f"write a budget for {name} into pyproject.toml: {found} lines today"
     assert found <= budget, (

@@ -8,7 +8,7 @@ import textwrap
 import jinja2
 from markupsafe import Markup, escape
 
-from nbregress import baselines, charts
+from nbregress import baselines, charts, notebooks
 from nbregress.result import Result
 from nbregress.run_store import RunStore
 from pefthelpers.record import readable
@@ -72,15 +72,19 @@ def words_of(image: re.Match) -> str:
     return found.group(1) if found else ""
 
 
+@functools.cache
+def exporter():
+    """Return what renders notebooks; it compiles its templates once."""
+    import nbconvert
+
+    return nbconvert.HTMLExporter(template_name="basic")
+
+
 def rendered(executed: str) -> str:
     """Return an executed notebook as HTML, its remote images (badges) as words; empty if there is none."""
-    import nbconvert
-    import nbformat
-
     if not executed:
         return ""
-    notebook = nbformat.reads(executed, as_version=4)
-    body, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    body, _ = exporter().from_notebook_node(notebooks.parse(executed, "The executed notebook"))
     return REMOTE_IMAGE.sub(words_of, body)
 
 
