@@ -47,17 +47,10 @@ def run(
     recorded = {path.stem: baselines.read(path_of(path)) for path in paths}
     with claimed(out):
         store = RunStore(out, plan, recorded, [path.stem for path in paths])
-        jobs = [
-            Job.of(
-                path,
-                plan.parameters,
-                threads=plan.threads,
-                timeout_s=plan.timeout_s,
-                cell_timeout_s=plan.cell_timeout_s,
-                caller=isolation.caller(),
-            )
-            for path in longest_first(paths, plan.profile)
-        ]
+        limits = {"timeout_s": plan.timeout_s, "cell_timeout_s": plan.cell_timeout_s}
+        own = {"threads": plan.threads, "caller": isolation.caller(), **limits}
+        ordered = longest_first(paths, plan.profile)
+        jobs = [Job.of(path, plan.parameters, **own) for path in ordered]
         if plan.resume:
             store.resume(jobs)
         todo = [job for job in jobs if job.notebook not in store.results]
