@@ -1,6 +1,6 @@
 """Lines of each package, and of what each notebook's imports reach, against pyproject.toml's budgets.
 
-``python -m tests.test_budgets`` prints the table.
+``PYTHONPATH=tests python -m tests.test_budgets`` prints the table.
 """
 
 import ast
