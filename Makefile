@@ -14,6 +14,8 @@ run: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
 	$(BIN)/pefthelpers lint
 	$(BIN)/python -m pytest
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbregress.result import Result
+from pefthelpers import results
 from pefthelpers.errors import UserError
-from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.paths import data_dir
 from pefthelpers.record import readable
 
 COUNTS = {"parameters", "bytes", "layers"}
 TIMES = {"s", "ms", "us", "µs", "min", "CPU s", "ratio"}
 SEVERAL = 3  # runs
+HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")
+LOWER_IS_BETTER = ("nats", "s", "ms", "bytes", "MiB", "GiB")
 SAME, MOVED, OFF = "same", "within tolerance", "beyond tolerance"
 
 
@@ -53,24 +56,15 @@ def finite(value: object) -> bool:
 
 
 @dataclass
-class Comparison:
-    """One metric in two runs.
+class Change:
+    """One metric in a reference and in a run."""
 
-    Attributes:
-        name: of the metric.
-        unit: as recorded.
-        before: value of the reference, None if it is missing there.
-        after: value of the run, None if it is missing there.
-        tolerance: absolute; None if the metric is not judged.
-        verdict: ``same``, ``within tolerance``, ``beyond tolerance``, or what else is wrong.
-    """
-
-    name: str
-    unit: str
-    before: float | None
-    after: float | None
-    tolerance: float | None
-    verdict: str
+    name: str  # of the metric
+    unit: str  # as recorded
+    before: float | None  # of the reference, None if it is missing there
+    after: float | None  # of the run, None if it is missing there
+    tolerance: float | None  # absolute; None if the metric is not judged
+    verdict: str  # same, within tolerance, beyond tolerance, or what else is wrong
 
     @property
     def bad(self) -> bool:
@@ -80,22 +74,35 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """Return it in one line."""
-        judged = self.verdict in (SAME, MOVED, OFF, "not judged")
-        if not judged:
+        if self.verdict not in (SAME, MOVED, OFF, "not judged"):
             return f"{self.name}: {self.verdict}"
         moved = f"{self.name}: {readable(self.before)} → {readable(self.after)} {self.unit}"
-        if self.verdict == OFF:
-            return f"{moved}, tolerance {readable(self.tolerance)}"
-        return f"{moved}, {self.verdict}"
+        limit = f"tolerance {readable(self.tolerance)}" if self.verdict == OFF else self.verdict
+        return f"{moved}, {limit}"
+
+    @property
+    def direction(self) -> str:
+        """Return which way it moved, and what that means where its name or unit tells."""
+        if not (finite(self.before) and finite(self.after)):
+            return ""
+        if self.before == self.after:
+            return "="
+        up = self.after > self.before
+        arrow = "↑" if up else "↓"
+        if any(word in self.name for word in HIGHER_IS_BETTER):
+            return f"{arrow} {'better' if up else 'worse'}"
+        if self.unit.split("/")[0] in LOWER_IS_BETTER:
+            return f"{arrow} {'worse' if up else 'better'}"
+        return arrow
 
 
-def compare(before: dict[str, dict], after: dict[str, dict]) -> list[Comparison]:
+def compare(before: dict[str, dict], after: dict[str, dict]) -> list[Change]:
     """Compare two sets of metrics; those of the first carry the tolerances."""
     names = [*before, *(name for name in after if name not in before)]
     return [_compare_one(name, before.get(name), after.get(name)) for name in names]
 
 
-def _compare_one(name: str, old: dict | None, new: dict | None) -> Comparison:
+def _compare_one(name: str, old: dict | None, new: dict | None) -> Change:
     unit = (old or new)["unit"]
     was, now = (old or {}).get("value"), (new or {}).get("value")
     tolerance = tolerance_of(old) if old and finite(was) else None
@@ -113,21 +120,12 @@ def _compare_one(name: str, old: dict | None, new: dict | None) -> Comparison:
         verdict = "not judged"
     else:
         verdict = MOVED if abs(now - was) <= tolerance else OFF
-    return Comparison(name, unit, was, now, tolerance, verdict)
+    return Change(name, unit, was, now, tolerance, verdict)
 
 
 def path_of(notebook: str, profile: str, folder: Path | None = None) -> Path:
     """Return where a notebook's baseline stands."""
     return (folder or data_dir() / "baselines") / f"{notebook}.{profile}.json"
-
-
-def load(notebook: str, profile: str, folder: Path | None = None) -> dict | None:
-    """Return a notebook's baseline, None if none was recorded.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    return read(path_of(notebook, profile, folder))
 
 
 def read(path: Path) -> dict | None:
@@ -140,7 +138,14 @@ def read(path: Path) -> dict | None:
         return None
     try:
         baseline = json.loads(path.read_text(encoding="utf-8"))
-        check(baseline)
+        for name, metric in baseline["metrics"].items():
+            if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
+                raise ValueError(f"{name} has no value and unit")
+            tolerance = metric.get("tolerance")
+            if tolerance is not None and not (finite(tolerance) and tolerance >= 0):
+                raise ValueError(f"{name} has the tolerance {tolerance!r}")
+        if not finite(baseline.get("seconds", 0)):
+            raise ValueError("its seconds are no number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"The baseline {path.name} is damaged ({error}): restore it with `git checkout`, or delete "
@@ -149,46 +154,33 @@ def read(path: Path) -> dict | None:
     return baseline
 
 
-def check(baseline: dict) -> None:
-    """Refuse a baseline that a run could not be held against.
-
-    Raises:
-        ValueError: says what is wrong; other errors of Python where its shape is.
-    """
-    for name, metric in baseline["metrics"].items():
-        if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
-            raise ValueError(f"{name} has no value and unit")
-        tolerance = metric.get("tolerance")
-        if tolerance is not None and not (finite(tolerance) and tolerance >= 0):
-            raise ValueError(f"{name} has the tolerance {tolerance!r}")
-    if not finite(baseline.get("seconds", 0)):
-        raise ValueError("its seconds are no number")
-
-
 def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
     """Set a passed result's status, drifts and notes by its baseline; of a failed one the notes alone.
 
     Args:
         result: of a run.
-        baseline: as ``load`` gave it.
+        baseline: as ``read`` gave it.
         comparable: False if the run had parameters of its own.
     """
+    known = compare(baseline["metrics"], result.metrics) if baseline and comparable else []
     if not result.good:
-        known = compare(baseline["metrics"], result.metrics) if baseline and comparable else []
         result.notes += [one.sentence for one in known if one.bad and one.verdict != "missing"]
         return
-    bad = [name for name, metric in result.metrics.items() if not finite(metric["value"])]
-    result.drifts = [f"{n}: is {result.metrics[n]['value']}, not a finite number" for n in bad]
     if baseline is None or not comparable:
+        values = {name: metric["value"] for name, metric in result.metrics.items()}
+        result.drifts = [
+            f"{name}: is {value}, not a finite number"
+            for name, value in values.items()
+            if not finite(value)
+        ]
         why = "no baseline recorded" if baseline is None else "parameters were changed"
         result.notes.append(f"metrics not compared: {why}")
     else:
-        compared = compare(baseline["metrics"], result.metrics)
         excused = {"missing"} if result.left_out else set()
-        result.drifts = [one.sentence for one in compared if one.bad and one.verdict not in excused]
+        result.drifts = [one.sentence for one in known if one.bad and one.verdict not in excused]
         result.notes += [result.left_out] if result.left_out else []
         result.notes += [
-            f"{one.name}: not in the baseline" for one in compared if one.verdict == "new"
+            f"{one.name}: not in the baseline" for one in known if one.verdict == "new"
         ]
     if result.drifts:
         more = f" (and {len(result.drifts) - 1} more)" if len(result.drifts) > 1 else ""
@@ -255,5 +247,4 @@ def write(path: Path, rows: list[dict], about: dict) -> None:
         "runs": len(rows),
         "metrics": from_runs([row["metrics"] for row in rows]),
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    results.write(path, content)

@@ -2,13 +2,13 @@
 
 import html
 
-from nbregress.baselines import Comparison, finite
+from nbregress.baselines import Change, finite
 from pefthelpers.record import readable
 
 WIDTH, HEIGHT, PAD = 150, 20, 8
 
 
-def chart(one: Comparison) -> str:
+def chart(one: Change) -> str:
     """Return an SVG: band of tolerance, tick of the baseline, dot of the run.
 
     An empty string if one of the two values is missing.

@@ -1,7 +1,10 @@
 """The command line: run, baseline, compare, matrix, record, lint, fetch, memory, recipe, doctor."""
 
 import argparse
+import importlib.util
+import re
 import sys
+from typing import NoReturn
 
 from nbregress.commands import add_commands as add_runner_commands
 from pefthelpers import __version__
@@ -9,16 +12,23 @@ from pefthelpers.errors import UserError
 from peftmemory.command import add_arguments as add_memory_arguments
 from peftmemory.errors import EstimateError
 
+RUN_EXTRA = ("papermill", "nbformat", "nbclient", "nbconvert", "jupyter_client", "psutil", "rich")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse a command line."""
+        message = re.sub(r"^argument (\S+): (?=takes )", r"\1 ", message)
+        raise UserError(f"{message.rstrip('.')}. `{self.prog} --help` lists what there is.")
+
 
 def command_record(options: argparse.Namespace) -> int:
     """Execute notebooks and keep what they show: outputs (tiny) or figures (laptop)."""
     from nbregress import notebooks, recorder
-    from pefthelpers.profiles import settings
 
-    settings("decoder", options.profile)
     record = {"tiny": recorder.record_outputs, "laptop": recorder.record_laptop}
-    if options.profile not in record:
-        raise UserError("Outputs are recorded in the profiles tiny and laptop only.")
     for path in notebooks.find(options.notebook):
         seconds = record[options.profile](path)
         print(f"{path.stem}: recorded in {seconds:.0f} s")
@@ -73,47 +83,61 @@ def command_recipe(options: argparse.Namespace) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Describe the command line."""
-    top = argparse.ArgumentParser(prog="pefthelpers", description=__doc__)
+    top = Parser(prog="pefthelpers", description=__doc__)
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, function, *, takes_notebooks: bool) -> argparse.ArgumentParser:
+    def add(name: str, function, *, takes_notebooks=False, runs=False) -> argparse.ArgumentParser:
         text = (function.__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(function=function)
+        command.set_defaults(function=function, runs=runs)
         if takes_notebooks:
             command.add_argument("notebook", nargs="*", help="02, 02_lora, a path; default: all")
         return command
 
     add_runner_commands(add)
-    record = add("record", command_record, takes_notebooks=True)
-    record.add_argument("--profile", default="tiny", help="tiny (default) or laptop")
-    lint = add("lint", command_lint, takes_notebooks=True)
+    record = add("record", command_record, takes_notebooks=True, runs=True)
+    record.add_argument("--profile", default="tiny", choices=("tiny", "laptop"))
+    lint = add("lint", command_lint, takes_notebooks=True, runs=True)
     lint.add_argument("--fix", action="store_true", help="strip stale outputs, refresh badges")
-    fetch = add("fetch", command_fetch, takes_notebooks=False)
+    fetch = add("fetch", command_fetch)
     fetch.add_argument("profile", help="laptop")
-    add_memory_arguments(add("memory", command_memory, takes_notebooks=False))
-    recipe = add("recipe", command_recipe, takes_notebooks=False)
+    add_memory_arguments(add("memory", command_memory))
+    recipe = add("recipe", command_recipe)
     recipe.add_argument("method", help="lora, qlora, dora, prefix, houlsby, full, …")
-    add("doctor", command_doctor, takes_notebooks=False)
+    add("doctor", command_doctor)
     return top
+
+
+def check_extra() -> None:
+    """Refuse a command that runs notebooks where only notebooks' own packages are installed.
+
+    Raises:
+        UserError: names what is missing and the line that brings it.
+    """
+    missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what runs "
+            "and compares notebooks."
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
     try:
         options = parser().parse_args(arguments)
+        if options.runs:
+            check_extra()
         return options.function(options)
     except (UserError, EstimateError) as error:
         print(f"pefthelpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest.",
-            file=sys.stderr,
-        )
+        kept = "finished notebooks are kept, --resume runs the rest."
+        print(f"pefthelpers: stopped; {kept}", file=sys.stderr)
         return 130
 
 

@@ -1,45 +1,10 @@
 """Two runs side by side: metric by metric, which way it moved, and whether that is too far."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from nbregress import baselines
 from nbregress.report import number, pages
 from nbregress.run_store import read_rows
-from pefthelpers.record import readable
-
-HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")
-LOWER_IS_BETTER = ("nats", "s", "ms", "bytes", "MiB", "GiB")
-
-
-@dataclass
-class Moved:
-    """One metric of one notebook in two runs.
-
-    Attributes:
-        notebook: file stem.
-        metric: the comparison.
-        direction: an arrow, and better or worse where the metric's name or unit tells.
-    """
-
-    notebook: str
-    metric: baselines.Comparison
-    direction: str
-
-
-def direction(one: baselines.Comparison) -> str:
-    """Return which way a metric moved, and what that means if it is known."""
-    if not (baselines.finite(one.before) and baselines.finite(one.after)):
-        return ""
-    if one.before == one.after:
-        return "="
-    up = one.after > one.before
-    arrow = "↑" if up else "↓"
-    if any(word in one.name for word in HIGHER_IS_BETTER):
-        return f"{arrow} {'better' if up else 'worse'}"
-    if one.unit.split("/")[0] in LOWER_IS_BETTER:
-        return f"{arrow} {'worse' if up else 'better'}"
-    return arrow
 
 
 class Comparison:
@@ -60,7 +25,7 @@ class Comparison:
         runs = [read_rows(path) for path in (before, after)]
         self.about = [run["about"] for run in runs]
         old, new = ({row["notebook"]: row for row in run["notebooks"]} for run in runs)
-        self.moved: list[Moved] = []
+        self.changes: dict[str, list[baselines.Change]] = {}  # by notebook, the worst first
         self.faults = [f"{name}: only in {before}" for name in old if name not in new]
         self.faults += [f"{name}: only in {after}" for name in new if name not in old]
         for name in old:
@@ -71,60 +36,53 @@ class Comparison:
         for row, where in ((old, self.names[0]), (new, self.names[1])):
             if row["status"] in ("failed", "stopped"):
                 self.faults.append(f"{name}: {row['status']} in {where}: {row['reason']}")
-        recorded = baselines.load(name, self.about[0]["profile"], folder) or {"metrics": {}}
-        known = recorded["metrics"]
+        path = baselines.path_of(name, self.about[0]["profile"], folder)
+        known = (baselines.read(path) or {"metrics": {}})["metrics"]
         reference = {
             metric: {**known.get(metric, {}), **value} for metric, value in old["metrics"].items()
         }
-        for one in baselines.compare(reference, new["metrics"]):
-            self.moved.append(Moved(name, one, direction(one)))
-
-    @property
-    def beyond(self) -> list[Moved]:
-        """Return what moved too far."""
-        return [moved for moved in self.moved if moved.metric.bad]
+        changes = baselines.compare(reference, new["metrics"])
+        self.changes[name] = sorted(changes, key=lambda change: not change.bad)
 
     @property
     def good(self) -> bool:
         """Tell whether the second run agrees with the first."""
-        return not (self.faults or self.beyond)
+        bad = any(change.bad for changes in self.changes.values() for change in changes)
+        return not (self.faults or bad)
 
     def text(self) -> str:
         """Return the table for a terminal: what differs, and a count of the rest."""
-        lines = [*self.faults]
-        shown = [m for m in self.moved if m.metric.verdict != baselines.SAME]
-        for moved in sorted(shown, key=lambda m: not m.metric.bad):
-            one = moved.metric
-            lines.append(
-                f"{moved.notebook:24} {one.name:36} {number(one.before):>12} {number(one.after):>12} "
-                f"{one.unit:14} {moved.direction:9} tol {number(one.tolerance):>9}  {one.verdict}"
-            )
-        lines.append(self.summary)
-        return "\n".join(lines)
+        pairs = [(name, one) for name, changes in self.changes.items() for one in changes]
+        lines = [
+            f"{name:24} {one.name:36} {number(one.before):>12} {number(one.after):>12} "
+            f"{one.unit:14} {one.direction:9} tol {number(one.tolerance):>9}  {one.verdict}"
+            for name, one in sorted(pairs, key=lambda pair: not pair[1].bad)
+            if one.verdict != baselines.SAME
+        ]
+        return "\n".join([*self.faults, *lines, self.summary])
 
     @property
     def summary(self) -> str:
         """Return the counts in one line."""
-        same = sum(m.metric.verdict == baselines.SAME for m in self.moved)
+        every = [change for changes in self.changes.values() for change in changes]
+        same = sum(change.verdict == baselines.SAME for change in every)
+        beyond = sum(change.bad for change in every)
         return (
-            f"{len(self.moved)} metrics: {readable(same)} the same, {len(self.beyond)} beyond their "
-            f"tolerance, {len(self.moved) - same - len(self.beyond)} otherwise different; "
+            f"{len(every)} metrics: {same} the same, {beyond} beyond their tolerance, "
+            f"{len(every) - same - beyond} otherwise different; "
             f"{len(self.faults)} notebooks that cannot be compared"
         )
 
-    def groups(self) -> list[dict]:
-        """Return the metrics by notebook: what differs, the worst first, apart from what is the same."""
-        found = []
-        for name in dict.fromkeys(moved.notebook for moved in self.moved):
-            own = [moved for moved in self.moved if moved.notebook == name]
-            different = [moved for moved in own if moved.metric.verdict != baselines.SAME]
-            same = [moved for moved in own if moved.metric.verdict == baselines.SAME]
-            beyond = sum(moved.metric.bad for moved in own)
-            different.sort(key=lambda moved: not moved.metric.bad)
-            found.append({"notebook": name, "beyond": beyond, "different": different, "same": same})
-        return sorted(found, key=lambda group: not group["beyond"])
-
     def html(self) -> str:
-        """Return the page."""
-        template = pages().get_template("compare.html.jinja")
-        return template.render(comparison=self, groups=self.groups())
+        """Return the page: what differs by notebook, those beyond their tolerance first."""
+        groups = [
+            {
+                "notebook": name,
+                "beyond": sum(change.bad for change in changes),
+                "different": [one for one in changes if one.verdict != baselines.SAME],
+                "same": [one for one in changes if one.verdict == baselines.SAME],
+            }
+            for name, changes in self.changes.items()
+        ]
+        groups.sort(key=lambda group: not group["beyond"])
+        return pages().get_template("compare.html.jinja").render(comparison=self, groups=groups)

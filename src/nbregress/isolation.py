@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,10 +52,8 @@ def kill_tree(process_id: int) -> None:
     except psutil.NoSuchProcess:
         return
     for process in tree:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
 
 
 def stop_running(wanted_by: str) -> None:
@@ -65,22 +64,17 @@ def stop_running(wanted_by: str) -> None:
         kill_tree(process.pid)
 
 
-def start_child(folder: Path, job: Job) -> subprocess.Popen:
-    """Start the child process; Ctrl-C reaches the runner alone, which then stops it."""
+def run_worker(folder: Path, job: Job) -> str:
+    """Run a notebook's process to its end; return how it ended, empty if as it should."""
     with open(folder / "stderr", "w") as stderr:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "nbregress.worker", str(folder)],
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=stderr,
             env=os.environ | environment(job.threads),
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops it
         )
-
-
-def run_child(folder: Path, job: Job) -> str:
-    """Run the child process to its end; return how it ended, empty if as it should."""
-    process = start_child(folder, job)
     with _lock:
         _running[process] = job.caller
     try:
@@ -110,7 +104,7 @@ def execute(job: Job) -> Outcome:
         folder = Path(name)
         (folder / "notebook.ipynb").write_text(job.source, encoding="utf-8")
         (folder / "job.json").write_text(json.dumps(asdict(job) | {"source": ""}))
-        died = run_child(folder, job)
+        died = run_worker(folder, job)
         end = {"problem": died, "kernel_starts": 0, "versions": {}}
         if not died:
             end = json.loads((folder / "end.json").read_text())
@@ -139,7 +133,6 @@ def executed_notebook(folder: Path, job: Job):
         return notebooks.read(executed)
     except UserError:  # never written, or cut off while it was written
         notebook = notebooks.parse(job.source, job.notebook)
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs = []
+        for cell in notebooks.code_cells(notebook):
+            cell.outputs = []
         return notebook

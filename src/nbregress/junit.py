@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree as xml
 
-from nbregress.run_store import Kept
+from nbregress.run_store import RunStore
 
 FORBIDDEN = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -13,13 +13,13 @@ def clean(text: str) -> str:
     return FORBIDDEN.sub("", text)
 
 
-def text(kept: Kept) -> str:
+def text(store: RunStore) -> str:
     """Return ``junit.xml``: one test case a notebook."""
-    rows = kept.rows
+    rows = store.rows
     bad = [row for row in rows if row.status in ("failed", "drifted")]
     suite = xml.Element(
         "testsuite",
-        name=f"notebooks.{kept.plan.profile}",
+        name=f"notebooks.{store.plan.profile}",
         tests=str(len(rows)),
         failures=str(len(bad)),
         skipped=str(sum(row.status == "stopped" for row in rows)),

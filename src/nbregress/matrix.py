@@ -1,41 +1,41 @@
-"""The same notebooks under several package stacks: one table, notebook by stack."""
+"""The same notebooks under several package stacks, which tox builds: one table, notebook by stack."""
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from nbregress import stacks
+from nbregress import notebooks
 from nbregress.report import duration, pages
 from nbregress.result import Result
 from nbregress.run_store import read_rows
 from pefthelpers.errors import UserError
-from pefthelpers.paths import atomic_path
+from pefthelpers.paths import atomic_path, cache_dir
 
+STACKS = ("pinned", "floor", "newest")  # the environments of tox.ini
 UNREACHED = "the matrix ended before it came to this stack"
+
+
+class BuildError(Exception):
+    """An environment that cannot be built; the message is pip's own last error."""
 
 
 @dataclass
 class Column:
-    """One stack's part of the table.
+    """One stack's part of the table."""
 
-    Attributes:
-        stack: its name.
-        error: why its environment or its run does not exist; empty if they do.
-        built_s: seconds to find or build the environment.
-        python: its Python's version.
-        versions: of the packages that the numbers depend on.
-        results: by notebook.
-    """
-
-    stack: str
-    error: str = ""
-    built_s: float = 0.0
-    python: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    results: dict[str, Result] = field(default_factory=dict)
+    stack: str  # its name
+    error: str = ""  # why its environment or its run does not exist; empty if they do
+    built_s: float = 0.0  # seconds to find or build the environment
+    python: str = ""  # its Python's version
+    versions: dict[str, str] = field(default_factory=dict)  # of the packages that numbers depend on
+    results: dict[str, Result] = field(default_factory=dict)  # by notebook
 
     def cell(self, notebook: str) -> str:
         """Return what the table says of a notebook: passed, or the first failing cell, or what drifted."""
@@ -47,6 +47,13 @@ class Column:
         if result.drifts:
             return f"drifted: {'; '.join(result.drifts)}"
         return f"{result.status}: {'; '.join([result.reason, *result.notes])}"
+
+    def mark(self, notebook: str) -> str:
+        """Return one word, or the seconds of a notebook that passed."""
+        result = self.results.get(notebook)
+        if result is None:
+            return "no build" if self.error else "not run"
+        return duration(result.seconds) if result.good else result.status
 
     @property
     def packages(self) -> str:
@@ -60,8 +67,8 @@ class Column:
 
 
 @dataclass
-class Table:
-    """The whole matrix."""
+class Matrix:
+    """The whole table."""
 
     notebooks: list[str]
     columns: list[Column]
@@ -75,62 +82,143 @@ class Table:
         """Return the table for a terminal: marks, then each stack with a line for each fault."""
         lines = [" " * 28 + "".join(f"{column.stack:>12}" for column in self.columns)]
         for name in self.notebooks:
-            marks = [self.mark(column, name) for column in self.columns]
-            lines.append(f"{name:28}" + "".join(f"{mark:>12}" for mark in marks))
+            lines.append(f"{name:28}" + "".join(f"{c.mark(name):>12}" for c in self.columns))
         for column in self.columns:
             lines.append(f"{column.stack}: {column.packages or column.error}")
             faults = [name for name in column.results if not column.good(name)]
             lines += [f"  {name}: {column.cell(name)}" for name in faults]
         return "\n".join(lines)
 
-    def mark(self, column: Column, name: str) -> str:
-        """Return one word, or the seconds of a notebook that passed."""
-        result = column.results.get(name)
-        if result is None:
-            return "no build" if column.error else "not run"
-        return duration(result.seconds) if result.good else result.status
-
-    def html(self) -> str:
-        """Return the page."""
-        return pages().get_template("matrix.html.jinja").render(table=self)
+    def write(self, out: Path) -> None:
+        """Write ``matrix.json`` and ``matrix.html``."""
+        page = pages().get_template("matrix.html.jinja").render(table=self)
+        texts = {"matrix.json": json.dumps(asdict(self), indent=1) + "\n", "matrix.html": page}
+        for name, text in texts.items():
+            with atomic_path(out / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
-def run(
-    wanted: list[stacks.Stack], paths: list[Path], out: Path, *, jobs: int, profile: str
-) -> Table:
+def stacks(names: list[str], pythons: list[str]) -> dict[str, str]:
+    """Return ``{stack: its Python}``, the running one where no other is asked for.
+
+    Args:
+        names: ``pinned``, ``floor``, ``newest``.
+        pythons: ``STACK=PROGRAM`` texts; for another version than the running one's the CPU build of
+            torch has to be at hand too.
+
+    Raises:
+        UserError: no such stack, a program that does not start, no tox, or this is no checkout.
+    """
+    known = ", ".join(STACKS)
+    if unknown := [name for name in names if name not in STACKS]:
+        raise UserError(f"Unknown stack {unknown[0]!r}: choose from {known}.")
+    found = dict.fromkeys(names, sys.executable)
+    for text in pythons:
+        name, _, program = text.partition("=")
+        if name not in STACKS:
+            raise UserError(f"--python takes STACK=PROGRAM, STACK one of {known}.")
+        try:
+            python_version(program)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(
+                f"{program!r} does not start: give --python a Python's path."
+            ) from error
+        found[name] = program
+    if not (root() / "tox.ini").is_file():
+        raise UserError("The matrix needs a clone of the repository: tox.ini is missing.")
+    if importlib.util.find_spec("tox") is None:
+        raise UserError("The matrix needs tox: pip install 'pefthelpers[test]'.")
+    return {name: found[name] for name in names}
+
+
+def root() -> Path:
+    """Return the checkout's folder."""
+    return notebooks.notebooks_dir().resolve().parent
+
+
+def python_version(python: str) -> str:
+    """Return the version of a Python: 3.11.7."""
+    asked = [python, "-c", "import platform; print(platform.python_version())"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def installed_here() -> bool:
+    """Tell whether the running environment holds exactly the pins of requirements.txt."""
+    for line in (root() / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        name, _, pin = line.split("#")[0].strip().partition("==")
+        try:
+            if name and version(name).split("+")[0] != pin:
+                return False
+        except PackageNotFoundError:
+            return False
+    return True
+
+
+def python_of(stack: str, python: str) -> str:
+    """Return the Python of a stack's environment; tox builds it if no such one is kept.
+
+    The running environment serves the pinned stack if it holds its pins. The newest stack is built anew
+    each time, since what is newest does not stand in a file.
+
+    Raises:
+        BuildError: it cannot be built.
+    """
+    if stack == "pinned" and python == sys.executable and installed_here():
+        return sys.executable
+    work = cache_dir() / "stacks"
+    command = [sys.executable, "-m", "tox", "-c", str(root() / "tox.ini"), "--workdir", str(work)]
+    command += ["run", "-e", stack, "--notest", "--override", f"testenv.base_python={python}"]
+    command += ["--recreate"] if stack == "newest" else []
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(why(done.stdout + "\n" + done.stderr))
+    return str(work / stack / "bin" / "python")
+
+
+def why(said: str) -> str:
+    """Return what pip says went wrong, in one line: the conflicting requirements or its last error."""
+    conflict = re.search(r"The conflict is caused by:\n((?:    .*\n)+)", said)
+    if conflict:
+        return "; ".join(line.strip() for line in conflict.group(1).splitlines())
+    errors = [line for line in said.splitlines() if line.startswith("ERROR")]
+    return (errors or said.strip().splitlines() or ["pip failed"])[-1]
+
+
+def run(wanted: dict[str, str], paths: list[Path], out: Path, *, jobs: int, profile: str) -> Matrix:
     """Build each stack's environment, run the notebooks in it, and write the table.
 
     Args:
-        wanted: the stacks, in the table's order.
+        wanted: Pythons by stack, in the table's order, as ``stacks`` gives them.
         paths: the notebooks.
         out: folder for ``matrix.json``, ``matrix.html`` and a run's folder for each stack.
         jobs: notebooks at a time.
         profile: ``tiny``, ``laptop`` or ``gpu``.
     """
-    unreached = [Column(stack.name, error=UNREACHED) for stack in wanted]
-    table = Table([path.stem for path in paths], unreached)
-    for number, stack in enumerate(wanted):
-        print(f"{stack.name}: environment", flush=True)
-        column = column_of(stack, paths, out / stack.name, jobs=jobs, profile=profile)
-        table.columns[number] = column
-        write(table, out)
+    unreached = [Column(name, error=UNREACHED) for name in wanted]
+    table = Matrix([path.stem for path in paths], unreached)
+    for number, (name, python) in enumerate(wanted.items()):
+        print(f"{name}: environment", flush=True)
+        table.columns[number] = column_of(
+            name, python, paths, out / name, jobs=jobs, profile=profile
+        )
+        table.write(out)
     return table
 
 
 def column_of(
-    stack: stacks.Stack, paths: list[Path], out: Path, *, jobs: int, profile: str
+    stack: str, python: str, paths: list[Path], out: Path, *, jobs: int, profile: str
 ) -> Column:
     """Return one stack's column."""
-    start, column = time.perf_counter(), Column(stack.name)
+    start, column = time.perf_counter(), Column(stack)
     try:
-        python = stacks.python_of(stack)
-    except (stacks.BuildError, subprocess.CalledProcessError, OSError) as error:
+        python = python_of(stack, python)
+    except (BuildError, OSError) as error:
         column.error = f"the environment could not be built: {error}"
-        print(f"{stack.name}: {column.error}", flush=True)
+        print(f"{stack}: {column.error}", flush=True)
         return column
     column.built_s = round(time.perf_counter() - start, 1)
-    column.python = stacks.python_version(python)
-    print(f"{stack.name}: {python} ({duration(column.built_s)})", flush=True)
+    column.python = python_version(python)
+    print(f"{stack}: {python} ({duration(column.built_s)})", flush=True)
     code = run_in(python, paths, out, jobs=jobs, profile=profile)
     try:
         content = read_rows(out)
@@ -148,13 +236,4 @@ def run_in(python: str, paths: list[Path], out: Path, *, jobs: int, profile: str
     source = str(Path(__file__).resolve().parents[1])
     command = [python, "-m", "nbregress.cli", "run", *map(str, paths), "--profile", profile]
     command += ["--jobs", str(jobs), "--out", str(out.resolve())]
-    environment = os.environ | {"PYTHONPATH": source}
-    return subprocess.run(command, check=False, env=environment).returncode
-
-
-def write(table: Table, out: Path) -> None:
-    """Write ``matrix.json`` and ``matrix.html``."""
-    with atomic_path(out / "matrix.json") as temporary:
-        temporary.write_text(json.dumps(asdict(table), indent=1) + "\n", encoding="utf-8")
-    with atomic_path(out / "matrix.html") as temporary:
-        temporary.write_text(table.html(), encoding="utf-8")
+    return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": source}).returncode

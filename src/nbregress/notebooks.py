@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -26,13 +25,11 @@ def find(names: list[str]) -> list[Path]:
 def _find_one(name: str) -> Path:
     if name.endswith(".ipynb") and Path(name).is_file():
         return Path(name)
-    known = sorted(notebooks_dir().glob("[0-9]*.ipynb"))
-    stem = Path(name).name.removesuffix(".ipynb")
-    fits = [path for path in known if path.stem == stem or path.stem.split("_")[0] == stem]
+    known, stem = find([]), Path(name).name.removesuffix(".ipynb")
+    fits = [path for path in known if stem in (path.stem, path.stem.split("_")[0])]
     if len(fits) != 1:
-        raise UserError(
-            f"Unknown notebook {name!r}: choose from {', '.join(path.stem for path in known)}."
-        )
+        choices = ", ".join(path.stem for path in known)
+        raise UserError(f"Unknown notebook {name!r}: choose from {choices}.")
     return fits[0]
 
 
@@ -66,6 +63,11 @@ def tags(cell) -> list[str]:
     return cell.get("metadata", {}).get("tags", [])
 
 
+def code_cells(notebook) -> list:
+    """Return the cells of code."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def parameters(notebook) -> dict[str, object]:
     """Return the parameters of the cell tagged ``parameters`` with their defaults.
 
@@ -73,25 +75,19 @@ def parameters(notebook) -> dict[str, object]:
         UserError: the cell holds more than assignments of plain values.
     """
     values = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code" and "parameters" in tags(cell):
-            try:
-                for node in ast.parse(cell.source).body:
-                    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                        values[node.targets[0].id] = ast.literal_eval(node.value)
-            except (SyntaxError, ValueError) as error:
-                raise UserError(
-                    f"The parameters cell {cell.get('id', '')!r} must hold assignments of plain values "
-                    "alone: derived ones belong into the next cell."
-                ) from error
+    for cell in code_cells(notebook):
+        if "parameters" not in tags(cell):
+            continue
+        try:
+            for node in ast.parse(cell.source).body:
+                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                    values[node.targets[0].id] = ast.literal_eval(node.value)
+        except (SyntaxError, ValueError) as error:
+            raise UserError(
+                f"The parameters cell {cell.get('id', '')!r} must hold assignments of plain values "
+                "alone: derived ones belong into the next cell."
+            ) from error
     return values
-
-
-def models_needed(notebook, profile: str) -> set[tuple[str, str]]:
-    """Return the ``(role, profile)`` of every model that the notebook's cells load."""
-    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    calls = re.findall(r'models\.load\("(\w+)"(, PROFILE)?', source)
-    return {(role, profile if of_profile else "tiny") for role, of_profile in calls}
 
 
 def source_hash(notebook) -> str:
@@ -99,7 +95,5 @@ def source_hash(notebook) -> str:
 
     Colab saves notebooks whose cells have no ids.
     """
-    cells = [
-        [cell.get("id", ""), cell.source] for cell in notebook.cells if cell.cell_type == "code"
-    ]
+    cells = [[cell.get("id", ""), cell.source] for cell in code_cells(notebook)]
     return hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:16]

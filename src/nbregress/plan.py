@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,56 +13,31 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from pefthelpers.profiles import settings
 
+# A run of an hour should not end at a model that is not here. Other ways of loading one say so as they do it.
+LOADS_A_MODEL = re.compile(r'models\.load\("(\w+)"(, PROFILE)?')
+
 
 @dataclass
 class Plan:
-    """How notebooks are to be run.
+    """How notebooks are to be run."""
 
-    Attributes:
-        profile: ``tiny``, ``laptop`` or ``gpu``.
-        values: parameters beyond the profile.
-        threads: OpenMP threads of each notebook.
-        timeout_s: seconds for a notebook; 0 is no limit.
-        cell_timeout_s: seconds for a cell; 0 is no limit.
-        resume: keep what the folder holds of the same source and parameters.
-        fail_fast: stop at the first notebook that is not good.
-        baselines: folder of recorded metrics; None is the collection's own.
-    """
-
-    profile: str = "tiny"
-    values: dict[str, object] = field(default_factory=dict)
-    threads: int = 1
-    timeout_s: float = 3600
-    cell_timeout_s: float = 0
-    resume: bool = False
-    fail_fast: bool = False
-    baselines: Path | None = None
+    profile: str = "tiny"  # tiny, laptop or gpu
+    values: dict[str, object] = field(default_factory=dict)  # parameters beyond the profile
+    threads: int = 1  # of OpenMP, for each notebook
+    timeout_s: float = 3600  # for a notebook; 0 is no limit
+    cell_timeout_s: float = 0  # for a cell; 0 is no limit
+    resume: bool = False  # keep what the folder holds of the same source and parameters
+    fail_fast: bool = False  # stop at the first notebook that is not good
+    baselines: Path | None = None  # folder of recorded metrics; None is the collection's own
 
     @property
     def parameters(self) -> dict[str, object]:
         """Return all parameters, the profile among them."""
         return {"PROFILE": self.profile, **self.values}
 
-    @property
-    def limits(self) -> dict[str, float]:
-        """Return what a job is told beside its notebook and parameters."""
-        return {
-            "threads": self.threads,
-            "timeout_s": self.timeout_s,
-            "cell_timeout_s": self.cell_timeout_s,
-        }
-
-
-def typed(text: str) -> object:
-    """Turn ``1e-4``, ``True``, ``[4, 8]`` into values, anything else into a string."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
 
 def parse_parameters(texts: list[str]) -> dict[str, object]:
-    """Turn ``NAME=VALUE`` texts into parameters.
+    """Turn ``NAME=VALUE`` texts into parameters: ``1e-4``, ``True``, ``[4, 8]``, or else a string.
 
     Raises:
         UserError: a text without an equals sign.
@@ -71,7 +47,10 @@ def parse_parameters(texts: list[str]) -> dict[str, object]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--param takes NAME=VALUE, not {text!r}.")
-        values[name] = typed(value)
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[name] = value
     return values
 
 
@@ -89,7 +68,9 @@ def check(paths: list[Path], plan: Plan) -> None:
     for path in paths:
         notebook = notebooks.read(path)
         check_parameters(path.stem, notebooks.parameters(notebook), plan.parameters)
-        needed |= notebooks.models_needed(notebook, plan.profile)
+        for cell in notebooks.code_cells(notebook):
+            loads = LOADS_A_MODEL.findall(cell.source)
+            needed |= {(role, plan.profile if asked else "tiny") for role, asked in loads}
     for role, profile in sorted(needed):
         models.folder_of(role, settings(role, profile))
 
@@ -116,21 +97,20 @@ def check_parameters(name: str, known: dict[str, object], values: dict[str, obje
 
 
 def matching(paths: list[Path], globs: list[str]) -> list[Path]:
-    """Return the notebooks whose stem or file name fits one of the patterns.
+    """Return the notebooks whose stem, file name or path fits one of the patterns; all without one.
 
     Raises:
         UserError: a pattern that fits none.
     """
+
+    def fits(path: Path, glob: str) -> bool:
+        return any(fnmatch.fnmatch(name, glob) for name in (path.stem, path.name, str(path)))
+
     for glob in globs:
         if not any(fits(path, glob) for path in paths):
             known = ", ".join(path.stem for path in paths)
             raise UserError(f"No notebook fits {glob!r}: choose from {known}.")
     return [path for path in paths if not globs or any(fits(path, glob) for glob in globs)]
-
-
-def fits(path: Path, glob: str) -> bool:
-    """Tell whether a notebook's stem, file name or path fits a pattern."""
-    return any(fnmatch.fnmatch(name, glob) for name in (path.stem, path.name, str(path)))
 
 
 def recorded_seconds(path: Path, profile: str) -> float:

@@ -1,23 +1,26 @@
 """What a person sees while notebooks run: a table that changes, or lines where there is no terminal."""
 
-import sys
 import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from nbregress.result import Result
 
+COLOURS = {
+    "passed": "green",
+    "failed": "red",
+    "drifted": "red",
+    "running": "bold",
+    "waiting": "dim",
+}
 
-def line(name: str, status: str, seconds: float | None, memory_gib: float, text: str) -> str:
-    """Return one row of the table."""
-    clock = f"{seconds:.1f} s" if seconds is not None else ""
-    memory = f"{memory_gib:.2f} GiB" if memory_gib else ""
-    return f"{name:28} {status:8} {clock:>9} {memory:>9}  {text}".rstrip()
 
-
-def of_result(result: Result) -> str:
-    """Return a finished notebook's row."""
-    return line(
-        result.notebook, result.status, result.seconds, result.peak_memory_gib, result.reason
-    )
+def cells(result: Result) -> tuple[str, ...]:
+    """Return what a finished notebook's row holds: name, status, seconds, memory, reason."""
+    memory = f"{result.peak_memory_gib:.2f} GiB" if result.peak_memory_gib else ""
+    return result.notebook, result.status, f"{result.seconds:.1f} s", memory, result.reason
 
 
 class Lines:
@@ -31,53 +34,46 @@ class Lines:
         """Tell of the notebooks that ended since the last call."""
         for name, result in results.items():
             if name not in self.told:
-                print(of_result(result), flush=True)
+                name, status, clock, memory, reason = cells(result)
+                print(f"{name:28} {status:8} {clock:>9} {memory:>9}  {reason}".rstrip(), flush=True)
         self.told |= set(results)
 
 
-class Table:
-    """Redraw one row a notebook, on a terminal of ``width`` columns.
+class Screen(Live):
+    """Keep one row a notebook on a terminal; a row that is too long for it is cut."""
 
-    Args:
-        names: the notebooks.
-        width: columns; longer rows are cut, so that a row stays a line.
-    """
-
-    def __init__(self, names: list[str], width: int) -> None:
-        """Start with an empty screen."""
-        self.names, self.width, self.drawn = names, width, 0
-        self.since: dict[str, float] = {}
+    def __init__(self, names: list[str], **console) -> None:
+        """Start with every notebook waiting; ``console`` are options of rich's Console."""
+        self.names, self.since = names, dict.fromkeys(names, 0.0)
+        plain = Console(markup=False, emoji=False, highlight=False, **console)
+        super().__init__(console=plain, auto_refresh=False)
 
     def __call__(self, results: dict[str, Result], running: set[str]) -> None:
-        """Draw the table over the last one."""
-        for name in running:
-            self.since.setdefault(name, time.monotonic())
-        rows = [self.row(name, results, running)[: self.width - 1] for name in self.names]
-        up = f"\x1b[{self.drawn}A" if self.drawn else ""
-        sys.stdout.write(up + "".join(f"\x1b[2K{row}\n" for row in rows))
-        sys.stdout.flush()
-        self.drawn = len(rows)
-
-    def row(self, name: str, results: dict[str, Result], running: set[str]) -> str:
-        """Return the row of one notebook: done, running or waiting."""
-        if name in results:
-            return of_result(results[name])
-        if name in running:
-            return line(name, "running", time.monotonic() - self.since[name], 0, "")
-        return line(name, "waiting", None, 0, "")
+        """Draw the table anew."""
+        table, now = Table.grid(padding=(0, 2), expand=True), time.monotonic()
+        for ratio in (None, None, None, None, 1):  # the reason alone gives way
+            table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
+        for name in self.names:
+            row = (name, "waiting")
+            if name in results:
+                row = cells(results[name])
+            elif name in running:
+                self.since[name] = self.since[name] or now
+                row = (name, "running", f"{now - self.since[name]:.1f} s")
+            table.add_row(*row, style=COLOURS.get(row[1]))
+        self.update(table, refresh=True)
 
 
-def summary(kept, *, cut: bool) -> str:
+def summary(store, *, cut: bool) -> str:
     """Return what a finished run says last.
 
     Args:
-        kept: the run.
+        store: the run.
         cut: whether the rows above were cut to a terminal's width; then what failed is said in full.
     """
-    bad = [row for row in kept.rows if not row.good]
-    counts = f"{len(kept.rows) - len(bad)} passed, {len(bad)} failed"
-    took = f"{kept.about()['wall_s']:.0f} s"
+    bad = [row for row in store.rows if not row.good]
     told = [f"{row.notebook} {row.status}: {row.reason}" for row in bad if cut]
-    return "\n".join(
-        [*told, f"{counts} in {took}; report: {kept.out / 'report.html'}", *kept.trouble]
-    )
+    counts = f"{len(store.rows) - len(bad)} passed, {len(bad)} failed"
+    took = f"{counts} in {store.about()['wall_s']:.0f} s"
+    pages = store.unreported or [f"report: {store.out / 'report.html'}"]
+    return "\n".join([*told, "; ".join([took, *pages]), *store.trouble])

@@ -7,24 +7,21 @@ import nbformat
 
 from nbregress import baselines, isolation, notebooks
 from nbregress.result import Job, Outcome
+from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.profiles import settings
 from pefthelpers.record import read_texts
-from pefthelpers.results import stamp
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def normalise(notebook) -> None:
     """Drop execution counts, timings and tool metadata, in place."""
-    kept = notebook.metadata.get("pefthelpers", {})
+    language = {"name": "python", "file_extension": ".py"}
+    ours = notebook.metadata.get("pefthelpers", {})
     notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": KERNEL,
-            "language_info": {"name": "python", "file_extension": ".py"},
-            "pefthelpers": kept,
-        }
+        {"kernelspec": KERNEL, "language_info": language, "pefthelpers": ours}
     )
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
@@ -41,10 +38,9 @@ def normalise(notebook) -> None:
 
 def copy_outputs(executed, notebook) -> None:
     """Copy outputs into ``notebook`` by cell id; the injected parameters have none."""
-    outputs = {cell.id: cell.outputs for cell in executed.cells if cell.cell_type == "code"}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = outputs[cell.id]
+    outputs = {cell.id: cell.outputs for cell in notebooks.code_cells(executed)}
+    for cell in notebooks.code_cells(notebook):
+        cell.outputs = outputs[cell.id]
 
 
 def run_once(path: Path, profile: str) -> Outcome:
@@ -68,16 +64,10 @@ def result_of(path: Path, profile: str, run: Outcome) -> dict:
         "seconds": run.result.seconds,
         "cpu_s": run.result.cpu_s,
         "peak_memory_gib": run.result.peak_memory_gib,
-        **stamp(),
+        **results.stamp(),
         "metrics": run.result.metrics,
         "texts": read_texts(notebooks.parse(run.executed, path.name)),
     }
-
-
-def keep(path: Path, content: dict) -> None:
-    """Write a record as JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def laptop_record(stem: str) -> Path:
@@ -88,7 +78,7 @@ def laptop_record(stem: str) -> Path:
 def record_laptop(path: Path) -> float:
     """Execute ``path`` in the laptop profile and keep its figures; return wall seconds."""
     result = result_of(path, "laptop", run_once(path, "laptop"))
-    keep(laptop_record(path.stem), result)
+    results.write(laptop_record(path.stem), result)
     return result["seconds"]
 
 
@@ -102,7 +92,7 @@ def record_outputs(path: Path) -> float:
     baseline = result_of(path, "tiny", run)
     record = baselines.path_of(path.stem, "tiny", data_dir() / "baselines")
     baselines.keep_tolerances(record, baseline["metrics"])
-    keep(record, baseline)
+    results.write(record, baseline)
     notebook = notebooks.read(path)
     copy_outputs(notebooks.parse(run.executed, path.name), notebook)
     refresh_generated(notebook, baseline)

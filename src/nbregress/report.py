@@ -8,9 +8,9 @@ import textwrap
 import jinja2
 from markupsafe import Markup, escape
 
-from nbregress import baselines, charts
+from nbregress import baselines, charts, notebooks
 from nbregress.result import Result
-from nbregress.run_store import Kept
+from nbregress.run_store import RunStore
 from pefthelpers.record import readable
 
 
@@ -72,15 +72,19 @@ def words_of(image: re.Match) -> str:
     return found.group(1) if found else ""
 
 
+@functools.cache
+def exporter():
+    """Return what renders notebooks; it compiles its templates once."""
+    import nbconvert
+
+    return nbconvert.HTMLExporter(template_name="basic")
+
+
 def rendered(executed: str) -> str:
     """Return an executed notebook as HTML, its remote images (badges) as words; empty if there is none."""
-    import nbconvert
-    import nbformat
-
     if not executed:
         return ""
-    notebook = nbformat.reads(executed, as_version=4)
-    body, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    body, _ = exporter().from_notebook_node(notebooks.parse(executed, "The executed notebook"))
     return REMOTE_IMAGE.sub(words_of, body)
 
 
@@ -91,25 +95,25 @@ def code_colours() -> str:
     return HtmlFormatter().get_style_defs(".highlight")
 
 
-def compared(kept: Kept, row: Result) -> list[baselines.Comparison]:
+def compared(store: RunStore, row: Result) -> list[baselines.Change]:
     """Return a notebook's metrics against its baseline, those beyond their tolerance first."""
-    recorded = kept.recorded.get(row.notebook) or {"metrics": {}}
-    if kept.plan.values:  # with parameters of its own, a run is shown and not compared
+    recorded = store.recorded.get(row.notebook) or {"metrics": {}}
+    if store.plan.values:  # with parameters of its own, a run is shown and not compared
         recorded = {"metrics": {}}
     found = baselines.compare(recorded["metrics"], row.metrics)
     return sorted(found, key=lambda one: not one.bad)
 
 
-def text(kept: Kept) -> str:
+def text(store: RunStore) -> str:
     """Return ``report.html``."""
     entries = [
         {
             "row": row,
-            "recorded": (kept.recorded.get(row.notebook) or {}).get("seconds"),
-            "metrics": compared(kept, row),
-            "html": rendered(kept.executed.get(row.notebook, "")),
+            "recorded": (store.recorded.get(row.notebook) or {}).get("seconds"),
+            "metrics": compared(store, row),
+            "html": rendered(store.executed.get(row.notebook, "")),
         }
-        for row in kept.rows
+        for row in store.rows
     ]
     return (
         pages()
@@ -120,8 +124,8 @@ def text(kept: Kept) -> str:
                 (entry for entry in entries if not entry["row"].good),
                 key=lambda entry: ("failed", "drifted", "stopped").index(entry["row"].status),
             ),
-            about=kept.about(),
-            trouble=kept.trouble,
+            about=store.about(),
+            trouble=store.trouble,
             colours=code_colours(),
         )
     )

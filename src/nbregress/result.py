@@ -1,6 +1,6 @@
 """What one notebook's run is given, and what comes back of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbregress import notebooks
@@ -10,27 +10,16 @@ GOOD = "passed"
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook to execute, complete: it may travel to another machine.
+    """One notebook to execute, complete: it may travel to another machine."""
 
-    Attributes:
-        notebook: file stem.
-        source: the notebook file's text.
-        folder: where its code should run, if that folder exists there.
-        values: parameters, already checked.
-        threads: OpenMP threads.
-        timeout_s: seconds for the whole notebook; 0 is no limit.
-        cell_timeout_s: seconds for one cell; 0 is no limit.
-        caller: who wants it, as ``apart.caller`` names it, and may stop it.
-    """
-
-    notebook: str
-    source: str
-    folder: str
-    values: dict[str, object]
-    threads: int = 1
-    timeout_s: float = 0
-    cell_timeout_s: float = 0
-    caller: str = ""
+    notebook: str  # file stem
+    source: str  # the notebook file's text
+    folder: str  # where its code should run, if that folder exists there
+    values: dict[str, object]  # parameters, already checked
+    threads: int = 1  # of OpenMP
+    timeout_s: float = 0  # for the whole notebook; 0 is no limit
+    cell_timeout_s: float = 0  # for one cell; 0 is no limit
+    caller: str = ""  # who wants it, as ``isolation.caller`` names it, and may stop it
 
     @classmethod
     def of(cls, path: Path, values: dict[str, object], **limits) -> "Job":
@@ -46,58 +35,37 @@ class Job:
 
 @dataclass
 class Result:
-    """How one notebook ended.
+    """How one notebook ended."""
 
-    Attributes:
-        notebook: file stem.
-        status: ``passed``, ``failed``, ``drifted`` (a metric left its tolerance) or
-            ``stopped`` (by Ctrl-C or --fail-fast, before it was done).
-        seconds: wall time including the kernel's start.
-        reason: one line for a notebook that is not good: the cell and the error's last line.
-        cell: number of the failing cell in the notebook file, from 0; None if no cell is to blame.
-        cell_id: its id.
-        source: its source.
-        traceback: what the cell showed, without colours.
-        metrics: ``{name: {"value", "unit"}}``.
-        drifts: one sentence for each metric that left its baseline.
-        notes: what is worth a look, but no failure.
-        left_out: why the notebook left a part out, as it said with ``quote("left_out", ...)``;
-            the metrics of that part are then not missed.
-        source_hash: of the code cells that ran.
-        values: its parameters.
-        cpu_s: CPU seconds of the notebook's process and kernel.
-        peak_memory_gib: the largest resident memory of one of its processes.
-        kernel_starts: 2 if the first kernel never started.
-        versions: of the packages that the numbers depend on, where it ran.
-    """
-
-    notebook: str
+    notebook: str  # file stem
+    # passed, failed, drifted (a metric left its tolerance) or stopped (by Ctrl-C or --fail-fast, before its end)
     status: str
-    seconds: float = 0.0
-    reason: str = ""
-    cell: int | None = None
+    seconds: float = 0.0  # wall time including the kernel's start
+    reason: str = ""  # of one that is not good: the cell and the error's last line, in one line
+    cell: int | None = (
+        None  # the failing cell's number in the file, from 0; None if no cell is to blame
+    )
     cell_id: str = ""
-    source: str = ""
-    traceback: str = ""
-    metrics: dict[str, dict] = field(default_factory=dict)
-    drifts: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    source: str = ""  # of that cell
+    traceback: str = ""  # what the cell showed, without colours
+    metrics: dict[str, dict] = field(default_factory=dict)  # {name: {"value", "unit"}}
+    drifts: list[str] = field(
+        default_factory=list
+    )  # a sentence for each metric beyond its tolerance
+    notes: list[str] = field(default_factory=list)  # what is worth a look, but no failure
+    # Why the notebook left a part out, as it said with quote("left_out", …): that part's metrics are not missed.
     left_out: str = ""
-    source_hash: str = ""
-    values: dict[str, object] = field(default_factory=dict)
-    cpu_s: float = 0.0
-    peak_memory_gib: float = 0.0
-    kernel_starts: int = 0
-    versions: dict[str, str] = field(default_factory=dict)
+    source_hash: str = ""  # of the code cells that ran
+    values: dict[str, object] = field(default_factory=dict)  # its parameters
+    cpu_s: float = 0.0  # of the notebook's process and its kernel
+    peak_memory_gib: float = 0.0  # resident memory of the largest of its processes
+    kernel_starts: int = 0  # 2 if the first kernel never started
+    versions: dict[str, str] = field(default_factory=dict)  # of the packages that numbers depend on
 
     @property
     def good(self) -> bool:
         """Tell whether nothing is wrong with it."""
         return self.status == GOOD
-
-    def as_row(self) -> dict:
-        """Return it as JSON keeps it."""
-        return asdict(self)
 
 
 @dataclass

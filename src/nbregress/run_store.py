@@ -5,8 +5,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from nbregress import baselines
@@ -74,7 +75,7 @@ def plain(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Kept:
+class RunStore:
     """Results and executed notebooks of a run, in memory and in its folder.
 
     A file that cannot be written (a full disk, a folder taken away) ends no notebook that runs: it is
@@ -94,7 +95,8 @@ class Kept:
         self.out, self.plan, self.recorded, self.names = out, plan, recorded, names
         self.results: dict[str, Result] = {}
         self.executed: dict[str, str] = {}
-        self.trouble: list[str] = []
+        self.trouble: list[str] = []  # files that could not be written
+        self.unreported: list[str] = []  # pages that could not be made of what was written
         self.start = time.monotonic()
 
     @property
@@ -131,8 +133,8 @@ class Kept:
         self.executed[result.notebook] = outcome.executed
         self._judge(result)
         if outcome.executed:
-            self._write(f"{result.notebook}.ipynb", outcome.executed)
-        self._write("metrics.json", self.metrics())
+            self.write(f"{result.notebook}.ipynb", outcome.executed)
+        self.write("metrics.json", self.metrics())
 
     def _judge(self, result: Result) -> None:
         recorded = self.recorded.get(result.notebook)
@@ -141,7 +143,7 @@ class Kept:
 
     def metrics(self) -> str:
         """Return the text of ``metrics.json``."""
-        rows = [plain(result.as_row()) for result in self.rows]
+        rows = [plain(asdict(result)) for result in self.rows]
         return json.dumps({"about": self.about(), "notebooks": rows}, indent=1, allow_nan=False)
 
     def about(self) -> dict:
@@ -155,7 +157,8 @@ class Kept:
             "wall_s": round(time.monotonic() - self.start, 1),
         }
 
-    def _write(self, name: str, text: str) -> bool:
+    def write(self, name: str, text: str) -> bool:
+        """Write a file of the run's folder whole; tell whether that went well."""
         try:
             with atomic_path(self.out / name) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
@@ -165,16 +168,25 @@ class Kept:
         return True
 
     def finish(self) -> None:
-        """Write everything that is not there yet, and the reports; what has no result was stopped."""
-        from nbregress import junit, report
-
+        """Write everything that is not there yet; what has no result was stopped."""
         for name in self.names:
             stopped = Result(name, "stopped", reason="stopped before it was done")
             self.results.setdefault(name, stopped)
         self.trouble = []
         for name, text in self.executed.items():
             if text and not (self.out / f"{name}.ipynb").exists():
-                self._write(f"{name}.ipynb", text)
-        self._write("metrics.json", self.metrics())
-        self._write("junit.xml", junit.text(self))
-        self._write("report.html", report.text(self))
+                self.write(f"{name}.ipynb", text)
+        self.write("metrics.json", self.metrics())
+
+    def report(self, name: str, render: Callable[["RunStore"], str]) -> None:
+        """Write a report that ``render`` makes of this run; a run outlives one that cannot be made."""
+        try:
+            text = render(self)
+        except Exception as error:  # noqa: BLE001 - the fault may be any library's
+            with suppress(OSError):
+                (self.out / name).unlink()  # an older run's
+            words = (str(error).strip().splitlines() or [""])[0]
+            why = f"{type(error).__name__}: {words}".rstrip(": ")
+            self.unreported.append(f"there is no {name}, it could not be made ({why})")
+        else:
+            self.write(name, text)

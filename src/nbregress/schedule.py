@@ -8,10 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbregress import baselines, isolation
+from nbregress import baselines, isolation, junit, report
 from nbregress.plan import Plan, check, longest_first
 from nbregress.result import Job, Outcome, Result
-from nbregress.run_store import Kept, claimed
+from nbregress.run_store import RunStore, claimed
 
 TICK_S = 0.5
 STOP_S = 30
@@ -28,7 +28,7 @@ def run(
     *,
     executor: Executor,
     watch: Callable[[dict[str, Result], set[str]], None] = nobody,
-) -> Kept:
+) -> RunStore:
     """Execute notebooks on an executor; each is written as it comes.
 
     Args:
@@ -43,44 +43,47 @@ def run(
         KeyboardInterrupt: after what was finished has been kept and reported.
     """
     check(paths, plan)
-    recorded = {p.stem: baselines.load(p.stem, plan.profile, plan.baselines) for p in paths}
+    path_of = lambda path: baselines.path_of(path.stem, plan.profile, plan.baselines)
+    recorded = {path.stem: baselines.read(path_of(path)) for path in paths}
     with claimed(out):
-        kept = Kept(out, plan, recorded, [path.stem for path in paths])
-        jobs = [
-            Job.of(path, plan.parameters, caller=isolation.caller(), **plan.limits)
-            for path in longest_first(paths, plan.profile)
-        ]
+        store = RunStore(out, plan, recorded, [path.stem for path in paths])
+        limits = {"timeout_s": plan.timeout_s, "cell_timeout_s": plan.cell_timeout_s}
+        own = {"threads": plan.threads, "caller": isolation.caller(), **limits}
+        ordered = longest_first(paths, plan.profile)
+        jobs = [Job.of(path, plan.parameters, **own) for path in ordered]
         if plan.resume:
-            kept.resume(jobs)
-        todo = [job for job in jobs if job.notebook not in kept.results]
+            store.resume(jobs)
+        todo = [job for job in jobs if job.notebook not in store.results]
         with terminate_as_interrupt():
-            follow(executor, todo, kept, watch, fail_fast=plan.fail_fast)
-    return kept
+            follow(executor, todo, store, watch, fail_fast=plan.fail_fast)
+    return store
 
 
-def follow(executor: Executor, jobs: list[Job], kept: Kept, watch, *, fail_fast: bool) -> None:
+def follow(executor: Executor, jobs: list[Job], store: RunStore, watch, *, fail_fast: bool) -> None:
     """Submit jobs in their order and keep each outcome; report whatever happens."""
     futures = {executor.submit(isolation.execute, job): job for job in jobs}
     interrupted = None
     try:
         pending = set(futures)
-        watch(kept.results, set())
+        watch(store.results, set())
         while pending:
             done, pending = wait(pending, timeout=TICK_S, return_when=FIRST_COMPLETED)
             for future in done:
-                kept.add(outcome_of(future, futures[future]))
-            watch(kept.results, {futures[f].notebook for f in pending if f.running()})
-            if fail_fast and any(not result.good for result in kept.results.values()):
+                store.add(outcome_of(future, futures[future]))
+            watch(store.results, {futures[f].notebook for f in pending if f.running()})
+            if fail_fast and any(not result.good for result in store.results.values()):
                 stop(pending)
                 break
     except KeyboardInterrupt as error:
         interrupted = error
         finished = {future for future in futures if future.done()}
         for future in finished:  # done, but not yet kept when the signal came
-            kept.add(outcome_of(future, futures[future]))
+            store.add(outcome_of(future, futures[future]))
         stop(set(futures) - finished)
-    kept.finish()
-    watch(kept.results, set())
+    store.finish()
+    store.report("junit.xml", junit.text)
+    store.report("report.html", report.text)
+    watch(store.results, set())
     if interrupted:
         raise interrupted
 
@@ -107,7 +110,7 @@ def words_for(error: Exception) -> str:
 
 
 def stop(futures: set[Future]) -> None:
-    """Cancel what waits and kill what runs here; ``pools.cluster`` does that on a cluster."""
+    """Cancel what waits and kill what runs here; ``executors.cluster`` does that on a cluster."""
     for future in futures:
         future.cancel()
     left = {future for future in futures if not future.cancelled()}

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 METRIC_MIME = "application/vnd.pefthelpers.metric+json"
 TEXT_MIME = "application/vnd.pefthelpers.text+json"
@@ -54,11 +53,7 @@ def quote(name: str, text: str) -> None:
 
 
 def _emitted(notebook, mime: str) -> Iterator[dict]:
-    """Yield what the cells of a notebook (a path or a node) displayed under a MIME type."""
-    if isinstance(notebook, (str, Path)):
-        import nbformat
-
-        notebook = nbformat.read(notebook, as_version=4)
+    """Yield what the cells of a notebook displayed under a MIME type."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if payload := output.get("data", {}).get(mime):
@@ -66,7 +61,7 @@ def _emitted(notebook, mime: str) -> Iterator[dict]:
 
 
 def read_texts(notebook) -> dict[str, str]:
-    """Return ``{name: text}`` of an executed notebook, given as a path or a node."""
+    """Return ``{name: text}`` of an executed notebook."""
     return {text["name"]: text["text"] for text in _emitted(notebook, TEXT_MIME)}
 
 
@@ -74,7 +69,7 @@ def read_metrics(notebook) -> dict[str, dict]:
     """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook.
 
     Args:
-        notebook: a path, or a notebook node.
+        notebook: a node, as nbformat reads it.
     """
     return {
         metric["name"]: {"value": metric["value"], "unit": metric["unit"]}

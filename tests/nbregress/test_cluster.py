@@ -16,17 +16,46 @@ from nbregress import notebooks
 pytest.importorskip("distributed")
 
 
-def start(tmp_path, kind, *arguments):
-    """Start a scheduler or a worker; return its process and the file of what it says."""
-    log = tmp_path / f"{kind}-{len(list(tmp_path.glob('*.log')))}.log"
-    quiet = ["--no-dashboard"] if kind == "worker" else ["--no-dashboard", "--host", "127.0.0.1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"distributed.cli.dask_{kind}", *quiet, *arguments],
-        stdout=log.open("w"),
-        stderr=subprocess.STDOUT,
-        cwd=tmp_path / kind,
-    )
-    return process, log
+class Cluster:
+    """A scheduler and its workers, processes of their own, which several tests use and some kill."""
+
+    def __init__(self, folder):
+        self.folder, self.workers, self.scheduler, self.logs = folder, [], None, 0
+
+    def start(self, kind, *arguments):
+        """Start a scheduler or a worker; return its process and the file of what it says."""
+        self.logs += 1
+        (self.folder / kind).mkdir(exist_ok=True)
+        log = self.folder / f"{kind}-{self.logs}.log"
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{kind}", "--no-dashboard", *arguments],
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+            cwd=self.folder / kind,
+        )
+        return process, log
+
+    def have(self, count):
+        """Start what is not there of a scheduler and ``count`` workers; more than that are killed."""
+        if self.scheduler is None or self.scheduler.poll() is not None:
+            local = ["--host", "127.0.0.1", "--port", "0"]
+            self.scheduler, log = self.start("scheduler", *local)
+            self.address = said(self.scheduler, log, r"Scheduler at: +(tcp://\S+)")
+            self.kill(self.workers)
+        living = [worker for worker in self.workers if worker.poll() is None]
+        self.kill(living[count:])
+        options = [self.address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1"]
+        started = [self.start("worker", *options) for _ in range(count - len(living))]
+        for worker, log in started:
+            said(worker, log, r"(Registered to)")
+        self.workers = living[:count] + [worker for worker, _ in started]
+        return self
+
+    @staticmethod
+    def kill(processes):
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def said(process, log, pattern):
@@ -44,25 +73,22 @@ def statuses(out):
     return [row["status"] for row in json.loads((out / "metrics.json").read_text())["notebooks"]]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Keep one cluster for all tests; a test that kills a part of it costs the next one that part."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill([cluster.scheduler, *cluster.workers])
+
+
 @pytest.fixture
-def cluster(tmp_path):
-    """Start a scheduler and two workers; return the address and the workers."""
-    for kind in ("scheduler", "worker"):
-        (tmp_path / kind).mkdir()
-    scheduler, log = start(tmp_path, "scheduler", "--port", "0")
-    address = said(scheduler, log, r"Scheduler at: +(tcp://\S+)")
-    options = [address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1"]
-    workers = [start(tmp_path, "worker", *options) for _ in range(2)]
-    for worker, worker_log in workers:
-        said(worker, worker_log, r"(Registered to)")
-    yield address, [worker for worker, _ in workers]
-    for process in (scheduler, *(worker for worker, _ in workers)):
-        process.kill()
-        process.wait()
+def cluster(shared):
+    """Return the cluster with two workers."""
+    return shared.have(2)
 
 
 def test_a_run_survives_the_loss_of_a_worker(cluster, run, make_notebook, tmp_path):
-    address, workers = cluster
+    address, workers = cluster.address, cluster.workers
     pids = {worker.pid for worker in workers}
     # The first run of this notebook kills the worker it is on, in the middle.
     flag = tmp_path / "killed"
@@ -85,7 +111,7 @@ def test_a_run_survives_the_loss_of_a_worker(cluster, run, make_notebook, tmp_pa
     assert f"on {other}" in str(notebooks.read(out / "1_kills.ipynb").cells)
     assert statuses(out) == ["passed"] * 3
     # Everything came back to the caller: nothing of it stays where the workers ran.
-    assert not [path for path in (tmp_path / "worker").rglob("*") if path.suffix == ".ipynb"]
+    assert not [path for path in (cluster.folder / "worker").rglob("*") if path.suffix == ".ipynb"]
 
 
 WAIT = "import os, time\nopen({pid!r}, 'w').write(str(os.getpid()))\ntime.sleep(0 if os.path.exists({go!r}) else 600)"
@@ -99,7 +125,7 @@ def on_cluster(cluster, make_notebook, tmp_path):
     paths = [make_notebook("1", name="1_quick.ipynb"), make_notebook(wait, name="2_long.ipynb")]
     command = [sys.executable, "-m", "nbregress.cli", "run", *paths, "--out", out]
     runner = subprocess.Popen(
-        [*map(str, command), "--cluster", cluster[0]],
+        [*map(str, command), "--cluster", cluster.address],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -125,39 +151,32 @@ def test_ctrl_c_stops_what_runs_on_the_workers_and_resume_completes(
     assert not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == "zombie"
     assert statuses(out) == ["passed", "stopped"] and (out / "report.html").exists()
     (tmp_path / "go").touch()
-    code, text = run(*paths, "--out", out, "--resume", "--cluster", cluster[0])
+    code, text = run(*paths, "--out", out, "--resume", "--cluster", cluster.address)
     assert code == 0 and "2 passed" in text
 
 
 def test_without_any_worker_left_a_run_ends(cluster, run, make_notebook, tmp_path, monkeypatch):
     monkeypatch.setattr("nbregress.executors.LOST_S", 2)
-    killed = {worker.pid for worker in cluster[1]}
+    killed = {worker.pid for worker in cluster.workers}
     kill = f"import os, signal\nfor pid in {killed}:\n    os.kill(pid, signal.SIGKILL)"
     path, out = make_notebook(kill + "\nimport time; time.sleep(600)"), tmp_path / "out"
-    code, text = run(path, "--out", out, "--cluster", cluster[0])
+    code, text = run(path, "--out", out, "--cluster", cluster.address)
     assert code == 1 and "its worker was lost, and no other was left" in text
     assert statuses(out) == ["failed"] and (out / "report.html").exists()
 
 
 def test_a_scheduler_that_dies_ends_the_run(cluster, on_cluster):
     runner, _, out = on_cluster
-    scheduler = next(p for p in psutil.Process().children() if "dask_scheduler" in str(p.cmdline()))
-    scheduler.kill()
+    cluster.scheduler.kill()
     text, _ = runner.communicate(timeout=60)
     assert runner.returncode == 1 and "its worker was lost" in text
     assert statuses(out) == ["passed", "failed"] and (out / "report.html").exists()
 
 
-def test_a_scheduler_without_workers_is_wrong_use(run, make_notebook, tmp_path):
-    (tmp_path / "scheduler").mkdir()
-    scheduler, log = start(tmp_path, "scheduler", "--port", "0")
-    try:
-        address = said(scheduler, log, r"Scheduler at: +(tcp://\S+)")
-        code, text = run(make_notebook("1"), "--out", tmp_path / "out", "--cluster", address)
-        assert code == 2 and "has no workers: start some with" in text
-    finally:
-        scheduler.kill()
-        scheduler.wait()
+def test_a_scheduler_without_workers_is_wrong_use(shared, run, make_notebook, tmp_path):
+    address = shared.have(0).address
+    code, text = run(make_notebook("1"), "--out", tmp_path / "out", "--cluster", address)
+    assert code == 2 and "has no workers: start some with" in text
 
 
 def test_without_the_extra_the_sentence_names_it(run, make_notebook, tmp_path, monkeypatch):

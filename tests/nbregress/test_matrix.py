@@ -1,43 +1,64 @@
 """The matrix: its stacks, its table, what it does when one cannot be built, and its workflow."""
 
+import configparser
 import json
 import os
 import platform
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import tomllib
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
-from nbregress import cli, matrix, notebooks, stacks
+from nbregress import cli, matrix, notebooks
 from nbregress.result import Result
 
 ROOT = notebooks.notebooks_dir().resolve().parent
 
 
+def lines_of(name):
+    """Return the requirements of a file: no comments, no blank lines."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    return [line for line in lines if line]
+
+
+def declared():
+    """Return pyproject.toml's requirements: of the package and of the extra ``run``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [
+        Requirement(line)
+        for line in project["dependencies"] + project["optional-dependencies"]["run"]
+    ]
+
+
 def test_every_stack_asks_for_torch_first_and_by_the_pinned_version():
-    found = {name: stacks.named(name) for name in stacks.FILES}
-    assert {stack.requirements[0] for stack in found.values()} == {found["pinned"].torch}
-    assert all("==" in line for line in found["floor"].requirements)
-    assert not any("==" in line for line in found["newest"].requirements[1:])
-    assert "papermill" in found["newest"].requirements
+    torch = next(line for line in lines_of("requirements.txt") if line.startswith("torch=="))
+    said = configparser.ConfigParser(inline_comment_prefixes="#")
+    said.read(ROOT / "tox.ini")
+    first, *others = said["testenv"]["deps"].split("\n")[1:]
+    assert first == torch  # of every environment: it names none
+    files = dict(line.split(": ", 1) for line in others)
+    assert tuple(files) == matrix.STACKS == tuple(said["tox"]["env_list"].split(", "))
+    assert files["newest"] == ".[run]" and files["pinned"] == "-r requirements.txt"
+    assert all(
+        "==" in line and "torch==" not in line for line in lines_of("requirements-floor.txt")
+    )
 
 
 def test_the_floor_is_not_above_the_package_s_own_floors():
     """What pyproject.toml promises is what the floor stack tries, except torch (see its file)."""
-    from packaging.requirements import Requirement
-    from packaging.version import Version
-
-    text = (ROOT / "pyproject.toml").read_text()
-    block = text.split("\ndependencies = [")[1].split("\n]")[0]
-    lines = [line.strip(' ",') for line in block.strip().splitlines()]
-    lowest = [Requirement(line) for line in lines if not line.startswith("#")]
-    floor = dict(line.split("==") for line in stacks.named("floor").requirements)
-    for one in lowest:
+    floor = dict(line.split("==") for line in lines_of("requirements-floor.txt"))
+    for one in declared():
+        if one.name == "torch":
+            continue
         assert one.name in floor, f"add {one.name} to requirements-floor.txt"
-        assert one.name == "torch" or Version(floor[one.name]) in one.specifier, one
+        assert Version(floor[one.name]) in one.specifier, one
         if one.name in ("transformers", "peft", "trl", "datasets", "accelerate", "ipywidgets"):
             promised = Version(next(s.version for s in one.specifier if s.operator == ">="))
             assert Version(floor[one.name]).release[: len(promised.release)] == promised.release
@@ -63,23 +84,85 @@ def test_an_unknown_stack_is_wrong_use(run):
     ],
 )
 def test_pip_s_reason_in_one_line(said, words):
-    assert stacks.why(said).startswith(words)
+    assert matrix.why(said).startswith(words)
 
 
-def test_an_environment_is_kept_by_what_it_holds(monkeypatch):
-    made = stacks.Stack("x", ())
-    one, other = stacks.folder_of(made, ["a==1"]), stacks.folder_of(made, ["a==2"])
-    assert one != other and one == stacks.folder_of(made, ["a==1"])
-    monkeypatch.setattr(stacks, "python_version", lambda python: "3.99.0")
-    assert stacks.folder_of(made, ["a==1"]) != one
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Return a function that gives the stack ``floor`` of a checkout of its own other requirements."""
+    monkeypatch.setattr(matrix, "root", lambda: tmp_path)
+    monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+    def ask(requirement):
+        text = "[tox]\nno_package = true\nenv_list = floor\n[testenv]\ndeps = "
+        (tmp_path / "tox.ini").write_text(f"{text}{requirement}\n")
+        return matrix.python_of("floor", sys.executable)
+
+    return ask
+
+
+def wheel(folder, version):
+    """Write the wheel of a package without a line of code."""
+    info, path = f"made-{version}.dist-info", folder / f"made-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: made\nVersion: {version}\n"
+        )
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def test_tox_keeps_an_environment_by_what_it_holds(toy, tmp_path):
+    def version(python):
+        ask = "import importlib.metadata as m; print(m.version('made'))"
+        return subprocess.check_output([python, "-c", ask], text=True).strip()
+
+    python = Path(toy(wheel(tmp_path, "1")))
+    assert version(python) == "1" and python.is_relative_to(tmp_path / "cache" / "stacks")
+    mark = python.parent / "mark"
+    mark.touch()
+    assert Path(toy(wheel(tmp_path, "1"))) == python and mark.exists()  # the same one
+    assert version(toy(wheel(tmp_path, "2"))) == "2" and not mark.exists()  # built anew
+    with pytest.raises(
+        matrix.BuildError, match="^ERROR: No matching distribution found for gone==1"
+    ):
+        toy("gone==1")
+    assert (
+        version(toy(wheel(tmp_path, "2"))) == "2"
+    )  # a build that failed leaves nothing to be taken
+
+
+def test_the_newest_stack_is_built_anew_and_another_python_is_passed_on(monkeypatch):
+    asked = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command) or done)
+    for stack, python in (("newest", "python3.13"), ("floor", "python3.10")):
+        matrix.python_of(stack, python)
+        assert f"testenv.base_python={python}" in asked[-1]
+    assert ["--recreate" in command for command in asked] == [True, False]
 
 
 def test_a_stack_may_have_another_python(tmp_path):
     other = tmp_path / "python"
     other.symlink_to(sys.executable)
-    assert stacks.pythons([f"floor={other}"]) == {"floor": str(other)}
-    assert stacks.named("floor", str(other)).python == str(other)
-    assert stacks.named("pinned").python == sys.executable
+    found = matrix.stacks(["pinned", "floor"], [f"floor={other}"])
+    assert found == {"pinned": sys.executable, "floor": str(other)}
+
+
+def test_the_running_environment_serves_the_pinned_stack_if_it_holds_its_pins(monkeypatch):
+    monkeypatch.setattr(matrix, "installed_here", lambda: True)
+    assert matrix.python_of("pinned", sys.executable) == sys.executable
+    monkeypatch.undo()
+    monkeypatch.setattr(matrix, "version", lambda name: "0.0.1")
+    assert not matrix.installed_here()
+
+
+def test_without_tox_the_sentence_names_the_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tox", None)
+    code, text = run(command="matrix")
+    assert code == 2 and "pip install 'pefthelpers[test]'" in text
 
 
 @pytest.mark.parametrize(
@@ -96,44 +179,8 @@ def test_a_python_that_is_none_is_wrong_use(run, python, sentence):
     assert code == 2 and sentence in text and len(text.strip().splitlines()) == 1
 
 
-def test_an_environment_is_built_once(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path))
-    monkeypatch.setattr(stacks, "resolved", lambda stack: ["a==1", "torch==2.13.0+cpu"])
-    monkeypatch.setattr(stacks, "python_version", lambda python: "3.11.7")
-    monkeypatch.setattr(stacks, "pip", lambda python, *rest: calls.append(rest))
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, check: Path(command[-1]).mkdir(parents=True)
-    )
-    stack = stacks.Stack("made", ("torch==2.13.0", "a==9"))
-    first = stacks.python_of(stack)
-    assert calls[0] == ("install", "--quiet", "torch==2.13.0") and len(calls) == 2
-    assert stacks.python_of(stack) == first and len(calls) == 2
-
-
-def test_a_build_that_failed_half_way_is_built_again(tmp_path, monkeypatch):
-    tries = []
-
-    def pip(python, *rest):
-        tries.append(rest)
-        if len(tries) == 2:
-            raise stacks.BuildError("no room")
-
-    monkeypatch.setenv("PEFTHELPERS_CACHE", str(tmp_path))
-    monkeypatch.setattr(stacks, "resolved", lambda stack: ["torch==2.13.0"])
-    monkeypatch.setattr(stacks, "python_version", lambda python: "3.11.7")
-    monkeypatch.setattr(stacks, "pip", pip)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: os.makedirs(command[-1]))
-    stack = stacks.Stack("made", ("torch==2.13.0", "a==9"))
-    with pytest.raises(stacks.BuildError):
-        stacks.python_of(stack)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: None)
-    stacks.python_of(stack)
-    assert len(tries) == 4
-
-
-def broken(stack):
-    raise stacks.BuildError("ERROR: No matching distribution found for peft==99")
+def broken(stack, python):
+    raise matrix.BuildError("ERROR: No matching distribution found for peft==99")
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -141,7 +188,7 @@ def test_the_matrix_names_cell_error_and_drift(run, make_notebook, tmp_path, mon
     """Two stacks for the price of one environment: both are this one."""
     here = "import os\nassert os.environ['PYTHONPATH'].endswith('src')"
     path = make_notebook(here if good else "x = {}\nx['gone']")
-    monkeypatch.setattr(stacks, "python_of", lambda stack: sys.executable)
+    monkeypatch.setattr(matrix, "python_of", lambda stack, python: sys.executable)
     out = tmp_path / "out"
     code, text = run(path, "--stacks", "pinned", "--out", out, command="matrix")
     assert code == (0 if good else 1)
@@ -156,7 +203,7 @@ def test_the_matrix_names_cell_error_and_drift(run, make_notebook, tmp_path, mon
 def test_a_stack_that_cannot_be_built_leaves_the_others_their_row(
     run, make_notebook, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(stacks, "python_of", broken)
+    monkeypatch.setattr(matrix, "python_of", broken)
     out = tmp_path / "out"
     code, text = run(make_notebook("1"), "--stacks", "pinned,floor", "--out", out, command="matrix")
     assert code == 1 and text.count("no build") == 2
@@ -165,13 +212,13 @@ def test_a_stack_that_cannot_be_built_leaves_the_others_their_row(
 
 
 def test_a_matrix_that_is_stopped_says_what_it_never_reached(make_notebook, tmp_path, monkeypatch):
-    def stop(stack):
-        if stack.name == "floor":
+    def stop(stack, python):
+        if stack == "floor":
             raise KeyboardInterrupt
-        raise stacks.BuildError("no")
+        raise matrix.BuildError("no")
 
-    monkeypatch.setattr(stacks, "python_of", stop)
-    wanted = [stacks.named(name) for name in ("pinned", "floor", "newest")]
+    monkeypatch.setattr(matrix, "python_of", stop)
+    wanted = dict.fromkeys(matrix.STACKS, sys.executable)
     with pytest.raises(KeyboardInterrupt):
         matrix.run(wanted, [make_notebook("1")], tmp_path / "out", jobs=1, profile="tiny")
     columns = json.loads((tmp_path / "out" / "matrix.json").read_text())["columns"]
@@ -181,7 +228,7 @@ def test_a_matrix_that_is_stopped_says_what_it_never_reached(make_notebook, tmp_
 FAILED = Result(
     "02_lora", "failed", cell=7, cell_id="train", reason="cell 7: TypeError: no", traceback="line 3"
 )
-TABLE = matrix.Table(
+TABLE = matrix.Matrix(
     ["02_lora"],
     [
         matrix.Column("pinned", results={"02_lora": Result("02_lora", "passed", seconds=60)}),
@@ -212,7 +259,7 @@ def forge(tmp_path):
 
 
 def test_an_issue_is_opened_for_a_new_failure_alone(forge, tmp_path):
-    matrix.write(TABLE, tmp_path)
+    TABLE.write(tmp_path)
     said, asked = forge()
     assert "opened: Matrix: 02_lora failed on floor at train" in said
     assert "known: Matrix: no result for newest" in said

@@ -1,6 +1,8 @@
 """Recording outputs, and the checks of a notebook file."""
 
 import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from nbregress import lint, notebooks, recorder
 from pefthelpers.errors import UserError
 
+ROOT = notebooks.notebooks_dir().resolve().parent
 CELLS = (
     "from pefthelpers.record import record\nrecord('loss', 0.5, unit='nats')",
     "print('hello')",
@@ -82,17 +85,39 @@ def nothing(notebook):
     ("source", "problem"),
     [
         ("\n".join(f"x{i} = {i}" for i in range(26)), "26 lines of code, more than 25"),
-        ("x = '" + "y" * 100 + "'", "a line of 106 characters"),
         ("try:\n    x = 1\nexcept ValueError:\n    x = 2", "a try block"),
-        ("from torch import *", "a star import"),
         ("!pip install torch", "a pip call"),
-        ("import logging", "argparse or logging"),
         ("open('/home/chef/notes.txt')", "a path of a machine"),
-        ("x = = 1", "is not Python"),
     ],
 )
 def test_code_cells_are_checked(make_notebook, source, problem):
     assert problem in found(make_notebook, nothing, source)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("x = '" + "y " * 60 + "'", "E501"),
+        ("from torch import *", "F403"),
+        ("import logging", "TID251 `logging` is banned: A notebook prints."),
+        ("import argparse", "TID251"),
+        ("from nbregress import lint", "no notebook imports it"),
+        ("def f():\n    import studies.engine", "Nothing imports the studies"),
+        ("x = = 1", "invalid-syntax"),
+        ("import math", "F401"),
+        ("import pefthelpers", ""),
+    ],
+)
+def test_ruff_checks_code_cells(make_notebook, source, problem):
+    """With the rules of pyproject.toml, as a notebook of the collection."""
+    path = make_notebook(source)
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise"]
+    name = ["--stdin-filename", str(ROOT / "notebooks" / path.name), "-"]
+    done = subprocess.run(
+        ruff + name, check=False, input=path.read_text(), capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == (1 if problem else 0), done.stdout
+    assert problem in done.stdout
 
 
 def markdown(text):

@@ -30,8 +30,8 @@ def broken(tmp_path_factory):
     (folder / "98_good.ipynb").write_text(json.dumps(good), encoding="utf-8")
     paths = [folder / "02_lora.ipynb", folder / "98_good.ipynb"]
     with executors.local(2) as pool:
-        kept = schedule.run(paths, folder / "out", Plan(timeout_s=600), executor=pool)
-    assert [row.status for row in kept.rows] == ["failed", "passed"]
+        store = schedule.run(paths, folder / "out", Plan(timeout_s=600), executor=pool)
+    assert [row.status for row in store.rows] == ["failed", "passed"]
     return folder / "out"
 
 

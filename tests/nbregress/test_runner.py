@@ -1,7 +1,9 @@
 """The runner: what passes, what it keeps, wrong use, order, shards, resuming."""
 
+import io
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import nbformat
@@ -44,6 +46,8 @@ def test_a_good_notebook_passes_and_its_metrics_are_kept(run, make_notebook, tmp
         (["{path}", "--param", "SEED"], "--param takes NAME=VALUE"),
         (["{path}", "--jobs", "0"], "--jobs takes a whole number from 1, not '0'"),
         (["{path}", "--timeout", "soon"], "--timeout takes a number of seconds from 0"),
+        (["{path}", "--timeout", "-1"], "--timeout takes a number of seconds from 0, not '-1'"),
+        (["{path}", "--job-count", "2"], "unrecognized arguments: --job-count 2."),
         (["{path}", "--shard", "3/2"], "--shard takes I/N with 1 <= I <= N"),
         (["{broken}"], "broken.ipynb is not a notebook"),
         (["{folder}"], "Unknown notebook"),
@@ -182,21 +186,31 @@ def test_globs_choose_by_stem_or_file_name(recorded):
     assert [path.stem for path in plan.matching(recorded, ["[0-2]", "7.ipynb"])] == list("0127")
 
 
-def test_the_live_table_is_redrawn_and_never_wraps(capsys):
-    table = progress.Table(["one", "two", "three"], 40)
-    table({}, {"one"})
-    table({"one": Result("one", "failed", seconds=3, reason="x" * 200)}, {"two"})
-    first, second = capsys.readouterr().out.split("\x1b[3A")
-    assert "running" in first.splitlines()[0] and "waiting" in first.splitlines()[1]
-    assert "failed" in second.splitlines()[0] and "running" in second.splitlines()[1]
-    assert all(len(line.replace("\x1b[2K", "")) < 40 for line in second.splitlines())
+def test_the_live_table_is_redrawn_and_never_wraps():
+    file = io.StringIO()
+    names = ["one", "two", "three"]
+    with progress.Screen(
+        names, file=file, force_terminal=True, width=40, color_system=None
+    ) as table:
+        table({}, {"one"})
+        first = len(file.getvalue())
+        table({"one": Result("one", "failed", seconds=3, reason="[x] " * 50)}, {"two"})
+    drawn, redrawn = file.getvalue()[:first], file.getvalue()[first:]
+    shown = [re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", text) for text in (drawn, redrawn)]
+    rows = [[line for line in text if line] for text in shown]
+    assert "running" in rows[0][0] and "waiting" in rows[0][1] and "waiting" in rows[0][2]
+    assert redrawn.count("\x1b[1A") >= 2  # up to the first row, over the old ones
+    assert "failed" in rows[1][0] and "[x] [x" in rows[1][0] and "running" in rows[1][1]
+    assert all(len(line) <= 40 for text in rows for line in text)
 
 
 def test_what_a_terminal_s_width_cut_is_said_in_full_at_the_end(tmp_path):
     rows = [Result("one", "failed", reason="x" * 200), Result("two", "passed")]
-    kept = SimpleNamespace(rows=rows, out=tmp_path, trouble=[], about=lambda: {"wall_s": 1})
-    assert progress.summary(kept, cut=True).splitlines()[0] == f"one failed: {'x' * 200}"
-    assert progress.summary(kept, cut=False).startswith("1 passed, 1 failed in 1 s")
+    store = SimpleNamespace(
+        rows=rows, out=tmp_path, trouble=[], unreported=[], about=lambda: {"wall_s": 1}
+    )
+    assert progress.summary(store, cut=True).splitlines()[0] == f"one failed: {'x' * 200}"
+    assert progress.summary(store, cut=False).startswith("1 passed, 1 failed in 1 s")
 
 
 def test_the_recorded_benchmark_keeps_its_gates():

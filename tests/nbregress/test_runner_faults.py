@@ -155,8 +155,8 @@ def test_a_write_that_fails_once_is_tried_again_at_the_end(
             return False
         return original(self, name, text)
 
-    original = run_store.Kept._write
-    monkeypatch.setattr(run_store.Kept, "_write", write)
+    original = run_store.RunStore.write
+    monkeypatch.setattr(run_store.RunStore, "write", write)
     out = tmp_path / "out"
     code, text = run(make_notebook(RECORD), "--out", out)
     assert code == 0 and failed == ["99_made.ipynb"] and "No space" not in text
@@ -171,6 +171,25 @@ def test_a_folder_removed_mid_run_comes_back_whole(run, make_notebook, tmp_path)
     assert code == 0, text
     assert set(whole(out)) == {"1_first", "2_remove"}
     assert (out / "1_first.ipynb").exists() and (out / "2_remove.ipynb").exists()
+
+
+def test_a_report_that_cannot_be_made_loses_no_run(run, make_notebook, tmp_path, monkeypatch):
+    def broken(executed):
+        raise ValueError("No template sub-directory with name 'basic' found\nin these: …")
+
+    monkeypatch.setattr("nbregress.report.rendered", broken)
+    good, out = make_notebook(RECORD, name="1_good.ipynb"), tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("of an older run")
+    code, text = run(good, "--out", out)
+    assert code == 0 and "1 passed, 0 failed" in text
+    why = "ValueError: No template sub-directory with name 'basic' found"
+    assert text.strip().endswith(f"; there is no report.html, it could not be made ({why})")
+    assert not (out / "report.html").exists()
+    assert rows(out)["1_good"]["status"] == "passed" and (out / "1_good.ipynb").exists()
+    assert 'failures="0"' in (out / "junit.xml").read_text()
+    bad = make_notebook("1 / 0", name="1_bad.ipynb")
+    assert run(bad, "--out", out)[0] == 1 and rows(out)["1_bad"]["status"] == "failed"
 
 
 def gone(process_id):

@@ -32,8 +32,8 @@ def runs(tmp_path_factory):
     """Run the whole collection once, two notebooks at a time, as ``make run`` does."""
     plan = Plan(timeout_s=600)
     with executors.local(2) as pool:
-        kept = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
-    return kept.results
+        store = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
+    return store.results
 
 
 @pytest.mark.notebook
