@@ -23,10 +23,10 @@ from pefthelpers import data, kitchen
 from pefthelpers.measure import count_parameters, exact_match, generate, mean_loss
 from pefthelpers.training import collate, encode, fit
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.measure import quantisation_tensors
 from peftmemory.tracing.step import create_states, name_model
 from studies import engine
 from studies.engine import Cell, Study
+from studies.memory_measure import quantisation_tensors
 
 
 class Arm(NamedTuple):
