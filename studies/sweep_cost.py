@@ -4,7 +4,7 @@
 
 The step is the one of PEFT's own comparison (MetaMathQA, Llama-3.2-3B): bf16, four sequences of 768
 tokens with padding, torch's AdamW, no checkpointing. QLoRA's base is NF4 with double quantisation.
-Sizes are such as one would choose at this width; adapters are saved in float32, the whole model in
+Sizes are those of the recipes; adapters are saved in float32, the whole model in
 bf16. One row a method in ``data/results/sweep_cost.json``.
 """
 
@@ -17,18 +17,15 @@ from studies.engine import Study
 
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}
-# The recipes' sizes (bottlenecks of 48 and 96: about as many numbers as LoRA r = 8 on all linear
-# layers), but rsLoRA at LoRA's rank and the prefix without the projection that is thrown away.
-SIZES = memory_need.SIZES | {
-    "rslora": memory_need.SIZES["lora"],
-    "prefix": ("prefix", {"num_virtual_tokens": 30}),
-}
+# The prefix without the projection, which is thrown away when saving.
+PREFIX = {"num_virtual_tokens": methods.counted("prefix")["num_virtual_tokens"]}
 
 
 def one_row(name: str) -> dict:
     """Trace a method's step; return its peak and sizes."""
-    short, options = SIZES[name]
-    described = peftmemory.method(short, **options)
+    described = memory_need.described(name)
+    if name == "prefix":
+        described = peftmemory.method("prefix", **PREFIX)
     step = STEP | ({"precision": "nf4"} if name == "qlora" else {})
     trace = trace_step(MODEL, described, **step)
     return {

@@ -8,7 +8,7 @@ import pytest
 import peftguide
 import peftmemory
 from peftbottleneck.errors import AdapterError
-from peftguide import decide, evidence, memory_need, recipes
+from peftguide import evidence, memory_need, recipes
 from pefthelpers import methods, results
 from pefthelpers.errors import UserError
 from peftmemory.errors import EstimateError
@@ -121,7 +121,7 @@ def test_where_nothing_fits_it_says_what_would():
 def test_required_latency_leaves_only_what_merges():
     for tasks in (1, 10):
         choice = peftguide.choose("elicit", latency="merged", tasks=tasks)
-        assert choice.method in decide.MERGEABLE
+        assert methods.METHODS[choice.method].mergeable
         assert "cannot be merged" in choice.alternatives["prefix"]
     assert any("a copy of" in sentence for sentence in choice.why)
 
@@ -134,9 +134,9 @@ def test_peft_alone_leaves_bottlenecks_out():
 @pytest.mark.parametrize("task", ANSWERED)
 def test_no_sentence_ranks_what_the_intervals_do_not(task):
     choice = peftguide.choose(task, card_gib=None)
-    best = max((choice.arms[name] for name in choice.verdicts), key=lambda arm: arm.mean)
-    for method, verdict in choice.verdicts.items():
-        if verdict.word in ("worse", "close"):
+    best = max((choice.arms[name] for name in choice.standings), key=lambda arm: arm.mean)
+    for method, standing in choice.standings.items():
+        if standing.word in ("worse", "close"):
             gaps = [best.test[s] - choice.arms[method].test[s] for s in best.test]
             assert sum(gaps) / len(gaps) > evidence.half_width(gaps)
             continue
@@ -159,7 +159,7 @@ def arm(method, *scores):
 def test_a_wide_interval_is_neither_equal_nor_worse():
     made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.9, 0.5, 0.9)}
     made |= {"ia3": arm("ia3", 0.5, 0.5, 0.5), "dora": arm("dora", 0.895, 0.895, 0.895)}
-    words = {name: verdict.word for name, verdict in evidence.judge(made).items()}
+    words = {name: standing.word for name, standing in evidence.judge(made).items()}
     assert words == {"lora": "best", "ln": "unresolved", "ia3": "worse", "dora": "tied"}
     made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.885, 0.885, 0.885)}
     assert evidence.judge(made)["ln"].word == "close"
@@ -210,7 +210,7 @@ def test_the_estimate_is_of_the_configuration_shown(method):
 @pytest.mark.parametrize(("role", "model"), [("encoder", "roberta-base"), ("seq2seq", "t5-base")])
 def test_the_configuration_names_the_other_roles_modules(method, role, model):
     cell = peftguide.configuration(method, model, role)
-    assert recipes.TASK_TYPES[role] in cell or method == "full"
+    assert methods.TASK_TYPES[role] in cell or method == "full"
     assert f'MODEL = "{recipes.read_sheet(model)["source"]}"' in cell
     assert "q_proj" not in cell
     compile(cell, method, "exec")
@@ -223,8 +223,8 @@ def test_what_is_called_mergeable_merges(method, llama):
     namespace = {}
     exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
     config = namespace["config"]
-    if method in ("rslora", "houlsby", "pfeiffer"):  # the small model is 64 wide
-        config.r = config.reduction_factor = 8
+    if method in ("houlsby", "pfeiffer"):  # the small model is 64 wide
+        config.reduction_factor = 8
     if method == "prompt":
         config.prompt_tuning_init = "RANDOM"
     model = get_peft_model(llama(), config)
@@ -234,7 +234,7 @@ def test_what_is_called_mergeable_merges(method, llama):
             model.merge_and_unload()
         except (NotImplementedError, AdapterError):
             merges = False
-    assert merges == (method in decide.MERGEABLE)
+    assert merges == methods.METHODS[method].mergeable
 
 
 def test_recipes_that_do_not_exist_are_one_sentence():
