@@ -4,12 +4,11 @@
 
 The step is the one of PEFT's own comparison (MetaMathQA, Llama-3.2-3B): bf16, four sequences of 768
 tokens with padding, torch's AdamW, no checkpointing. QLoRA's base is NF4 with double quantisation.
-Sizes are those of the recipes; adapters are saved in float32, the whole model in
+Sizes are such as one would choose at this width; adapters are saved in float32, the whole model in
 bf16. One row a method in ``data/results/sweep_cost.json``.
 """
 
 import peftmemory
-from peftguide import memory_need
 from pefthelpers import methods
 from pefthelpers.paths import data_dir
 from peftmemory.tracing import trace_step
@@ -17,15 +16,16 @@ from studies.engine import Study
 
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}
-# The prefix without the projection, which is thrown away when saving.
-PREFIX = {"num_virtual_tokens": methods.counted("prefix")["num_virtual_tokens"]}
+# The recipes' sizes (bottlenecks of 48 and 96: about as many numbers as LoRA r = 8 on all linear
+# layers), but the prefix without the projection that is thrown away.
+SIZES = {name: (row.family, methods.counted(name)) for name, row in methods.METHODS.items()}
+SIZES["prefix"] = ("prefix", {"num_virtual_tokens": 30})
 
 
 def one_row(name: str) -> dict:
     """Trace a method's step; return its peak and sizes."""
-    described = memory_need.described(name)
-    if name == "prefix":
-        described = peftmemory.method("prefix", **PREFIX)
+    short, options = SIZES[name]
+    described = peftmemory.method(short, **options)
     step = STEP | ({"precision": "nf4"} if name == "qlora" else {})
     trace = trace_step(MODEL, described, **step)
     return {

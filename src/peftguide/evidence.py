@@ -17,7 +17,7 @@ MARGIN = 0.02
 SEEDS = 3
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """A kind of task: where its rows are, and what the guide calls it."""
 
     records: tuple[str, ...]
@@ -28,20 +28,20 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "elicit": Kind(
+    "elicit": TaskKind(
         ("sweep_decoder",),
         "elicit",
         "decoder",
         "make the default what the base does when asked",
         "the kitchen decoder",
     ),
-    "learn": Kind(
+    "learn": TaskKind(
         ("sweep_decoder",), "learn", "decoder", "new facts in a new format", "the kitchen decoder"
     ),
-    "classify": Kind(
+    "classify": TaskKind(
         ("encoder_study", "sweep_encoder"), None, "encoder", "labels for sentences", "MiniLM-L6"
     ),
-    "summarise": Kind(
+    "summarise": TaskKind(
         ("sweep_seq2seq",),
         "elicit",
         "seq2seq",

@@ -79,7 +79,9 @@ def controls(model: str, card_gib: int | None) -> Any:
         pick = {"options": list(options.items()), "value": chosen[name]}
         parts[name] = widgets.Dropdown(description=name.removesuffix("_gib"), **pick)
     show = lambda **asked: HTML(answer(**asked))
-    return widgets.interactive(show, {"auto_display": True}, **parts)
+    box = widgets.interactive(show, {"auto_display": True}, **parts)
+    box.layout, box.out.layout.width = widgets.Layout(flex_flow="row wrap"), "98%"
+    return box
 
 
 class Pool(dict):
