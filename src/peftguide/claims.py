@@ -120,7 +120,7 @@ def counts(claims: Iterable[Claim] | None = None):
     return pd.Series(shown, name="claims")
 
 
-def table(claims: Sequence[Claim] | None = None, *, topic: str | None = None):
+def table(claims: Sequence[Claim] | None = None):
     """Return the ledger as a table to filter by verdict, topic and words.
 
     All rows are in the HTML; where no script runs, they are shown without the filters. Nothing is
@@ -128,21 +128,16 @@ def table(claims: Sequence[Claim] | None = None, *, topic: str | None = None):
 
     Args:
         claims: of ``load``, which are taken where there are none.
-        topic: show the claims on this one alone, such as ``memory``.
 
     Returns:
         An ``IPython.display.HTML`` object.
 
     Raises:
-        UserError: the ledger has no such topic, or a figure names what is not recorded.
+        UserError: a figure names what is not recorded.
     """
     from IPython.display import HTML
 
-    claims = load() if claims is None else claims
-    topics = dict.fromkeys(claim.topic for claim in claims)
-    if topic is not None and topic not in topics:
-        raise UserError(f"The ledger has no topic {topic!r}: take one of {', '.join(topics)}.")
-    shown = [claim for claim in claims if topic in (None, claim.topic)]
+    shown = load() if claims is None else claims
     figures = {claim.claim: resolve(claim.figure) for claim in shown}
     known = {"signs": SIGNS, "figures": figures, "sections": sections}
     return HTML(render("claims.html", claims=shown, **known))

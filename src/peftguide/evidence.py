@@ -188,13 +188,12 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
     return standings
 
 
-def base_row(kind: str, records: Records | None) -> dict[str, Any] | None:
+def base_row(kind: str, records: Records | None) -> Mapping[str, Any] | None:
     """Return the record's row of the untrained base, None where there is none."""
     rows = rows_of(KINDS[kind].records[0], records)
-    if rows is None or "task" not in rows:
+    if rows is None or "task" not in rows or not len(found := rows[rows["task"] == "base"]):
         return None
-    found = rows[rows["task"] == "base"].to_dict("records")
-    return found[0] if found else None
+    return found.iloc[0]
 
 
 @cache

@@ -157,8 +157,8 @@ def elsewhere(case: Case) -> Reason | None:
 
 def cue(case: Case) -> Reason | None:
     """Return what asking alone gives on ELICIT: the base's own score on its cue."""
-    base = base_row(case.asked.task, case.records)
-    return ("cue", {"base": base}) if case.asked.task == "elicit" and base else None
+    base = base_row("elicit", case.records) if case.asked.task == "elicit" else None
+    return None if base is None else ("cue", {"base": base})
 
 
 def forgetting(case: Case) -> Reason | None:
