@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 
 import peftguide
 import peftmemory
 from peftbottleneck.errors import AdapterError
-from peftguide import evidence, memory_need, recipes
+from peftguide import evidence, memory_need, reasons, recipes
 from pefthelpers import methods, results
 from pefthelpers.errors import UserError
 from peftmemory.errors import EstimateError
@@ -25,6 +26,8 @@ def without(task, *gone):
     return {name: rows[~rows["method"].isin(gone)] for name, rows in records(task).items()}
 
 
+# Said where a test changes the records, or where nothing meets all wishes.
+RARE = {"price", "wishes", "bf16", "ahead", "first by cost", "keeps"}
 ANSWERED = [task for task in peftguide.KINDS if evidence.arms(task)]
 
 
@@ -204,6 +207,54 @@ def test_the_estimate_is_of_the_configuration_shown(method):
         return
     assert peftmemory.read_method(config) == described
     assert config.task_type == "CAUSAL_LM" and 0 < namespace["learning_rate"] < 1
+
+
+@pytest.mark.parametrize("method", [name for name in methods.LABELS if name != "full"])
+def test_the_recipe_configures_what_was_measured(method):
+    """All but what the table gives one value a model: ranks, scales, places and targets."""
+    namespace = {}
+    exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
+    recommended = namespace["config"].to_dict()
+    measured = methods.config(method, "decoder").to_dict()
+    differ = {name for name, value in measured.items() if value != recommended[name]}
+    sized = {
+        name
+        for name, value in methods.METHODS[method].fields.items()
+        if isinstance(value, dict) and value["decoder"] != value.get("real", value["decoder"])
+    }
+    assert differ - {"tokenizer_name_or_path"} == sized
+    assert sized <= {"reduction_factor", "num_virtual_tokens", "encoder_hidden_size"}
+
+
+def test_rslora_is_recommended_at_the_rank_that_was_measured():
+    assert "r=8, lora_alpha=16" in peftguide.configuration("rslora")
+    assert "16 / 64" not in peftguide.recipe("rslora") and "5.7 here" in peftguide.recipe("rslora")
+    assert memory_need.described("rslora") == memory_need.described("lora")
+    asked = {"model": "llama-3.1-8b", "card_gib": 24}
+    rows = peftguide.choose("learn", **asked).rows
+    for column in ("file bytes, llama-3.1-8b", "GiB, llama-3.1-8b"):
+        assert rows.loc["rsLoRA", column] == rows.loc["LoRA all-linear", column]
+
+
+def test_every_sentence_is_said_with_all_its_figures():
+    """A rule that gives too few figures would raise; the grid says nearly every sentence."""
+    said = set()
+    real = reasons.say
+
+    def say(asked, sentence, **figures):
+        said.add(sentence)
+        return real(asked, sentence, **figures)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reasons, "say", say)
+        special = {"classify": "roberta-base", "summarise": "t5-base"}
+        asked = product(peftguide.KINDS, ("llama-3.2-3b", "llama-3.1-70b", None), (8, 80, None))
+        for (task, model, card), latency in product(asked, ("small", "merged")):
+            fields = {"model": model or special.get(task, "qwen3-8b"), "card_gib": card}
+            for tasks, tooling in ((1, "any"), (10, "peft")):
+                peftguide.choose(task, latency=latency, tasks=tasks, tooling=tooling, **fields)
+        peftguide.choose("learn", records={})
+    assert set(reasons.sentences()) - said <= RARE
 
 
 @pytest.mark.parametrize("method", methods.LABELS)
