@@ -1,4 +1,4 @@
-"""Recompute the article's memory table for 7B, its 70B arithmetic, and the verdicts on claims 1-14.
+"""Recompute the article's memory table for 7B, its 70B arithmetic, and the figures of claims 1-14.
 
 Closed form alone: seconds on any machine, no torch. Writes ``data/results/memory_claims.json``.
 """
@@ -144,57 +144,32 @@ def operations(tokens: float) -> str:
     return f"{6 * peftmemory.parameters(SEVEN).base * tokens:.1e} operations"
 
 
-def verdicts(seven: dict[str, Any], seventy: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return claims 1-14: true, true only under a condition, false, or unsupported; figures."""
+def figures(seven: dict[str, Any], seventy: dict[str, Any]) -> dict[int, dict[str, str]]:
+    """Return the figures behind claims 1 to 14 of the ledger, ``data/claims.yaml``, by claim."""
     peaks = lambda row: {k: f"{v} GB" for k, v in seven[row]["peaks_gb"].items()}
     gigabytes = lambda name: f"{seventy[name]:.1f} GB"
     percent = lambda *what: f"{counted(*what)['percent']:.2g} %"
     gpt3_r4 = 2 * (2 * 96) * 12288 * 4  # two matrices in 96 layers, rank 4 (Hu et al., section 4)
     gpt3_share = f"{100 * gpt3_r4 / peftmemory.parameters('gpt-3').base:.2g} %"
     low, high = seventy["full_mixed_precision_states_gb"]
-    rows = [
-        (1, "full fine-tuning needs the compute of pre-training", "only if",
-         "per step, yes; in total, no: six operations per parameter and token",
-         {"2 trillion tokens": operations(2e12), "10 million tokens": operations(1e7)}),
-        (2, "sometimes less than 0.1 % of the parameters", "true", "",
-         {"GPT-3 r=4 q,v": gpt3_share, "70B r=8 q,v": percent(SEVENTY, LORA_QV),
-          "but 8B r=64 all-linear": percent("llama-3.1-8b", LORA_64)}),
-        (3, "70B in 16 bits is about 140 GB", "true", "",
-         {"weights": gigabytes("weights_16_bit_gb")}),
-        (4, "full fine-tuning of 70B takes about 560 GB, eight A100-80", "only if",
-         "8 bytes a parameter: all in bf16, no activations",
-         {"bf16": gigabytes("full_bf16_states_gb"), "mixed precision": f"{low} to {high} GB"}),
-        (5, "with LoRA the same model fits one A100", "false", "QLoRA fits a 48 GB card",
-         {"LoRA": gigabytes("lora_bf16_gb"), "QLoRA": gigabytes("qlora_gb")}),
-        (6, "... or an RTX 4090", "false", "the 4-bit weights alone are above 24 GB",
-         {"NF4 weights": gigabytes("nf4_weights_gb")}),
-        (7, "QLoRA: 70B on one consumer GPU", "false",
-         "the paper: 65B on one 48 GB professional card (Dettmers et al., 2023)",
-         {"65B QLoRA r=64": gigabytes("llama_65b_qlora_r64_gb")}),
-        (8, "PEFT protects against forgetting", "only if",
-         "with the adapter off the base is there again (measured here); adapted it forgets: notebook 02",
-         {}),
-        (9, "full fine-tuning of 7B: 80-120 GB", "only if",
-         "mixed precision; pure bf16 needs less", peaks("full fine-tuning")),
-        (10, "LoRA on 7B: 16-24 GB", "only if", "checkpointing, targets and attention decide",
-         peaks("LoRA")),
-        (11, "prefix tuning about 18 GB, adapters 20-30 GB", "unsupported",
-         "a frozen base costs the same under every method; what differs is activations",
-         {"prefix, 30 tokens": f"{seven['prefix tuning']['peaks_gb']['30 tokens']} GB",
-          **peaks("adapters")}),
-        (12, "LoRA: 0.1-1 % and 10-50 MB at once", "false",
-         "1 % of 7B is 270 MB in the 32 bits PEFT saves",
-         {"r=8 q,v": filed(SEVEN, LORA_QV), "r=16 all-linear": filed(SEVEN, LORA_ALL)}),
-        (13, "prefix tuning: about 0.1 % and 5-20 MB", "only if",
-         "the number of key/value heads decides",
-         {"7B, 30 tokens": filed(SEVEN, PREFIX), "8B, 30 tokens": filed("llama-3.1-8b", PREFIX)}),
-        (14, "adapters: 0.5-3 % and 20-80 MB at once", "false",
-         "3 % of 7B are 404 MB even in 16 bits",
-         {"Houlsby, 7B": filed(SEVEN, HOULSBY),
-          "Houlsby, roberta-base": filed("roberta-base", HOULSBY)}),
-    ]  # fmt: skip
-    names = ("claim", "says", "verdict", "because", "figures")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return {
+        1: {"2 trillion tokens": operations(2e12), "10 million tokens": operations(1e7)},
+        2: {"GPT-3 r=4 q,v": gpt3_share, "70B r=8 q,v": percent(SEVENTY, LORA_QV),
+            "but 8B r=64 all-linear": percent("llama-3.1-8b", LORA_64)},
+        3: {"weights": gigabytes("weights_16_bit_gb")},
+        4: {"bf16": gigabytes("full_bf16_states_gb"), "mixed precision": f"{low} to {high} GB"},
+        5: {"LoRA": gigabytes("lora_bf16_gb"), "QLoRA": gigabytes("qlora_gb")},
+        6: {"NF4 weights": gigabytes("nf4_weights_gb")},
+        7: {"65B QLoRA r=64": gigabytes("llama_65b_qlora_r64_gb")},
+        9: peaks("full fine-tuning"),
+        10: peaks("LoRA"),
+        11: {"prefix, 30 tokens": f"{seven['prefix tuning']['peaks_gb']['30 tokens']} GB",
+             **peaks("adapters")},
+        12: {"r=8 q,v": filed(SEVEN, LORA_QV), "r=16 all-linear": filed(SEVEN, LORA_ALL)},
+        13: {"7B, 30 tokens": filed(SEVEN, PREFIX), "8B, 30 tokens": filed("llama-3.1-8b", PREFIX)},
+        14: {"Houlsby, 7B": filed(SEVEN, HOULSBY),
+             "Houlsby, roberta-base": filed("roberta-base", HOULSBY)},
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -207,7 +182,7 @@ def main() -> None:
         "date": datetime.now(timezone.utc).date().isoformat(),
         "seven_billion": seven,
         "seventy_billion": seventy,
-        "claims": verdicts(seven, seventy),
+        "figures": figures(seven, seventy),
     }
     with atomic_path(data_dir() / "results" / "memory_claims.json") as path:
         path.write_text(json.dumps(result, indent=1) + "\n")

@@ -9,7 +9,6 @@ bf16. One row a method in ``data/results/sweep_cost.json``.
 """
 
 import peftmemory
-from peftguide import memory_need
 from pefthelpers import methods
 from peftmemory.tracing import trace_step
 from studies import engine
@@ -17,11 +16,9 @@ from studies import engine
 MODEL = "llama-3.2-3b"
 STEP = {"batch": 4, "seq": 768, "padding": True}
 # The recipes' sizes (bottlenecks of 48 and 96: about as many numbers as LoRA r = 8 on all linear
-# layers), but rsLoRA at LoRA's rank and the prefix without the projection that is thrown away.
-SIZES = memory_need.SIZES | {
-    "rslora": memory_need.SIZES["lora"],
-    "prefix": ("prefix", {"num_virtual_tokens": 30}),
-}
+# layers), but the prefix without the projection that is thrown away.
+SIZES = {name: (row.family, methods.counted(name)) for name, row in methods.METHODS.items()}
+SIZES["prefix"] = ("prefix", {"num_virtual_tokens": 30})
 
 
 def one_row(model: str, method: str, **step) -> dict:

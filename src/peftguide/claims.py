@@ -1,32 +1,26 @@
 """The claims ledger: what a widespread article says, what holds, and where that is shown.
 
-``data/claims.yaml`` has the statements in our own words. Measured numbers are not typed there: a
-figure names them, as in ``{02_lora/growth_alpha_2r:.0f}``, and ``resolve`` looks them up.
+``data/claims.yaml`` has the statements in our own words; the tests hold it to its form. Measured
+numbers are not typed there: a figure names them, as in ``{02_lora/growth_alpha_2r:.0f}``, and
+``resolve`` looks them up.
 """
 
-import html
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from peftguide.template import render
 from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir, notebooks_dir
 
-NUMBERS = range(1, 60)
-VERDICTS = ("true", "only if", "false", "outdated")
-TOPICS = ("memory", "LoRA", "merge", "prefix", "adapters", "QLoRA", "comparison", "practice")
-# How a verdict was reached: a cell that computes or renders it; a cell with traced peaks; a paper.
-HOWS = {"cell": ("notebook", "cell"), "traced": ("notebook", "cell"), "paper": ("source",)}
 SIGNS = {"true": "✓", "only if": "◐", "false": "✗", "outdated": "↺"}
-FIELDS = ("claim", "topic", "says", "verdict", "figure", "evidence")
+# How a verdict was reached: a cell that computes or renders it; a cell with traced peaks; a paper.
+HOWS = ("cell", "traced", "paper")
 REFERENCE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
-TEMPLATE = Path(__file__).with_name("claims_page.html")
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Evidence:
     """What a verdict rests on.
 
     Attributes:
-        how: a key of ``HOWS``.
+        how: one of ``HOWS``.
         notebook: stem of the notebook, for a cell.
         cell: id of the cell in it.
         source: author, year, and table or section, for a paper.
@@ -64,68 +58,25 @@ class Claim:
 
 
 def load(path: Path | None = None) -> tuple[Claim, ...]:
-    """Return the ledger, checked.
+    """Return the ledger.
 
     Args:
         path: a YAML file; ``data/claims.yaml`` where there is none.
 
     Raises:
-        UserError: the file breaks the rules of the ledger; the sentence says which and where.
+        UserError: there is no such file, or it is no ledger.
     """
     import yaml
 
     path = path or data_dir() / "claims.yaml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        evidence = [tuple(Evidence(**item) for item in entry["evidence"]) for entry in entries]
+        pairs = zip(entries, evidence, strict=True)
+        return tuple(Claim(**{**entry, "evidence": shown}) for entry, shown in pairs)
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path.name} is no ledger that can be read: {why}") from error
-    return validate(entries)
-
-
-def validate(entries: Any) -> tuple[Claim, ...]:
-    """Return claims made of a ledger's entries, in the order of their numbers.
-
-    Raises:
-        UserError: an entry is incomplete or outside the vocabulary, a number is there twice or
-            not at all, or a figure names a number that is not recorded.
-    """
-    if not isinstance(entries, list):
-        raise UserError("The ledger must be a list of claims: begin each with `- claim: NUMBER`.")
-    claims = [_claim(entry) for entry in entries]
-    counted = Counter(claim.claim for claim in claims)
-    if twice := sorted(number for number, times in counted.items() if times > 1):
-        raise UserError(f"Claim {twice[0]} is in the ledger twice: keep one of the two.")
-    if missing := sorted(set(NUMBERS) - set(counted)):
-        raise UserError(f"Claim {missing[0]} is missing from the ledger: add it.")
-    for claim in claims:
-        resolve(claim.figure)
-    return tuple(sorted(claims, key=lambda claim: claim.claim))
-
-
-def _claim(entry: Any) -> Claim:
-    if not isinstance(entry, dict) or set(entry) != set(FIELDS):
-        raise UserError(f"A claim needs the fields {', '.join(FIELDS)}, not {entry!r}.")
-    number = entry["claim"]
-    if number not in NUMBERS:
-        raise UserError(f"Claim {number!r}: number it from {NUMBERS[0]} to {NUMBERS[-1]}.")
-    for field, allowed in (("verdict", VERDICTS), ("topic", TOPICS)):
-        if entry[field] not in allowed:
-            choices = ", ".join(f'"{word}"' for word in allowed)
-            raise UserError(f"Claim {number}: {field} {entry[field]!r} must be one of {choices}.")
-    if not isinstance(entry["evidence"], list) or not entry["evidence"]:
-        raise UserError(f"Claim {number}: give a list of evidence, at least one item.")
-    evidence = tuple(_evidence(number, item) for item in entry["evidence"])
-    return Claim(**{**entry, "evidence": evidence})
-
-
-def _evidence(number: int, item: Any) -> Evidence:
-    how = item.get("how") if isinstance(item, dict) else None
-    if how not in HOWS:
-        raise UserError(f"Claim {number}: evidence must say how: {', '.join(HOWS)}.")
-    if set(item) != {"how", *HOWS[how]} or not all(item.values()):
-        raise UserError(f"Claim {number}: evidence by {how} needs {' and '.join(HOWS[how])}.")
-    return Evidence(**item)
 
 
 def resolve(figure: str) -> str:
@@ -162,74 +113,47 @@ def counts(claims: Iterable[Claim] | None = None):
     import pandas as pd
 
     claims = tuple(load() if claims is None else claims)
-    shown = {("verdict", word): sum(c.verdict == word for c in claims) for word in VERDICTS}
+    shown = {("verdict", word): sum(c.verdict == word for c in claims) for word in SIGNS}
     for how in HOWS:
         shown["evidence", how] = sum(any(e.how == how for e in c.evidence) for c in claims)
     shown["evidence", "any cell"] = sum(c.executed for c in claims)
     return pd.Series(shown, name="claims")
 
 
-@cache
-def _sections(notebook: str) -> dict[str, str]:
-    """Map a notebook's cells to the heading above each; empty where there are no notebooks."""
-    try:
-        cells = json.loads((notebooks_dir() / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
-    except (UserError, OSError):  # an installed wheel: the links then lead to the notebook's top
-        return {}
-    heading, sections = "", {}
-    for cell in cells:
-        if cell["cell_type"] == "markdown":
-            found = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
-            heading = found[-1] if found else heading
-        sections[cell.get("id", "")] = heading.replace("`", "")
-    return sections
-
-
-def _link(item: Evidence) -> str:
-    """Return one item of evidence as HTML: the paper, or a link to the section with the cell."""
-    if item.how == "paper":
-        return f"<li>{_text(item.source)}"
-    heading = _sections(item.notebook).get(item.cell, "")
-    anchor = f"#{html.escape(heading.replace(' ', '-'))}" if heading else ""
-    number = item.notebook.split("_")[0]
-    traced = "traced, " if item.how == "traced" else ""
-    label = f"{number} · {html.escape(heading)}" if heading else number
-    return (
-        f'<li>{traced}<a href="{item.notebook}.ipynb{anchor}">{label}</a>, '
-        f"cell <code>{item.cell}</code>"
-    )
-
-
-def _text(words: str) -> str:
-    """Return words as HTML; what stands in backticks is code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(words, quote=False))
-
-
-def _row(claim: Claim) -> str:
-    """Return a claim as a row of the table; closing tags that HTML does not need are left out."""
-    return (
-        f'<tr data-verdict="{claim.verdict}" data-topic="{claim.topic}"><th scope=row>{claim.claim}'
-        f"<td>{_text(claim.says)}<td>{SIGNS[claim.verdict]} {claim.verdict}"
-        f"<td>{_text(resolve(claim.figure))}<td><ul>{''.join(map(_link, claim.evidence))}</ul>"
-    )
-
-
-def page(claims: Sequence[Claim]) -> str:
-    """Return the table as HTML with its script, which asks the network for nothing."""
-    return TEMPLATE.read_text(encoding="utf-8").replace("__ROWS__", "\n".join(map(_row, claims)))
-
-
 def table(claims: Sequence[Claim] | None = None):
     """Return the ledger as a table to filter by verdict, topic and words.
 
-    All rows are in the HTML; where no script runs, they are shown without the filters.
+    All rows are in the HTML; where no script runs, they are shown without the filters. Nothing is
+    asked of the network.
 
     Args:
         claims: of ``load``, which are taken where there are none.
 
     Returns:
         An ``IPython.display.HTML`` object.
+
+    Raises:
+        UserError: a figure names what is not recorded.
     """
     from IPython.display import HTML
 
-    return HTML(page(load() if claims is None else claims))
+    shown = load() if claims is None else claims
+    figures = {claim.claim: resolve(claim.figure) for claim in shown}
+    known = {"signs": SIGNS, "figures": figures, "sections": sections}
+    return HTML(render("claims.html", claims=shown, **known))
+
+
+@cache
+def sections(notebook: str) -> dict[str, str]:
+    """Return the heading above each cell of a notebook, by id; empty where there are no notebooks."""
+    try:
+        cells = json.loads((notebooks_dir() / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
+    except (UserError, OSError):  # an installed wheel: the links then lead to the notebook's top
+        return {}
+    heading, found = "", {}
+    for cell in cells:
+        if cell["cell_type"] == "markdown":
+            headings = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
+            heading = headings[-1] if headings else heading
+        found[cell.get("id", "")] = heading.replace("`", "")
+    return found

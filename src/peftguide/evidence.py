@@ -17,7 +17,7 @@ MARGIN = 0.02
 SEEDS = 3
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """A kind of task: where its rows are, and what the guide calls it."""
 
     records: tuple[str, ...]
@@ -28,20 +28,20 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "elicit": Kind(
+    "elicit": TaskKind(
         ("sweep_decoder",),
         "elicit",
         "decoder",
         "make the default what the base does when asked",
         "the kitchen decoder",
     ),
-    "learn": Kind(
+    "learn": TaskKind(
         ("sweep_decoder",), "learn", "decoder", "new facts in a new format", "the kitchen decoder"
     ),
-    "classify": Kind(
+    "classify": TaskKind(
         ("encoder_study", "sweep_encoder"), None, "encoder", "labels for sentences", "MiniLM-L6"
     ),
-    "summarise": Kind(
+    "summarise": TaskKind(
         ("sweep_seq2seq",),
         "elicit",
         "seq2seq",
@@ -83,7 +83,7 @@ class Arm:
         return half_width(self.test.values())
 
 
-class Verdict(NamedTuple):
+class Standing(NamedTuple):
     """How a method stands to the best of those compared.
 
     Told apart is who lies below by more than the interval of the paired difference. ``word`` is
@@ -114,7 +114,7 @@ def read_record(name: str):
     return results.rows(name) if there else None
 
 
-def get_record(name: str, records: Records | None):
+def rows_of(name: str, records: Records | None):
     """Return a record's rows: out of ``records`` where it is given, from disk otherwise."""
     return read_record(name) if records is None else records.get(name)
 
@@ -128,9 +128,7 @@ def arms(kind: str, records: Records | None = None) -> dict[str, Arm]:
     """
     if kind not in KINDS:
         raise UserError(f"There is no task {kind!r}: take one of {', '.join(KINDS)}.")
-    if records is None:
-        return _recorded_arms(kind)
-    return _arms(kind, records)
+    return _recorded_arms(kind) if records is None else _arms(kind, records)
 
 
 @cache
@@ -141,7 +139,7 @@ def _recorded_arms(kind: str) -> dict[str, Arm]:
 def _arms(kind: str, records: Records | None) -> dict[str, Arm]:
     found = {}
     for name in KINDS[kind].records:
-        rows = get_record(name, records)
+        rows = rows_of(name, records)
         if rows is None or not len(rows) or "test" not in rows:
             continue
         rows = rows[rows["method"].notna()]
@@ -168,7 +166,7 @@ def _arm(method: str, record: str, cell) -> Arm | None:
     return Arm(method, record, float(first["learning_rate"]), int(first[size]), test, loss)
 
 
-def judge(compared: Mapping[str, Arm]) -> dict[str, Verdict]:
+def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
     """Compare methods with the best of them, paired by seed.
 
     Less than ``RESOLUTION`` is never told apart. Not to be told apart does not prove equal: more
@@ -177,7 +175,7 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Verdict]:
     if not compared:
         return {}
     best = max(compared.values(), key=lambda arm: arm.mean)
-    verdicts = {}
+    standings = {}
     for name, arm in compared.items():
         seeds = sorted(set(best.test) & set(arm.test))
         differences = [best.test[seed] - arm.test[seed] for seed in seeds]
@@ -186,26 +184,16 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Verdict]:
         apart = lower > max(half, RESOLUTION)
         far = lower > MARGIN
         word = ("worse" if apart else "unresolved") if far else ("close" if apart else "tied")
-        verdicts[name] = Verdict("best" if arm is best else word, lower, half)
-    return verdicts
+        standings[name] = Standing("best" if arm is best else word, lower, half)
+    return standings
 
 
-def base_row(kind: str, records: Records | None) -> dict[str, Any] | None:
+def base_row(kind: str, records: Records | None) -> Mapping[str, Any] | None:
     """Return the record's row of the untrained base, None where there is none."""
-    name = KINDS[kind].records[0]
-    return _recorded_base(name) if records is None else _base(records.get(name))
-
-
-@cache
-def _recorded_base(name: str) -> dict[str, Any] | None:
-    return _base(read_record(name))
-
-
-def _base(rows) -> dict[str, Any] | None:
-    if rows is None or "task" not in rows:
+    rows = rows_of(KINDS[kind].records[0], records)
+    if rows is None or "task" not in rows or not len(found := rows[rows["task"] == "base"]):
         return None
-    found = rows[rows["task"] == "base"].to_dict("records")
-    return found[0] if found else None
+    return found.iloc[0]
 
 
 @cache

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import peftmemory
 from pefthelpers.errors import UserError
+from pefthelpers.methods import METHODS, counted
 from peftmemory.advice import CARD_OVERHEAD_GIB, PRECISIONS, covered_models
 from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
@@ -12,26 +13,7 @@ from peftmemory.errors import EstimateError
 CARDS = (8, *peftmemory.CARDS_GIB)
 # TRL's SFTTrainer as it comes: fused AdamW, gradient checkpointing, the chunked loss.
 STEP = {"optimizer": "adamw_torch_fused", "checkpointing": True, "loss": "chunked"}
-EVERYWHERE = {"r": 8, "target_modules": "all-linear"}
 ADAPTED = {"precision": "bf16", "autocast": True}
-# The methods as the recipes configure them: a test compares.
-SIZES: dict[str, tuple[str, dict[str, Any]]] = {
-    "full": ("full", {}),
-    "lora": ("lora", EVERYWHERE),
-    "lora_qv": ("lora", {"r": 8, "target_modules": ("q_proj", "v_proj")}),
-    "rslora": ("lora", EVERYWHERE | {"r": 64}),
-    "dora": ("dora", EVERYWHERE),
-    "qlora": ("lora", EVERYWHERE),
-    "houlsby": ("houlsby", {"reduction_factor": 64}),
-    "pfeiffer": ("pfeiffer", {"reduction_factor": 32}),
-    "ia3": ("ia3", {}),
-    "ln": ("ln", {}),
-    "prefix": (
-        "prefix",
-        {"num_virtual_tokens": 30, "prefix_projection": True, "encoder_hidden_size": 512},
-    ),
-    "prompt": ("prompt", {"num_virtual_tokens": 30}),
-}
 SETTINGS: dict[str, dict[str, Any]] = {
     "full": PRECISIONS["mixed"],
     "full in bf16": PRECISIONS["bf16"],
@@ -56,9 +38,8 @@ def model_names() -> tuple[str, ...]:
 
 
 def described(method: str) -> Any:
-    """Return a method's light description, as ``peftmemory`` takes it."""
-    name, options = SIZES[method]
-    return peftmemory.method(name, **options)
+    """Return what ``peftmemory`` counts of a method's configuration in its recipe."""
+    return peftmemory.method(METHODS[method].family, **counted(method))
 
 
 @cache
@@ -97,8 +78,8 @@ def task_bytes(model: str, method: str) -> int | None:
     what = described(method)
     if method == "prefix":  # the projection is thrown away when saving
         what = peftmemory.method("prefix", num_virtual_tokens=what.num_virtual_tokens)
-    if not covered(model) and "lora" in SIZES[method][0]:
-        return None  # the recipes' target names are those of Llama
+    if not covered(model) and METHODS[method].family == "lora":
+        return None  # the target names are those of Llama
     try:
         count = peftmemory.parameters(model, what).trainable
     except (UserError, EstimateError):

@@ -6,8 +6,8 @@ from typing import Any
 from peftguide.decide import choose
 from peftguide.evidence import KINDS, Records
 from peftguide.memory_need import CARDS
-from peftguide.question import LATENCIES, TOOLING
-from peftguide.words import score
+from peftguide.reasons import score
+from peftguide.requirements import LATENCIES, TOOLING
 
 # What the tree shows of each field; the special models where a task has one.
 DECODERS = ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b")

@@ -1,18 +1,19 @@
-"""The minimal recipes: the configurations of ``data/recipes``, each with the same few steps behind it."""
+"""The minimal recipes: one template over the table of methods."""
 
-import ast
-import re
+import json
+import textwrap
+from functools import cache
+from typing import Any
 
+from peftguide.template import render
 from pefthelpers.errors import UserError
+from pefthelpers.methods import METHODS, TASK_TYPES, fields
 from pefthelpers.paths import data_dir
 from peftmemory.configs import read_sheet
 
-START, END = "# --- configuration\n", "# --- end of configuration\n"
-# What a configuration says on the three roles; the recipes themselves are written for decoders.
-TASK_TYPES = {"decoder": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "encoder": "SEQ_CLS"}
-QUERY_VALUE = {"roberta": '["query", "value"]', "t5": '["q", "v"]'}
-NORMS = {"roberta": '["LayerNorm"]'}
-
+# Whose modules a model has, by transformers' `model_type`; all others have Llama's.
+ARCHITECTURES = {"roberta": "encoder", "t5": "seq2seq"}
+KITCHEN = '"data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"'
 # The environment as it is today; ``adapters`` replaced ``adapter-transformers`` and stays on
 # transformers 4: give it an environment of its own.
 INSTALL = (
@@ -23,63 +24,55 @@ INSTALL = (
 
 
 def recipe(method: str) -> str:
-    """Return a method's recipe as text, to copy and run: its configuration in ``train.txt``.
+    """Return a method's recipe as text: a script to run and change, on the kitchen decoder.
 
     Raises:
         UserError: there is none of that name.
     """
-    folder = data_dir() / "recipes"
-    if not (path := folder / f"{method}.py").is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.py")))
-        raise UserError(f"There is no recipe {method!r}: take one of {known}.")
-    heading, own, cell = path.read_text().split("\n\n", 2)
-    imports, rest = (folder / "train.txt").read_text().replace("METHOD", method).split("\n\n", 1)
-    heading = heading.replace('."""', ': train a few steps, save, reload, ask."""')
-    return f"{heading}\n\n{merged(imports, own)}\n\n{rest.replace(START, START + cell)}"
-
-
-def merged(imports: str, own: str) -> str:
-    """Return import lines with those of ``own`` among them, one line a module."""
-    lines = imports.splitlines()
-    for line in own.splitlines():
-        module, _, names = line.partition(" import ")
-        same = [at for at, known in enumerate(lines) if known.startswith(f"{module} import ")]
-        if same and names:
-            known = lines[same[0]].partition(" import ")[2]
-            together = sorted({*known.split(", "), *names.split(", ")})
-            lines[same[0]] = f"{module} import {', '.join(together)}"
-        elif line not in lines:
-            lines.append(line)
-    return "\n".join(lines)
+    return _rendered(method, KITCHEN, "decoder", "decoder", whole=True)
 
 
 def configuration(method: str, model: str | None = None, role: str = "decoder") -> str:
     """Return a recipe's configuration with the imports it needs.
 
     Args:
-        method: a key of ``methods.LABELS``.
+        method: a key of ``methods.METHODS``.
         model: a name of ``peftmemory`` to write into it instead of the kitchen decoder.
         role: ``decoder``, ``seq2seq`` or ``encoder``: what the model is used as.
     """
-    whole = recipe(method)
-    cell = whole.split(START)[1].split(END)[0]
-    cell = cell.replace("CAUSAL_LM", TASK_TYPES[role])
-    if model:
-        sheet = read_sheet(model)
-        cell = re.sub(r"MODEL = .*", f'MODEL = "{sheet["source"]}"', cell)
-        family = sheet["config"]["model_type"]
-        cell = cell.replace('["q_proj", "v_proj"]', QUERY_VALUE.get(family, '["q_proj", "v_proj"]'))
-        if method == "ln" and family in NORMS:
-            cell = cell.replace('")\n', f'", target_modules={NORMS[family]})\n', 1)
-    return f"{imports(whole, cell)}\n{cell}".lstrip("\n")
+    if model is None:
+        return _rendered(method, KITCHEN, role, "decoder", whole=False)
+    sheet = read_sheet(model)
+    names = ARCHITECTURES.get(sheet["config"]["model_type"], "decoder")
+    return _rendered(method, json.dumps(sheet["source"]), role, names, whole=False)
 
 
-def imports(whole: str, cell: str) -> str:
-    """Return the imports of ``whole`` whose names ``cell`` uses."""
-    used = {node.id for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)}
-    lines = []
-    for node in ast.parse(whole).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            node.names = [alias for alias in node.names if alias.name in used]
-            lines += [ast.unparse(node) + "\n"] if node.names else []
-    return "".join(lines)
+def _rendered(method: str, model: str, role: str, names: str, *, whole: bool) -> str:
+    if method not in METHODS:
+        known = ", ".join(sorted(METHODS))
+        raise UserError(f"There is no recipe {method!r}: take one of {known}.")
+    row, given = METHODS[method], fields(method, names=names)
+    values = {"key": method, "row": row, "model": model, "whole": whole, "fields": given}
+    call = _call(row.config_class, {"task_type": TASK_TYPES[role], **given})
+    return render("recipe.py", call=call, **values, **_notes()[method])
+
+
+def _call(name: str | None, given: dict[str, Any]) -> str:
+    """Return a call in Python, on one line if that is short enough."""
+    code = lambda value: json.dumps(value) if isinstance(value, str | list) else repr(value)
+    arguments = [f"{field}={code(value)}" for field, value in given.items()]
+    if "prompt_tuning_init" in given:
+        arguments.append("tokenizer_name_or_path=MODEL")
+    inner = ", ".join(arguments)
+    if len(inner) <= 80:
+        return f"{name}({inner})"
+    lines = textwrap.wrap(inner, 96, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([f"{name}(", *(f"    {line}" for line in lines), ")"])
+
+
+@cache
+def _notes() -> dict[str, dict[str, str]]:
+    """Return each recipe's title, learning rate and where that comes from."""
+    import yaml
+
+    return yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))

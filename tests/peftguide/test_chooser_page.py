@@ -2,52 +2,52 @@
 
 import json
 import re
+from itertools import product
 
 import nbformat
 
 import peftguide
 from peftguide import pages
-from peftguide.pages import chooser_page
-from peftguide.pages.chooser import controls
-from peftguide.pages.chooser_answer import answer
+from peftguide.pages import chooser
 from support.browser import browser, screenshot, voila
 
 ASKED = {"task": "learn", "model": "llama-3.1-8b", "card_gib": 16, "tasks": 1}
 
 
 def test_a_control_changes_the_answer():
-    box = controls("llama-3.1-8b", 80)
-    parts = {part.description: part for part in box.children[0].children}
-    out = box.children[1]
-    assert (
-        f'data-method="{peftguide.choose("learn", model="llama-3.1-8b", card_gib=80).method}"'
-        in out.value
-    )
+    box = chooser.controls("llama-3.1-8b", 80)
+    parts = {part.description: part for part in box.kwargs_widgets}
+    first = peftguide.choose("learn", model="llama-3.1-8b", card_gib=80)
+    assert f'data-method="{first.method}"' in box.result.data
     parts["card"].value = 16
-    assert 'data-method="qlora"' in out.value and "<pre" in out.value
+    assert 'data-method="qlora"' in box.result.data and "<pre" in box.result.data
     parts["model"].value = "roberta-base"
-    assert "roberta-base is for task" in out.value and "Traceback" not in out.value
+    assert "roberta-base is for task" in box.result.data and "Traceback" not in box.result.data
 
 
 def test_the_answer_holds_method_reasons_rows_and_cell():
-    choice, text = peftguide.choose(**ASKED), answer(ASKED)
+    choice, text = peftguide.choose(**ASKED), chooser.answer(**ASKED)
     assert f'data-method="{choice.method}"' in text and "LoraConfig(" in text
     assert text.count("<tr>") == 1 + len(choice.arms)
     assert text.count("<li>") == len(choice.why) + len(choice.alternatives)
     assert "http" not in text.replace("https://", "") and 'role="alert"' not in text
 
 
-def test_the_page_holds_the_guides_answers():
-    found = chooser_page.numbers()
-    sizes = [len(options) for _, options in found["fields"]]
-    asked = dict(ASKED, latency="small", tooling="any")
-    values = [[value for _, value in options] for _, options in found["fields"]]
-    place = 0
-    for (name, _), options, size in zip(found["fields"], values, sizes, strict=True):
-        place = place * size + options.index(asked[name])
-    method, _, why, *_ = found["found"][found["answers"][place]]
-    choice = peftguide.choose(**asked)
-    assert method == choice.method and len(found["groups"][why]) == len(choice.why)
+def test_what_is_shown_is_text_and_no_markup():
+    choice = peftguide.Choice(peftguide.Requirements("learn"), None, "<b>", ["a < b"], {"<i>": "&"})
+    text = choice._repr_html_()
+    assert "&lt;b&gt;" in text and "a &lt; b" in text and "&lt;i&gt;: &amp;" in text
+
+
+def test_the_page_holds_the_answer_to_every_combination_of_its_choices():
+    found, options = chooser.numbers("llama-3.1-8b", 80), chooser.fields()
+    names = [name for name, _ in found["fields"]]
+    assert names == list(options)
+    asked = product(*([options[name][word] for word in words] for name, words in found["fields"]))
+    for place, values in zip(found["places"], asked, strict=True):
+        parts = [found["parts"][part] for part in found["answers"][place]]
+        text = "\n<h4>".join("\n".join(found["lines"][line] for line in part) for part in parts)
+        assert text == chooser.answer(**dict(zip(names, values, strict=True)))
 
 
 def test_without_a_kernel_there_is_a_page(monkeypatch):
@@ -82,7 +82,7 @@ def test_moved_in_voila_it_changes_the_answer(tab, tmp_path):
 def test_moved_in_a_page_without_a_kernel_it_changes_the_answer(tab, tmp_path):
     from nbconvert import HTMLExporter
 
-    page = {"text/html": chooser_page.page("llama-3.1-8b", 80)}
+    page = {"text/html": chooser.page("llama-3.1-8b", 80)}
     output = nbformat.v4.new_output("display_data", page)
     cell = nbformat.v4.new_code_cell("", id="chooser", outputs=[output])
     body, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
@@ -92,7 +92,7 @@ def test_moved_in_a_page_without_a_kernel_it_changes_the_answer(tab, tmp_path):
     root = tab.locator("#chooser-page")
     screenshot(tab, "chooser-page")
     tab.get_by_label("card").select_option(label="16 GB")
-    assert root.get_attribute("data-method") == "qlora"
+    assert root.locator(".chooser-answer").get_attribute("data-method") == "qlora"
     assert "load_in_4bit=True" in root.locator("pre").inner_text()
     root.get_by_role("button", name="copy").click()
     assert root.locator("button").inner_text() in ("copied", "press Ctrl+C")

@@ -1,15 +1,19 @@
 """The claims ledger: complete, its evidence there, its numbers recorded, its table moved."""
 
 import copy
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from nbregress import notebooks
 from peftguide import claims
@@ -17,6 +21,8 @@ from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from support.browser import CHROMIUM, browser
+from support.cells import Cells
+from support.claims_form import COUNT, LedgerForm, Topic
 
 LEDGER = claims.load()
 CITED = sorted({(e.notebook, e.cell) for claim in LEDGER for e in claim.evidence if e.cell})
@@ -39,8 +45,8 @@ def shown(stem, cell):
 
 def test_all_59_claims_have_a_verdict_and_evidence():
     assert [claim.claim for claim in LEDGER] == list(range(1, 60))
-    assert {claim.verdict for claim in LEDGER} == set(claims.VERDICTS)
-    assert {claim.topic for claim in LEDGER} == set(claims.TOPICS)
+    assert {claim.verdict for claim in LEDGER} == set(claims.SIGNS)
+    assert {claim.topic for claim in LEDGER} == set(get_args(Topic))
     assert all(claim.evidence and claim.says.endswith(".") for claim in LEDGER)
 
 
@@ -77,16 +83,23 @@ def test_most_claims_are_worked_out_again():
     again = {
         int(n) for text in sources for n in re.findall(r"^def claim_(\d+)\(", text, re.MULTILINE)
     }
-    assert again <= set(claims.NUMBERS) and len(again) >= 50
+    assert again <= set(range(1, COUNT + 1)) and len(again) >= 50
 
 
-def test_verdicts_agree_with_the_study_of_the_first_fourteen():
-    """``memory_claims`` calls claim 11 unsupported; the ledger says at which length it holds."""
-    recorded = json.loads((data_dir() / "results" / "memory_claims.json").read_text())["claims"]
-    by_number = {claim.claim: claim.verdict for claim in LEDGER}
-    for row in recorded:
-        if row["verdict"] in claims.VERDICTS:
-            assert by_number[row["claim"]] == row["verdict"], row["claim"]
+def test_notebook_01_shows_the_ledgers_verdicts_and_the_recorded_figures():
+    displayed = []
+    book = Cells("01_full_finetuning_memory")
+    book.namespace |= {"display": displayed.append, "ledger": claims, "pd": pd}
+    book.namespace["claims"] = results.read("memory_claims")
+    shown = book.run("claims")
+    (page,) = (each.data for each in displayed)
+    assert [claim.claim for claim in LEDGER[:14]] == list(range(1, 15))
+    assert page == claims.table(LEDGER[:14]).data and page.count("<tr data-verdict=") == 14
+    assert shown.loc[("2", "GPT-3 r=4 q,v"), "figure"] == "0.011 %"
+
+
+def test_no_study_has_verdicts_of_its_own():
+    assert "verdict" not in json.dumps(results.read("memory_claims"))
 
 
 def drop(entries):
@@ -101,34 +114,66 @@ def change(field, value):
     return lambda entries: entries[4].update({field: value})
 
 
+def test_the_ledger_has_its_form(entries):
+    LedgerForm.model_validate(entries)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "sentence"),
+    ("spoil", "place", "message"),
     [
-        (drop, "Claim 7 is missing"),
-        (repeat, "Claim 1 is in the ledger twice"),
-        (change("verdict", "maybe"), "Claim 5: verdict 'maybe' must be one of \"true\""),
-        (change("verdict", False), "Claim 5: verdict False must be one of"),
-        (change("topic", "cooking"), "Claim 5: topic 'cooking'"),
-        (change("claim", 60), "Claim 60: number it from 1 to 59"),
-        (change("extra", 1), "A claim needs the fields claim, topic, says"),
-        (change("evidence", []), "Claim 5: give a list of evidence"),
-        (change("evidence", [{"how": "guess"}]), "evidence must say how: cell, traced, paper"),
-        (change("evidence", [{"how": "cell", "notebook": "02_lora"}]), "needs notebook and cell"),
-        (change("figure", "{02_lora/no_such_metric}"), "refers to '02_lora/no_such_metric'"),
-        (change("figure", "{no_such_study/rows}"), "refers to 'no_such_study/rows'"),
-        (change("figure", "{lora_study/rows/r=3/test}"), "which is not recorded"),
-        (change("figure", "{peft_metamathqa/rows/99/peak_gb}"), "which is not recorded"),
-        (change("figure", "{memory_claims/date:.2f}"), "has a format that fits no number"),
+        (drop, (), "Assertion failed"),
+        (repeat, (), "Assertion failed"),
+        (change("verdict", "maybe"), (4, "verdict"), "Input should be 'true', 'only if'"),
+        (change("verdict", False), (4, "verdict"), "Input should be 'true', 'only if'"),
+        (change("topic", "cooking"), (4, "topic"), "Input should be 'memory'"),
+        (change("claim", 60), (4, "claim"), "less than or equal to 59"),
+        (change("claim", "5"), (4, "claim"), "valid integer"),
+        (change("says", "No end"), (4, "says"), "match pattern"),
+        (change("extra", 1), (4, "extra"), "Extra inputs are not permitted"),
+        (change("evidence", []), (4, "evidence"), "at least 1 item"),
+        (change("evidence", "a cell"), (4, "evidence"), "valid list"),
+        (change("evidence", [{"how": "guess"}]), (4, "evidence", 0), "does not match any"),
+        (
+            change("evidence", [{"how": "cell", "notebook": "02_lora"}]),
+            (4, "evidence", 0, "cell", "cell"),
+            "Field required",
+        ),
+        (
+            change("evidence", [{"how": "paper", "source": ""}]),
+            (4, "evidence", 0, "paper", "source"),
+            "at least 1 character",
+        ),
+        (change("figure", "{02_lora/no_such_metric}"), (4, "figure"), "02_lora/no_such_metric"),
     ],
 )
-def test_a_spoilt_ledger_is_refused_in_a_sentence(entries, spoil, sentence):
+def test_a_spoilt_ledger_is_refused_where_it_is_spoilt(entries, spoil, place, message):
     spoil(entries)
+    with pytest.raises(ValidationError) as refused:
+        LedgerForm.model_validate(entries)
+    (error,) = refused.value.errors()
+    assert error["loc"] == place and message in error["msg"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "sentence"),
+    [
+        ("{02_lora/no_such_metric}", "refers to '02_lora/no_such_metric'"),
+        ("{no_such_study/rows}", "refers to 'no_such_study/rows'"),
+        ("{lora_study/rows/r=3/test}", "which is not recorded"),
+        ("{peft_metamathqa/rows/99/peak_gb}", "which is not recorded"),
+        ("{memory_claims/date:.2f}", "has a format that fits no number"),
+    ],
+)
+def test_a_number_that_is_not_recorded_is_refused_in_a_sentence(figure, sentence):
+    spoilt = dataclasses.replace(LEDGER[4], figure=figure)
     with pytest.raises(UserError) as refused:
-        claims.validate(entries)
+        claims.table([spoilt])
     assert sentence in str(refused.value) and str(refused.value).endswith(".")
 
 
-@pytest.mark.parametrize("text", ["- claim: [", "just words", ""])
+@pytest.mark.parametrize(
+    "text", ["- claim: [", "just words", "", "- claim: 1", "- {evidence: [1]}"]
+)
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, text):
     (tmp_path / "claims.yaml").write_text(text)
     with pytest.raises(UserError, match="ledger"):
@@ -173,7 +218,7 @@ def test_the_table_has_every_claim_as_text_and_needs_nothing_from_elsewhere():
 
 def test_links_lead_to_headings_that_are_there():
     for stem, cell in CITED:
-        heading = claims._sections(stem).get(cell)
+        heading = claims.sections(stem).get(cell)
         notebook = notebooks.read(notebooks.find([stem])[0])
         text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
         lines = [line.lstrip("# ").replace("`", "") for line in text.splitlines()]
@@ -184,10 +229,10 @@ def test_without_notebooks_the_links_lead_to_the_files(monkeypatch):
     def none():
         raise UserError("none here")
 
-    claims._sections.cache_clear()
+    claims.sections.cache_clear()
     monkeypatch.setattr(claims, "notebooks_dir", none)
-    page = claims.page(LEDGER[:1])
-    claims._sections.cache_clear()
+    page = claims.table(LEDGER[:1]).data
+    claims.sections.cache_clear()
     assert '<a href="01_full_finetuning_memory.ipynb">01</a>, cell <code>claims</code>' in page
 
 

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import pytest
 
 import peftguide
 import peftmemory
 from peftbottleneck.errors import AdapterError
-from peftguide import decide, evidence, memory_need, recipes
+from peftguide import evidence, memory_need, reasons, recipes
 from pefthelpers import methods, results
 from pefthelpers.errors import UserError
 from peftmemory.errors import EstimateError
@@ -25,6 +26,8 @@ def without(task, *gone):
     return {name: rows[~rows["method"].isin(gone)] for name, rows in records(task).items()}
 
 
+# Said where a test changes the records, or where nothing meets all wishes.
+RARE = {"price", "wishes", "bf16", "ahead", "first by cost", "keeps"}
 ANSWERED = [task for task in peftguide.KINDS if evidence.arms(task)]
 
 
@@ -121,7 +124,7 @@ def test_where_nothing_fits_it_says_what_would():
 def test_required_latency_leaves_only_what_merges():
     for tasks in (1, 10):
         choice = peftguide.choose("elicit", latency="merged", tasks=tasks)
-        assert choice.method in decide.MERGEABLE
+        assert methods.METHODS[choice.method].mergeable
         assert "cannot be merged" in choice.alternatives["prefix"]
     assert any("a copy of" in sentence for sentence in choice.why)
 
@@ -134,9 +137,9 @@ def test_peft_alone_leaves_bottlenecks_out():
 @pytest.mark.parametrize("task", ANSWERED)
 def test_no_sentence_ranks_what_the_intervals_do_not(task):
     choice = peftguide.choose(task, card_gib=None)
-    best = max((choice.arms[name] for name in choice.verdicts), key=lambda arm: arm.mean)
-    for method, verdict in choice.verdicts.items():
-        if verdict.word in ("worse", "close"):
+    best = max((choice.arms[name] for name in choice.standings), key=lambda arm: arm.mean)
+    for method, standing in choice.standings.items():
+        if standing.word in ("worse", "close"):
             gaps = [best.test[s] - choice.arms[method].test[s] for s in best.test]
             assert sum(gaps) / len(gaps) > evidence.half_width(gaps)
             continue
@@ -159,7 +162,7 @@ def arm(method, *scores):
 def test_a_wide_interval_is_neither_equal_nor_worse():
     made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.9, 0.5, 0.9)}
     made |= {"ia3": arm("ia3", 0.5, 0.5, 0.5), "dora": arm("dora", 0.895, 0.895, 0.895)}
-    words = {name: verdict.word for name, verdict in evidence.judge(made).items()}
+    words = {name: standing.word for name, standing in evidence.judge(made).items()}
     assert words == {"lora": "best", "ln": "unresolved", "ia3": "worse", "dora": "tied"}
     made = {"lora": arm("lora", 0.9, 0.9, 0.9), "ln": arm("ln", 0.885, 0.885, 0.885)}
     assert evidence.judge(made)["ln"].word == "close"
@@ -206,11 +209,59 @@ def test_the_estimate_is_of_the_configuration_shown(method):
     assert config.task_type == "CAUSAL_LM" and 0 < namespace["learning_rate"] < 1
 
 
+@pytest.mark.parametrize("method", [name for name in methods.LABELS if name != "full"])
+def test_the_recipe_configures_what_was_measured(method):
+    """All but what the table gives one value a model: ranks, scales, places and targets."""
+    namespace = {}
+    exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
+    recommended = namespace["config"].to_dict()
+    measured = methods.config(method, "decoder").to_dict()
+    differ = {name for name, value in measured.items() if value != recommended[name]}
+    sized = {
+        name
+        for name, value in methods.METHODS[method].fields.items()
+        if isinstance(value, dict) and value["decoder"] != value.get("real", value["decoder"])
+    }
+    assert differ - {"tokenizer_name_or_path"} == sized
+    assert sized <= {"reduction_factor", "num_virtual_tokens", "encoder_hidden_size"}
+
+
+def test_rslora_is_recommended_at_the_rank_that_was_measured():
+    assert "r=8, lora_alpha=16" in peftguide.configuration("rslora")
+    assert "16 / 64" not in peftguide.recipe("rslora") and "5.7 here" in peftguide.recipe("rslora")
+    assert memory_need.described("rslora") == memory_need.described("lora")
+    asked = {"model": "llama-3.1-8b", "card_gib": 24}
+    rows = peftguide.choose("learn", **asked).rows
+    for column in ("file bytes, llama-3.1-8b", "GiB, llama-3.1-8b"):
+        assert rows.loc["rsLoRA", column] == rows.loc["LoRA all-linear", column]
+
+
+def test_every_sentence_is_said_with_all_its_figures():
+    """A rule that gives too few figures would raise; the grid says nearly every sentence."""
+    said = set()
+    real = reasons.say
+
+    def say(asked, sentence, **figures):
+        said.add(sentence)
+        return real(asked, sentence, **figures)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reasons, "say", say)
+        special = {"classify": "roberta-base", "summarise": "t5-base"}
+        asked = product(peftguide.KINDS, ("llama-3.2-3b", "llama-3.1-70b", None), (8, 80, None))
+        for (task, model, card), latency in product(asked, ("small", "merged")):
+            fields = {"model": model or special.get(task, "qwen3-8b"), "card_gib": card}
+            for tasks, tooling in ((1, "any"), (10, "peft")):
+                peftguide.choose(task, latency=latency, tasks=tasks, tooling=tooling, **fields)
+        peftguide.choose("learn", records={})
+    assert set(reasons.sentences()) - said <= RARE
+
+
 @pytest.mark.parametrize("method", methods.LABELS)
 @pytest.mark.parametrize(("role", "model"), [("encoder", "roberta-base"), ("seq2seq", "t5-base")])
 def test_the_configuration_names_the_other_roles_modules(method, role, model):
     cell = peftguide.configuration(method, model, role)
-    assert recipes.TASK_TYPES[role] in cell or method == "full"
+    assert methods.TASK_TYPES[role] in cell or method == "full"
     assert f'MODEL = "{recipes.read_sheet(model)["source"]}"' in cell
     assert "q_proj" not in cell
     compile(cell, method, "exec")
@@ -223,8 +274,8 @@ def test_what_is_called_mergeable_merges(method, llama):
     namespace = {}
     exec(peftguide.configuration(method), namespace)  # noqa: S102 - our own recipes
     config = namespace["config"]
-    if method in ("rslora", "houlsby", "pfeiffer"):  # the small model is 64 wide
-        config.r = config.reduction_factor = 8
+    if method in ("houlsby", "pfeiffer"):  # the small model is 64 wide
+        config.reduction_factor = 8
     if method == "prompt":
         config.prompt_tuning_init = "RANDOM"
     model = get_peft_model(llama(), config)
@@ -234,7 +285,7 @@ def test_what_is_called_mergeable_merges(method, llama):
             model.merge_and_unload()
         except (NotImplementedError, AdapterError):
             merges = False
-    assert merges == (method in decide.MERGEABLE)
+    assert merges == methods.METHODS[method].mergeable
 
 
 def test_recipes_that_do_not_exist_are_one_sentence():

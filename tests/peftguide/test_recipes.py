@@ -4,6 +4,7 @@ import runpy
 import time
 
 import pytest
+import yaml
 
 import peftbottleneck  # noqa: F401 - takes a while: not part of a recipe's time
 import peftguide
@@ -43,8 +44,10 @@ def test_a_recipe_trains_saves_reloads_and_answers(method, script, capsys):
 
 
 def test_there_is_one_recipe_a_method():
-    found = {path.stem for path in (data_dir() / "recipes").glob("*.py")}
-    assert found == set(methods.LABELS)
+    for method in methods.METHODS:
+        assert f'"tuned-{method}"' in peftguide.recipe(method)
+    noted = yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))
+    assert list(noted) == list(methods.METHODS)
 
 
 @pytest.mark.parametrize("method", methods.LABELS)

@@ -1,11 +1,16 @@
-"""The method chooser: controls in a live kernel, a page with the same answers elsewhere."""
+"""The method chooser: one answer behind the controls of a live kernel and the page without one."""
 
+import html
+import json
+from itertools import product
 from typing import Any
 
 import peftguide
-from peftguide.pages.chooser_answer import answer
-from peftguide.question import LATENCIES, TOOLING
+from peftguide.requirements import LATENCIES, TOOLING
+from peftguide.template import render
 from pefthelpers import session
+from pefthelpers.errors import UserError
+from peftmemory.errors import EstimateError
 
 TASKS = {
     "elicit: the base can do it when asked": "elicit",
@@ -13,12 +18,15 @@ TASKS = {
     "classify: labels": "classify",
     "summarise": "summarise",
 }
-SERVED = (1, 10, 100)
-CARD_NAMES = [(f"{card} GB", card) for card in peftguide.CARDS] + [("no card", None)]
-LATENCY_NAMES = dict(
-    zip(("a little more will do", "not more than the base"), LATENCIES, strict=True)
-)
-TOOLING_NAMES = dict(zip(("any", "peft alone"), TOOLING, strict=True))
+LATENCY_WORDS = ("a little more will do", "not more than the base")
+TOOLING_WORDS = ("any", "peft alone")
+# What the page holds the answers to; a live kernel has all models and cards.
+ON_PAGE = {
+    "model": ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b", "roberta-base", "t5-base"),
+    "card_gib": (8, 16, 24, 48, 80),
+    "tasks": (1, 10),
+}
+Fields = dict[str, dict[str, Any]]
 
 
 def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> Any:
@@ -28,42 +36,88 @@ def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> An
         model: the model shown first, one of ``peftguide.model_names()``.
         card_gib: the card shown first, one of ``peftguide.CARDS`` or None.
     """
+    from IPython.display import HTML, display
+
     if session.in_live_notebook():
         return controls(model, card_gib)
-    from peftguide.pages.chooser_page import show_page
+    display(HTML(page(model, card_gib)))
 
-    return show_page(model, card_gib)
+
+def fields() -> Fields:
+    """Return what can be chosen: a field of ``Requirements`` to its values by their words."""
+    return {
+        "task": TASKS,
+        "model": {name: name for name in peftguide.model_names()},
+        "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
+        "tasks": {str(count): count for count in (1, 10, 100)},
+        "latency": dict(zip(LATENCY_WORDS, LATENCIES, strict=True)),
+        "tooling": dict(zip(TOOLING_WORDS, TOOLING, strict=True)),
+    }
+
+
+def first(model: str, card_gib: int | None) -> dict[str, Any]:
+    """Return what is chosen at first."""
+    start = {"task": "learn", "model": model, "card_gib": card_gib, "tasks": 1}
+    return start | {"latency": "small", "tooling": "any"}
+
+
+def answer(**asked: Any) -> str:
+    """Return the guide's answer as HTML; a sentence if it has none."""
+    try:
+        return peftguide.choose(**asked)._repr_html_()
+    except (UserError, EstimateError) as error:
+        return f'<p class="chooser-refusal" role="alert">{html.escape(str(error))}</p>'
 
 
 def controls(model: str, card_gib: int | None) -> Any:
     """Return the controls and their answer as one ipywidgets box."""
     import ipywidgets as widgets
+    from IPython.display import HTML
 
-    parts = pickers(widgets, model, card_gib)
-    out = widgets.HTML(layout=widgets.Layout(width="98%"))
-
-    def update(_: Any = None) -> None:
-        out.value = answer({name: part.value for name, part in parts.items()})
-
-    for part in parts.values():
-        part.observe(update, names="value")
-    update()
-    wrap = widgets.Layout(display="flex", flex_flow="row wrap", width="100%")
-    return widgets.VBox([widgets.Box(list(parts.values()), layout=wrap), out])
+    chosen, parts = first(model, card_gib), {}
+    for name, options in fields().items():
+        pick = {"options": list(options.items()), "value": chosen[name]}
+        parts[name] = widgets.Dropdown(description=name.removesuffix("_gib"), **pick)
+    show = lambda **asked: HTML(answer(**asked))
+    box = widgets.interactive(show, {"auto_display": True}, **parts)
+    box.layout, box.out.layout.width = widgets.Layout(flex_flow="row wrap"), "98%"
+    return box
 
 
-def pickers(widgets: Any, model: str, card_gib: int | None) -> dict[str, Any]:
-    """Return the controls by the field they choose; ``widgets`` is ipywidgets."""
-    style = {"style": {"description_width": "64px"}, "layout": widgets.Layout(width="340px")}
+class Pool(dict):
+    """Values, each kept once: the page names them by their place."""
 
-    def pick(label: str, options: Any, value: Any) -> Any:
-        return widgets.Dropdown(description=label, options=options, value=value, **style)
+    def place(self, value: Any) -> int:
+        """Return a value's place, a new one at its first occurrence."""
+        return self.setdefault(value, len(self))
 
-    return {
-        "task": pick("task", list(TASKS.items()), "learn"),
-        "model": pick("model", peftguide.model_names(), model),
-        "card_gib": pick("card", CARD_NAMES, card_gib),
-        "tasks": pick("tasks", SERVED, 1),
-        "latency": pick("latency", list(LATENCY_NAMES.items()), "small"),
-        "tooling": pick("tooling", list(TOOLING_NAMES.items()), "any"),
-    }
+
+def page(model: str, card_gib: int | None) -> str:
+    """Return the page: HTML with its script and its answers, nothing from the network."""
+    data = json.dumps(numbers(model, card_gib), separators=(",", ":"), ensure_ascii=False)
+    return render("chooser.html", data=data.replace("</", "<\\/"))
+
+
+def numbers(model: str, card_gib: int | None) -> dict[str, Any]:
+    """Return what the page needs: its controls, and ``answer`` for every combination.
+
+    ``places`` runs through the fields, the last one fastest: each is a place in ``answers``. To say
+    a sentence once, an answer is a list of places in ``parts``, the parts of its HTML between
+    headings, and a part a list of places in ``lines``.
+    """
+    shown = fields()
+    for name, values in ON_PAGE.items():
+        shown[name] = {word: value for word, value in shown[name].items() if value in values}
+    answers, parts, lines = Pool(), Pool(), Pool()
+    places = []
+    for values in product(*(options.values() for options in shown.values())):
+        text = answer(**dict(zip(shown, values, strict=True)))
+        cut = [part.split("\n") for part in text.split("\n<h4>")]
+        found = (parts.place(tuple(map(lines.place, part))) for part in cut)
+        places.append(answers.place(tuple(found)))
+    start = first(model, card_gib)
+    at = {name: list(options.values()) for name, options in shown.items()}
+    begin = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in shown]
+    named = [[name, list(options)] for name, options in shown.items()]
+    pools = {"answers": list(answers), "parts": list(parts), "lines": list(lines)}
+    return {"fields": named, "first": begin, "places": places, **pools}

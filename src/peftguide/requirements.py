@@ -1,4 +1,4 @@
-"""What the guide is asked."""
+"""The requirements that the guide is asked to meet."""
 
 from dataclasses import dataclass
 
@@ -12,8 +12,8 @@ TOOLING = ("any", "peft")
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the guide is asked.
+class Requirements:
+    """What a method is wanted for, and under which limits.
 
     Attributes:
         task: ``elicit`` (the base can do it when asked), ``learn`` (new facts or a new format),

@@ -1,8 +1,0 @@
-"""LoRA on all linear layers."""
-
-from peft import LoraConfig
-
-MODEL = "data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"
-config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules="all-linear")
-# About ten times the rate of full fine-tuning: Schulman et al. (2025), "LoRA Without Regret".
-learning_rate = 1e-4

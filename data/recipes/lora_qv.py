@@ -1,9 +1,0 @@
-"""LoRA on queries and values."""
-
-from peft import LoraConfig
-
-MODEL = "data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"
-targets = ["q_proj", "v_proj"]
-config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, target_modules=targets)
-# About ten times the rate of full fine-tuning: Schulman et al. (2025), "LoRA Without Regret".
-learning_rate = 1e-4
