@@ -8,17 +8,8 @@ from peftmemory.configs import ModelConfig
 
 def cache_mib(answer, *, config: ModelConfig, tokens: int, batch: int) -> Verdict:
     """Check the MiB that a prefix takes in the 16-bit key-value cache of a batch."""
-    right = batch * tokens * 2 * config.layers * config.kv_dim * 2 / 2**20
-    wrong = {
-        "one row": right / batch,
-        "one tensor": right / 2,
-        "float32": right * 2,
-        "query heads": right * config.q_dim / config.kv_dim,
-        "one layer": right / config.layers,
-        "mb": right * 2**20 / 1e6,
-        "bytes": right * 2**20,
-    }
-    return judge("cache_mib", answer, right=right, wrong=wrong, tolerance=0.005)
+    given = {"config": config, "tokens": tokens, "batch": batch}
+    return judge("cache_mib", answer, tolerance=0.005, **given)
 
 
 def without_prefix(function) -> Verdict:
