@@ -31,9 +31,7 @@ def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
     """
     if chosen.source == "data":
         suffix = "" if variant == 1 else f"_seed{variant}"
-        folder = data_dir() / (
-            chosen.model + suffix
-        )  # data/kitchen/decoder, model.safetensors in it
+        folder = data_dir() / (chosen.model + suffix)
         verify(folder)
         return str(folder)
     if chosen.source == "package":

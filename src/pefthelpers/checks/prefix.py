@@ -40,17 +40,11 @@ def answer_logits(function) -> Verdict:
 
     logits: (n + prompt + answer, vocab), from a model with n virtual tokens in its input.
     """
-    n, prompt, answer = 3, 4, 2
-    logits = torch.arange(n + prompt + answer)[:, None].expand(-1, 5)
-    rows_from = lambda first: logits[first : first + answer]
-    wrong = {
-        "rows": lambda result: len(shape_of(result)) != 2 or len(result) != answer,
-        "too far": rows_from(n + prompt),
-        "no virtual": rows_from(prompt - 1),
-        "both": rows_from(prompt),
-    }
-    result = call(function, logits.clone(), n, prompt, answer)
-    return judge("answer_logits", result, right=rows_from(n + prompt - 1), wrong=wrong)
+    sizes = {"n": 3, "prompt": 4, "answers": 2}
+    logits = torch.arange(sum(sizes.values()))[:, None].expand(-1, 5)
+    wrong = {"rows": lambda result: len(shape_of(result)) != 2 or len(result) != sizes["answers"]}
+    result = call(function, logits.clone(), *sizes.values())
+    return judge("answer_logits", result, wrong=wrong, logits=logits, **sizes)
 
 
 def method_for(answer, *, facts: dict[str, float]) -> Verdict:
