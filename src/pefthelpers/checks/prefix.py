@@ -21,18 +21,15 @@ def without_prefix(function) -> Verdict:
     weights = torch.rand(4, 7, generator=generator).tril(3)
     weights = weights / weights.sum(-1, keepdim=True)
     values = torch.randn(7, 5, generator=generator)
-    out, share = weights @ values, weights[:, :3].sum(-1, keepdim=True)
-    own = weights[:, 3:] @ values[3:]
-    unweighted = (out - values[:3].mean(0), out - values[:3].sum(0))
+    out, virtual = weights @ values, values[:3]
+    unweighted = (out - virtual.mean(0), out - virtual.sum(0))
     wrong = {
         "shape": lambda result: shape_of(result) != out.shape,
-        "not scaled": own,
-        "not subtracted": out / (1 - share),
         "unweighted": lambda result: any(same(result, value) for value in unweighted),
-        "by share": own / share,
     }
-    result = call(function, out.clone(), weights.clone(), values[:3].clone())
-    return judge("without_prefix", result, right=own / (1 - share), wrong=wrong)
+    result = call(function, out.clone(), weights.clone(), virtual.clone())
+    given = {"out": out, "weights": weights, "values": values, "n": 3}
+    return judge("without_prefix", result, wrong=wrong, **given)
 
 
 def answer_logits(function) -> Verdict:
