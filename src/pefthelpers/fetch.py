@@ -221,9 +221,9 @@ def _load(source: Path):
     import transformers
 
     transformers.logging.disable_progress_bar()
-    where, options = (
-        (source, {}) if source.is_dir() else (source.parent, {"gguf_file": source.name})
-    )
+    where, options = source, {}
+    if source.is_file():
+        where, options = source.parent, {"gguf_file": source.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     # From 5.2x on, weights stay packed in 4 bits where a kernel for them is installed.
     if options and hasattr(transformers, "GgufConfig"):
