@@ -98,11 +98,9 @@ def load(
     source = folder_of(role, chosen, variant=variant)
     options = {"dtype": getattr(torch, dtype or chosen.dtype)}
     if four_bit:
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double_quant}
         options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=options["dtype"],
+            load_in_4bit=True, bnb_4bit_compute_dtype=options["dtype"], **nf4
         )
     try:
         model = getattr(transformers, CLASSES[role]).from_pretrained(source, **options)
