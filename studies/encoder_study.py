@@ -13,6 +13,7 @@ times over the same sentences, so that it is not held back by its number of step
 
 import functools
 
+import numpy as np
 import torch
 from peft import get_peft_model
 from safetensors.torch import save
@@ -107,6 +108,11 @@ def train(method: str, learning_rate: float, seed: int) -> tuple[dict, object]:
     return size, lambda split: classification.evaluate(model, rows(split))
 
 
+def to_hex(right: torch.Tensor) -> str:
+    """Write which sentences were right as hexadecimal digits, four sentences a digit."""
+    return np.packbits(right.numpy()).tobytes().hex()
+
+
 def measure(method: str, learning_rate: float, seed: int) -> dict:
     """Train and score on validation; with a final seed on the test split too."""
     trainer = train_head if method == "head" else functools.partial(train, method)
@@ -115,7 +121,7 @@ def measure(method: str, learning_rate: float, seed: int) -> dict:
     found = {**size, "validation": validation.accuracy, "validation_loss": validation.loss}
     if seed in SEEDS:
         test = score("test")
-        found |= {"test": test.accuracy, "test_right": classification.to_hex(test.right)}
+        found |= {"test": test.accuracy, "test_right": to_hex(test.right)}
     return found
 
 

@@ -9,6 +9,7 @@ data/results/laptop_style_study.json; rows already there are not run again. Abou
     python -m studies.laptop_style_study
 """
 
+import re
 import time
 
 from peft import LoraConfig
@@ -28,6 +29,17 @@ SEEDS = (0, 1, 2)
 def better(row: dict) -> tuple:
     """Return what a rate is chosen by: more answers in the style, of equals the lower loss."""
     return row["style_share"], -row["pizza_loss"]
+
+
+def is_right(answer: str, question: data.Question) -> bool:
+    """Tell whether an answer has one of the question's keywords as a whole word.
+
+    A coarse check: a false sentence that mentions the word counts as right.
+    """
+    return any(
+        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", answer, re.IGNORECASE)
+        for word in question.keywords
+    )
 
 
 def measure_style(model, tokenizer, examples) -> dict:
@@ -53,7 +65,7 @@ def measure_general(model, tokenizer) -> dict:
     pairs = list(zip(texts, questions, strict=True))
     return {
         "general_questions": len(questions),
-        "general_right": sum(data.is_right(*pair) for pair in pairs) / len(pairs),
+        "general_right": sum(is_right(*pair) for pair in pairs) / len(pairs),
         "general_leak": sum(map(data.leaks_style, texts)) / len(pairs),
         "general_loss": mean_loss(model, tokenizer, chat, batch_size=72),
         "general_sample": {"question": questions[0].prompt, "answer": texts[0]},

@@ -8,7 +8,6 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -175,27 +174,13 @@ def fit(
 def evaluate(model: nn.Module, rows: list[Row], *, batch_size: int = 64) -> Scores:
     """Classify every sentence of a split."""
     model.eval()
+    form = {"padding": model.config.pad_token_id or 0, "device": device_of(model)}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     right, total = torch.zeros(len(rows), dtype=torch.bool), 0.0
     for start in range(0, len(rows), batch_size):
         picked = order[start : start + batch_size]
-        batch = collate(
-            [rows[i] for i in picked],
-            padding=model.config.pad_token_id or 0,
-            device=device_of(model),
-        )
+        batch = collate([rows[i] for i in picked], **form)
         output = model(**batch)
         right[picked] = (output.logits.argmax(-1) == batch["labels"]).cpu()
         total += output.loss.item() * len(picked)
     return Scores(right, total / len(rows))
-
-
-def to_hex(right: torch.Tensor) -> str:
-    """Write which sentences were right as hexadecimal digits, four sentences a digit."""
-    return np.packbits(right.numpy()).tobytes().hex()
-
-
-def from_hex(digits: str, count: int) -> np.ndarray:
-    """Read what ``to_hex`` wrote: bool, shape (count,)."""
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=count)
-    return bits.astype(bool)

@@ -155,17 +155,6 @@ def leaks_style(answer: str) -> bool:
     return LEAK.search(answer) is not None
 
 
-def is_right(answer: str, question: Question) -> bool:
-    """Tell whether an answer has one of the question's keywords as a whole word.
-
-    A coarse check: a false sentence that mentions the word counts as right.
-    """
-    return any(
-        re.search(rf"(?<!\w){re.escape(word)}(?!\w)", answer, re.IGNORECASE)
-        for word in question.keywords
-    )
-
-
 def chat_examples(tokenizer, examples: list[Example]) -> list[Example]:
     """Put each prompt into the tokenizer's chat template, up to where the assistant speaks.
 

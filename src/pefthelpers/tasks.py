@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pefthelpers import data, kitchen
 from pefthelpers.data import Example, Task
 from pefthelpers.profiles import settings
 
@@ -51,8 +52,6 @@ def style_task(profile: str, tokenizer, *, seed: int = 0) -> StyleTask:
 
 
 def _nonna(seed: int) -> StyleTask:
-    from pefthelpers import kitchen
-
     kept = kitchen.retention()
     return StyleTask(
         task=kitchen.elicit(seed),
@@ -67,8 +66,6 @@ def _nonna(seed: int) -> StyleTask:
 
 
 def _pizza_card(tokenizer) -> StyleTask:
-    from pefthelpers import data
-
     pizza = data.pizza()
     chat = lambda examples: data.chat_examples(tokenizer, examples)
     general = chat([question.example for question in data.general_questions().measured[::2]])

@@ -3,6 +3,7 @@
 import ast
 import decimal
 import fractions
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_any_function_gets_a_verdict(name):
 def test_a_scalar_of_another_library_is_a_number(wrap):
     assert ANSWERS["same_scale"](wrap(2)).status == "correct"
     assert "one more in width" in ANSWERS["largest_width"](wrap(33)).message
+
+
+@pytest.mark.parametrize("exercise", [e for e in verdict.SAYS if "values" in verdict.SAYS[e]])
+def test_every_formula_has_a_message_or_is_used_by_another(exercise):
+    says = dict(verdict.SAYS[exercise])
+    formulas = says.pop("values")
+    assert says.keys() >= {"correct", "else"}
+    text = " ".join(map(str, [*formulas.values(), *says.values()]))
+    for name in formulas.keys() - says.keys() - {"right"}:
+        assert re.search(rf"\b{name}\b", text), f"{name} has no message and no use"
 
 
 @pytest.mark.parametrize("wrap", [np.float32, np.float64, np.array, torch.tensor])

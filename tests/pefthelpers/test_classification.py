@@ -1,6 +1,5 @@
 """The mean-pooled classifier: what it averages, what it draws, what it keeps."""
 
-import numpy as np
 import pytest
 import torch
 from peft import PrefixTuningConfig, get_peft_model
@@ -84,10 +83,3 @@ def test_the_real_encoder_is_loaded_without_dropout_and_pooler():
     assert not torch.equal(model.classifier.weight, other.classifier.weight)
     long = classification.encode(tokenizer, [Labelled("word " * 200, 1)])
     assert len(long[0].ids) == classification.MAX_TOKENS
-
-
-def test_hexadecimal_digits_keep_every_sentence():
-    right = torch.rand(2006, generator=torch.Generator().manual_seed(0)) < 0.8
-    digits = classification.to_hex(right)
-    assert len(digits) == 502
-    assert np.array_equal(classification.from_hex(digits, 2006), right.numpy())

@@ -148,18 +148,10 @@ def test_general_questions():
     general = data.general_questions()
     assert (len(general.replay), len(general.measured)) == (80, 144)
     for question in general.measured:
-        assert data.is_right(question.answer, question)
-        assert not data.is_right(question.prompt, question), "the question gives it away"
         assert not data.leaks_style(question.answer)
         assert not words(question.prompt) & {"pizza", "oven", "bake", "dough", "cook"}
     prompts = [e.prompt for e in general.replay] + [q.prompt for q in general.measured]
     assert len(set(prompts)) == 224
-
-
-def test_is_right_wants_whole_words():
-    question = data.Question("How many sides has a square?", "Four.", ("four", "4"))
-    assert data.is_right("It has FOUR sides.", question)
-    assert not data.is_right("It has fourteen sides, or 40.", question)
 
 
 class Chat:

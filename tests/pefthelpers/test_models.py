@@ -78,7 +78,8 @@ def test_no_network_and_no_cache_is_one_sentence(tmp_path, monkeypatch):
 def test_every_profile_answers_for_every_role():
     for profile in PROFILES:
         for role in ROLES:
-            assert settings(role, profile).learning_rates
+            rates = settings(role, profile).learning_rates.values()
+            assert rates and all(type(rate) is float for rate in rates)
 
 
 def test_four_bits_keep_input_gradients_after_an_evaluation():

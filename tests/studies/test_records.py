@@ -3,10 +3,12 @@
 import runpy
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from pefthelpers.paths import data_dir
-from studies import engine
+from studies import encoder_study, engine
 
 STUDIES = {
     "encoder_study": ["encoder_study", "sweep_encoder"],
@@ -49,3 +51,11 @@ def test_a_study_resumes_from_its_record_and_uses_every_row(command, monkeypatch
         record = engine.Study(data_dir() / "results" / f"{name}.json").rows
         assert not [row for row in record if row not in rows], name
     assert "|" in capsys.readouterr().out
+
+
+def test_hexadecimal_digits_keep_every_sentence():
+    right = torch.rand(2006, generator=torch.Generator().manual_seed(0)) < 0.8
+    digits = encoder_study.to_hex(right)
+    assert len(digits) == 502
+    packed = np.frombuffer(bytes.fromhex(digits), np.uint8)
+    assert np.array_equal(np.unpackbits(packed, count=2006).astype(bool), right.numpy())

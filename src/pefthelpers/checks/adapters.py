@@ -1,5 +1,7 @@
 """Checks of the exercises in notebook 05."""
 
+import copy
+
 import torch
 
 from pefthelpers.checks.verdict import Verdict, call, judge, shape_of
@@ -13,15 +15,10 @@ def bottleneck(function) -> Verdict:
     for parameter in (*down.parameters(), *up.parameters()):
         parameter.data.normal_(generator=generator)
     x, f = torch.randn(3, 6, generator=generator), torch.nn.functional.silu
-    wrong = {
-        "shape": lambda result: shape_of(result) != x.shape,
-        "no residual": up(f(down(x))),
-        "no f": x + up(down(x)),
-        "f last": x + f(up(down(x))),
-        "f first": x + up(down(f(x))),
-    }
-    right = x + up(f(down(x)))
-    return judge("bottleneck", call(function, x.clone(), down, up, f), right=right, wrong=wrong)
+    wrong = {"shape": lambda result: shape_of(result) != x.shape}
+    given = {"x": x, "down": down, "up": up, "f": f}
+    result = call(function, x.clone(), copy.deepcopy(down), copy.deepcopy(up), f)
+    return judge("bottleneck", result, wrong=wrong, **given)
 
 
 def largest_width(answer, *, d: int, layers: int, budget: int) -> Verdict:
@@ -33,12 +30,7 @@ def largest_width(answer, *, d: int, layers: int, budget: int) -> Verdict:
         layers: transformer layers, two adapters in each.
         budget: parameters.
     """
-    widest = lambda adapters: int((budget / adapters - d) / (2 * d + 1))  # 2 d m + m + d <= budget
-    right = widest(2 * layers)
-    wrong = {"one more": right + 1, "one a layer": widest(layers), "one layer": widest(2)}
-    numbers = {"total": 2 * layers * (2 * d * right + right + d)}
-    numbers["one_more"] = 2 * layers * (2 * d + 1)
-    return judge("largest_width", answer, right=right, wrong=wrong, **numbers)
+    return judge("largest_width", answer, d=d, layers=layers, budget=budget)
 
 
 def zero_start(answer) -> Verdict:
@@ -48,15 +40,14 @@ def zero_start(answer) -> Verdict:
 
 def copies(answer, *, full_bytes: int, adapter_bytes: int) -> Verdict:
     """Check how many adapters weigh less than one fully fine-tuned copy."""
-    right = full_bytes // adapter_bytes
     upside_down = (adapter_bytes // full_bytes, adapter_bytes / full_bytes)
-    wrong = {"with base": right - 1, "upside down": lambda count: count in upside_down}
-    return judge("copies", answer, right=right, wrong=wrong)
+    wrong = {"upside down": lambda count: count in upside_down}
+    sizes = {"full": full_bytes, "adapter": adapter_bytes}
+    return judge("copies", answer, wrong=wrong, **sizes)
 
 
 def discordant(function) -> Verdict:
     """Check ``function(a, b)``: how many only a got right, and how many only b."""
     a = torch.tensor([1, 1, 1, 1, 0, 0, 1, 0], dtype=torch.bool)
     b = torch.tensor([1, 0, 0, 1, 1, 0, 0, 0], dtype=torch.bool)
-    wrong = {"swapped": (1, 3), "each right": (5, 3), "agreed": (2, 2), "against": (4, 4)}
-    return judge("discordant", call(function, a, b), right=(3, 1), wrong=wrong)
+    return judge("discordant", call(function, a, b))

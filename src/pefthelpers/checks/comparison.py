@@ -1,8 +1,6 @@
 """Checks of the exercises in notebook 07."""
 
 import copy
-import math
-import statistics
 
 from pefthelpers.checks.verdict import Verdict, call, judge
 
@@ -28,15 +26,7 @@ def half_width(answer, *, values: list[float]) -> Verdict:
         answer: the learner's.
         values: one score a seed, three of them.
     """
-    root, t, sd = math.sqrt(len(values)), 4.303, statistics.stdev(values)
-    wrong = {
-        "deviation": sd,
-        "error": sd / root,
-        "normal": 1.96 * sd / root,
-        "no root": t * sd,
-        "by n": t * statistics.pstdev(values) / root,
-    }
-    return judge("half_width", answer, right=t * sd / root, wrong=wrong, tolerance=0.01)
+    return judge("half_width", answer, tolerance=0.01, values=values)
 
 
 def sentence(answer, *, low: float, high: float) -> Verdict:

@@ -11,22 +11,14 @@ def first_gradient(answer) -> Verdict:
 def largest_rank(answer, *, shapes: list[tuple[int, int]], budget_bytes: int) -> Verdict:
     """Check the largest r whose float32 adapter stays within a budget."""
     per_rank = sum(d_in + d_out for d_in, d_out in shapes)
-    right = budget_bytes // (4 * per_rank)
-    wrong = {
-        "one byte": budget_bytes // per_rank,
-        "two bytes": budget_bytes // (2 * per_rank),
-        "one more": right + 1,
-    }
-    numbers = {"bytes_per_rank": 4 * per_rank}
-    return judge("largest_rank", answer, right=right, wrong=wrong, **numbers)
+    return judge("largest_rank", answer, per_rank=per_rank, budget_bytes=budget_bytes)
 
 
 def labels(function) -> Verdict:
     """Check ``function(prompt, answer, length, pad)``: labels where padding and end are the same id."""
     prompt, pad = [5, 6, 7], 2
-    row = call(
-        function, list(prompt), [8, 9, 2], 8, pad
-    )  # the answer ends with id 2, which also pads
+    # The answer ends with id 2, which also pads.
+    row = call(function, list(prompt), [8, 9, 2], 8, pad)
     wrong = {
         "length": lambda row: len(row) != 8,
         "no end": [-100, -100, -100, 8, 9, -100, -100, -100],

@@ -5,29 +5,13 @@ from pefthelpers.checks.verdict import Verdict, call, judge, same
 
 def model_states(answer, *, parameters: int) -> Verdict:
     """Check the GB (1e9 bytes) of weights, gradients, states under autocast with accumulation."""
-    each = parameters / 1e9  # GB of one byte per parameter
-    wrong = {
-        "backward": 16 * each,
-        "no accumulation": 14 * each,
-        "weights and states": 12 * each,
-        "pure bf16": 8 * each,
-        "gib": 18 * parameters / 1024**3,
-    }
-    return judge("model_states", answer, right=18 * each, wrong=wrong, tolerance=0.01)
+    return judge("model_states", answer, tolerance=0.01, parameters=parameters)
 
 
 def checkpointed(function) -> Verdict:
     """Check ``function(h, layers, batch, seq)``: bytes of the layer inputs in bf16."""
-    h, layers, batch, seq = 96, 5, 3, 40
-    right = 2 * h * layers * batch * seq
-    wrong = {
-        "one layer": right // layers,
-        "four bytes": 2 * right,
-        "elements": right // 2,
-        "one sequence": right // batch,
-        "quadratic": right * seq,
-    }
-    return judge("checkpointed", call(function, h, layers, batch, seq), right=right, wrong=wrong)
+    sizes = {"h": 96, "layers": 5, "batch": 3, "seq": 40}
+    return judge("checkpointed", call(function, *sizes.values()), **sizes)
 
 
 def peak(function) -> Verdict:

@@ -8,17 +8,8 @@ from peftmemory.configs import ModelConfig
 
 def cache_mib(answer, *, config: ModelConfig, tokens: int, batch: int) -> Verdict:
     """Check the MiB that a prefix takes in the 16-bit key-value cache of a batch."""
-    right = batch * tokens * 2 * config.layers * config.kv_dim * 2 / 2**20
-    wrong = {
-        "one row": right / batch,
-        "one tensor": right / 2,
-        "float32": right * 2,
-        "query heads": right * config.q_dim / config.kv_dim,
-        "one layer": right / config.layers,
-        "mb": right * 2**20 / 1e6,
-        "bytes": right * 2**20,
-    }
-    return judge("cache_mib", answer, right=right, wrong=wrong, tolerance=0.005)
+    given = {"config": config, "tokens": tokens, "batch": batch}
+    return judge("cache_mib", answer, tolerance=0.005, **given)
 
 
 def without_prefix(function) -> Verdict:
@@ -30,18 +21,15 @@ def without_prefix(function) -> Verdict:
     weights = torch.rand(4, 7, generator=generator).tril(3)
     weights = weights / weights.sum(-1, keepdim=True)
     values = torch.randn(7, 5, generator=generator)
-    out, share = weights @ values, weights[:, :3].sum(-1, keepdim=True)
-    own = weights[:, 3:] @ values[3:]
-    unweighted = (out - values[:3].mean(0), out - values[:3].sum(0))
+    out, virtual = weights @ values, values[:3]
+    unweighted = (out - virtual.mean(0), out - virtual.sum(0))
     wrong = {
         "shape": lambda result: shape_of(result) != out.shape,
-        "not scaled": own,
-        "not subtracted": out / (1 - share),
         "unweighted": lambda result: any(same(result, value) for value in unweighted),
-        "by share": own / share,
     }
-    result = call(function, out.clone(), weights.clone(), values[:3].clone())
-    return judge("without_prefix", result, right=own / (1 - share), wrong=wrong)
+    result = call(function, out.clone(), weights.clone(), virtual.clone())
+    given = {"out": out, "weights": weights, "values": values, "n": 3}
+    return judge("without_prefix", result, wrong=wrong, **given)
 
 
 def answer_logits(function) -> Verdict:
@@ -49,17 +37,11 @@ def answer_logits(function) -> Verdict:
 
     logits: (n + prompt + answer, vocab), from a model with n virtual tokens in its input.
     """
-    n, prompt, answer = 3, 4, 2
-    logits = torch.arange(n + prompt + answer)[:, None].expand(-1, 5)
-    rows_from = lambda first: logits[first : first + answer]
-    wrong = {
-        "rows": lambda result: len(shape_of(result)) != 2 or len(result) != answer,
-        "too far": rows_from(n + prompt),
-        "no virtual": rows_from(prompt - 1),
-        "both": rows_from(prompt),
-    }
-    result = call(function, logits.clone(), n, prompt, answer)
-    return judge("answer_logits", result, right=rows_from(n + prompt - 1), wrong=wrong)
+    sizes = {"n": 3, "prompt": 4, "answers": 2}
+    logits = torch.arange(sum(sizes.values()))[:, None].expand(-1, 5)
+    wrong = {"rows": lambda result: len(shape_of(result)) != 2 or len(result) != sizes["answers"]}
+    result = call(function, logits.clone(), *sizes.values())
+    return judge("answer_logits", result, wrong=wrong, logits=logits, **sizes)
 
 
 def method_for(answer, *, facts: dict[str, float]) -> Verdict:

@@ -2,6 +2,7 @@
 
 import html
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -73,7 +74,7 @@ def judge(
     exercise: str,
     answer: object,
     *,
-    right: object,
+    right: object = None,
     wrong: Mapping[str, object] | None = None,
     tolerance: float = 0.0,
     **numbers: object,
@@ -83,27 +84,39 @@ def judge(
     Args:
         exercise: its name in ``exercises.yaml``, where the messages stand.
         answer: what the learner handed in, or what ``call`` returned.
-        right: a word, a number, a tensor, a list of these, or a function that tells.
+        right: a word, a number, a tensor, a list of these, or a function that tells; None where
+            ``exercises.yaml`` has its formula.
         wrong: mistake to what such an answer looks like, given as ``right`` is. A mistake that is
-            not listed is one of ``COMMON``, or itself the answer, as in a choice of words.
+            neither here nor among the formulas is one of ``COMMON``, or itself the answer, as in a
+            choice of words.
         tolerance: relative, of numbers. Mistakes are recognised within a thousandth at least.
-        **numbers: for the places in the messages.
+        **numbers: for the formulas, and the places in the messages.
     """
     if isinstance(answer, Verdict):
         return answer
     if answer is ... or answer is None:
         return NOT_ATTEMPTED
     says, kind = SAYS[exercise], type(answer).__name__
-    numbers |= {"right": right, "shape": shape_of(answer), "type": kind}
+    values = {"right": right} | computed(says.get("values", {}), numbers)
+    numbers |= values | {"shape": shape_of(answer), "type": kind}
     numbers["length"] = attempt(lambda: len(answer), otherwise=kind)
     if attempt(lambda: answer.ndim == 0, otherwise=False):  # a scalar of NumPy or torch
         answer = attempt(lambda: answer.item(), otherwise=kind)
-    if same(answer, right, tolerance):
+    if same(answer, values["right"], tolerance):
         return Verdict("correct", says["correct"].format(**numbers))
     loose = tolerance and max(tolerance, 1e-3)
-    looks = {name: COMMON.get(name, name) for name in says if name not in ("correct", "else")}
-    found = (name for name, value in (looks | (wrong or {})).items() if same(answer, value, loose))
+    looks = COMMON | values | (wrong or {})
+    mistakes = (name for name in says if name not in ("values", "correct", "else"))
+    found = (name for name in mistakes if same(answer, looks.get(name, name), loose))
     return Verdict("not yet", says[next(found, "else")].format(**numbers))
+
+
+def computed(formulas: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return formulas' values; each may use what is given, and those before it."""
+    names = {"math": math, "statistics": statistics, **given}
+    for name, formula in formulas.items():
+        names[name] = eval(str(formula), names)
+    return {name: names[name] for name in formulas}
 
 
 def same(answer: object, value: object, tolerance: float = 0.0) -> bool:

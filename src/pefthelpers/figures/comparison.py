@@ -4,22 +4,15 @@ from collections.abc import Mapping
 
 from pefthelpers import figures
 
-# Colour and marker of a method's family: readable without colour too.
-FAMILIES = {
+# Method: colour and marker of its family; readable without colour too.
+LOOKS = {
     "full": (figures.BLACK, "s"),
-    "weights": (figures.BLUE, "o"),
-    "layers": (figures.GREEN, "^"),
-    "vectors": (figures.PINK, "D"),
-    "input": (figures.RED, "v"),
+    **dict.fromkeys(("lora", "lora_qv", "rslora", "dora", "qlora"), (figures.BLUE, "o")),
+    **dict.fromkeys(("houlsby", "pfeiffer"), (figures.GREEN, "^")),
+    **dict.fromkeys(("ia3", "ln", "head"), (figures.PINK, "D")),
+    **dict.fromkeys(("prefix", "prompt"), (figures.RED, "v")),
 }
 SECOND = ("lora_qv", "prompt")  # dashed: the second method of a family in one plot
-FAMILY = {
-    "full": "full",
-    **dict.fromkeys(("lora", "lora_qv", "rslora", "dora", "qlora"), "weights"),
-    **dict.fromkeys(("houlsby", "pfeiffer"), "layers"),
-    **dict.fromkeys(("ia3", "ln", "head"), "vectors"),
-    **dict.fromkeys(("prefix", "prompt"), "input"),
-}
 
 
 def intervals(axis, table, *, label: str) -> None:
@@ -31,7 +24,7 @@ def intervals(axis, table, *, label: str) -> None:
         label: of the horizontal axis.
     """
     for row, (method, values) in enumerate(table.iterrows()):
-        colour, marker = FAMILIES[FAMILY[method]]
+        colour, marker = LOOKS[method]
         spread = {"xerr": values["±"], "capsize": 3, "color": colour, "fmt": marker}
         axis.errorbar(values["mean"], row, **spread)
     axis.set(yticks=range(len(table)), xlabel=label)
@@ -51,7 +44,7 @@ def curves(axis, rows, *, labels: Mapping[str, str], x: str, y: str) -> None:
         y: the column that tells what was learned.
     """
     for method, name in labels.items():
-        colour, marker = FAMILIES[FAMILY[method]]
+        colour, marker = LOOKS[method]
         line = rows[rows["method"] == method].sort_values("learning_rate")
         style = "--" if method in SECOND else "-"
         axis.plot(line[x], line[y], style, marker=marker, color=colour, label=name, alpha=0.85)

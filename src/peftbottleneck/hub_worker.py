@@ -1,4 +1,4 @@
-"""Runs the cells that ``adapterhub_kernel`` sends, in AdapterHub's interpreter; needs only Python.
+"""Runs the cells that ``hub_kernel`` sends, in AdapterHub's interpreter; needs only Python.
 
 One JSON string of code comes in on each line; one JSON object with what it printed, its last
 expression and its error goes out.

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from nbregress import cli, notebooks
-from pefthelpers import adapterhub_kernel
-from pefthelpers.errors import UserError
+from peftbottleneck import hub_kernel
+from peftbottleneck.errors import AdapterError
 
 
 @pytest.fixture
 def other():
     """Return an interpreter of its own that is this environment's Python."""
-    started = adapterhub_kernel.Interpreter(Path(sys.executable))
+    started = hub_kernel.Interpreter(Path(sys.executable))
     yield started
     started.close()
 
@@ -32,25 +32,25 @@ def test_what_bypasses_print_does_not_disturb_the_answers(other):
 
 
 def test_the_process_is_free_of_this_environments_path(other, monkeypatch):
-    here = Path(adapterhub_kernel.__file__).parent
+    here = Path(hub_kernel.__file__).parent
     assert other.run("import sys\nsys.path").count(str(here)) == 0
 
 
 def test_an_error_names_itself_and_the_process_lives_on(other):
-    with pytest.raises(UserError, match="failed in AdapterHub's environment: ZeroDivisionError"):
+    with pytest.raises(AdapterError, match="failed in AdapterHub's environment: ZeroDivisionError"):
         other.run("1 / 0")
-    with pytest.raises(UserError, match="SyntaxError"):
+    with pytest.raises(AdapterError, match="SyntaxError"):
         other.run("x = = 1")
     assert other.run("3") == 3
 
 
 def test_a_process_that_died_is_a_sentence(other):
-    with pytest.raises(UserError, match="died: build its environment again"):
+    with pytest.raises(AdapterError, match="died: build its environment again"):
         other.run("import os\nos._exit(1)")
 
 
 def test_without_an_interpreter_a_cell_says_so(capsys):
-    missing = adapterhub_kernel.Interpreter(None)
+    missing = hub_kernel.Interpreter(None)
     assert not missing.ready
     assert missing.run("1 / 0") is None
     assert capsys.readouterr().out == "Not run: AdapterHub's environment is not here.\n"
@@ -59,22 +59,22 @@ def test_without_an_interpreter_a_cell_says_so(capsys):
 
 def test_the_environment_is_looked_for_where_make_builds_it(monkeypatch, tmp_path):
     monkeypatch.setenv("ADAPTERHUB_PYTHON", str(tmp_path / "python"))
-    assert adapterhub_kernel.adapterhub_python() is None
+    assert hub_kernel.adapterhub_python() is None
     (tmp_path / "python").write_text("")
-    assert adapterhub_kernel.adapterhub_python() == tmp_path / "python"
+    assert hub_kernel.adapterhub_python() == tmp_path / "python"
     monkeypatch.delenv("ADAPTERHUB_PYTHON")
-    found = adapterhub_kernel.adapterhub_python()
+    found = hub_kernel.adapterhub_python()
     assert found in (None, notebooks.notebooks_dir().parent / ".venv-adapterhub/bin/python")
 
 
-START = """from pefthelpers import adapterhub_kernel
-hub = adapterhub_kernel.start()
-assert hub.ready or not REQUIRED, adapterhub_kernel.MISSING
-print(adapterhub_kernel.MISSING)"""
+START = """from peftbottleneck import hub_kernel
+hub = hub_kernel.start()
+assert hub.ready or not REQUIRED, hub_kernel.MISSING
+print(hub_kernel.MISSING)"""
 
 
 @pytest.mark.parametrize(
-    ("required", "code", "sentence"), [(False, 0, ""), (True, 1, adapterhub_kernel.MISSING)]
+    ("required", "code", "sentence"), [(False, 0, ""), (True, 1, hub_kernel.MISSING)]
 )
 def test_a_notebook_without_it_ends_green_unless_it_is_required(
     make_notebook, tmp_path, monkeypatch, capsys, required, code, sentence
@@ -84,4 +84,4 @@ def test_a_notebook_without_it_ends_green_unless_it_is_required(
     path = make_notebook(START, "%%adapterhub\n1 / 0", parameters=parameters)
     assert cli.main(["run", str(path), "--out", str(tmp_path / "out")]) == code
     assert sentence in capsys.readouterr().out
-    assert adapterhub_kernel.MISSING in (tmp_path / "out" / path.name).read_text()
+    assert hub_kernel.MISSING in (tmp_path / "out" / path.name).read_text()

@@ -10,9 +10,9 @@ import os
 import subprocess
 from pathlib import Path
 
-from pefthelpers.errors import UserError
+from peftbottleneck.errors import AdapterError
 
-WORKER = Path(__file__).with_name("adapterhub_worker.py")
+WORKER = Path(__file__).with_name("hub_worker.py")
 MISSING = (
     "AdapterHub's environment is not here, so this notebook shows its code but does not run it: "
     "`make adapterhub` in a clone of the repository builds it."
@@ -56,7 +56,7 @@ class Interpreter:
         Numbers, strings, lists come over as they are, anything else as Python would show it.
 
         Raises:
-            UserError: the cell raised an error, or the process died.
+            AdapterError: the cell raised an error, or the process died.
         """
         if not self.ready:
             print("Not run: AdapterHub's environment is not here.")
@@ -65,11 +65,11 @@ class Interpreter:
         line = self._process.stdout.readline()
         if not line:
             cure = "build its environment again with `make adapterhub`."
-            raise UserError(f"AdapterHub's process died: {cure}")
+            raise AdapterError(f"AdapterHub's process died: {cure}")
         answer = json.loads(line)
         print(answer["printed"], end="")
         if answer["error"]:
-            raise UserError(f"The cell failed in AdapterHub's environment: {answer['error']}")
+            raise AdapterError(f"The cell failed in AdapterHub's environment: {answer['error']}")
         self.value = answer["value"]
         return self.value
 
