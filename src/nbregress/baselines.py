@@ -133,8 +133,8 @@ def read(path: Path) -> dict:
         baseline = json.loads(path.read_text(encoding="utf-8"))
         for name, metric in baseline["metrics"].items():
             numbers = [metric["value"], metric.get("tolerance") or 0]
-            good = all(map(finite, numbers)) and numbers[1] >= 0 and isinstance(metric["unit"], str)
-            if not good:
+            good = all(map(finite, numbers)) and numbers[1] >= 0
+            if not (good and isinstance(metric["unit"], str)):
                 raise ValueError(f"{name} is {metric}")
         if not finite(baseline.get("seconds", 0)):
             raise ValueError("its seconds are no number")

@@ -76,15 +76,15 @@ def stacks(names: list[str], pythons: list[str]) -> dict[str, str]:
     known, found = ", ".join(STACKS), dict.fromkeys(names, sys.executable)
     if unknown := [name for name in names if name not in STACKS]:
         raise UserError(f"Unknown stack {unknown[0]!r}: choose from {known}.")
-    for name, _, program in (text.partition("=") for text in pythons):
-        if name not in STACKS:
+    for stack, _, program in (text.partition("=") for text in pythons):
+        if stack not in STACKS:
             raise UserError(f"--python takes STACK=PROGRAM, STACK one of {known}.")
         try:
             python_version(program)
         except (OSError, subprocess.CalledProcessError) as error:
             words = f"{program!r} does not start: give --python a Python's path."
             raise UserError(words) from error
-        found[name] = program
+        found[stack] = program
     if not (root() / "tox.ini").is_file():
         raise UserError("The matrix needs a clone of the repository: tox.ini is missing.")
     if importlib.util.find_spec("tox") is None:

@@ -74,23 +74,17 @@ def rendered(executed: str) -> str:
     return REMOTE_IMAGE.sub(r"\1", body)
 
 
-@functools.cache
-def templates() -> jinja2.Environment:
-    """Return the templates, by what they are of."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("nbregress"),
-        autoescape=jinja2.select_autoescape(["html.jinja", "xml.jinja"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters = (number, duration, places, failing_call)
-    environment.filters.update({function.__name__: function for function in filters})
-    return environment
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("nbregress"),
+    autoescape=jinja2.select_autoescape(["html.jinja", "xml.jinja"]),
+    trim_blocks=True,
+)
+TEMPLATES.filters |= {call.__name__: call for call in (number, duration, places, failing_call)}
 
 
 def render(name: str, **given) -> str:
     """Fill in the template of this name."""
-    return templates().get_template(f"{name}.jinja").render(given)
+    return TEMPLATES.get_template(f"{name}.jinja").render(given).rstrip()
 
 
 def text(store: RunStore) -> str:

@@ -63,12 +63,6 @@ class Result:
         """Tell whether nothing is wrong with it."""
         return self.status == GOOD
 
-    @property
-    def sentence(self) -> str:
-        """Return how it ended and why, in one line."""
-        why = "; ".join(self.drifts or [self.reason, *self.notes])
-        return f"{self.status}: {why}" if why else self.status
-
 
 @dataclass
 class Outcome:

@@ -6,7 +6,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,13 +33,12 @@ def claimed(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             lock.seek(0)
+            other = f"Another run (process {lock.read() or 'unknown'}) writes into {out}"
             raise UserError(
-                f"Another run (process {lock.read() or 'unknown'}) writes into {out}: wait for it, or "
-                "choose another folder with --out."
+                f"{other}: wait for it, or choose another folder with --out."
             ) from error
         lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        print(os.getpid(), end="", file=lock, flush=True)
         yield
 
 
@@ -129,15 +128,15 @@ class RunStore:
 
     def metrics(self) -> str:
         """Return the text of ``metrics.json``."""
-        content = {"about": self.about(), "notebooks": [asdict(result) for result in self.rows]}
-        return json.dumps(plain(content), indent=1)
+        rows = [asdict(result) for result in self.rows]
+        return json.dumps(plain({"about": self.about(), "notebooks": rows}), indent=1)
 
     def about(self) -> dict:
         """Return what the run's figures hang on."""
-        about = {"profile": self.plan.profile, "parameters": plain(self.plan.values)}
-        about["wall_s"] = round(time.monotonic() - self.start, 1)
-        versions = [row.versions for row in self.rows if row.versions]
-        return stamp() | about | ({"versions": versions[0]} if versions else {})
+        about = {**stamp(), "profile": self.plan.profile, "parameters": plain(self.plan.values)}
+        versions = [*(row.versions for row in self.rows if row.versions), about["versions"]]
+        wall_s = round(time.monotonic() - self.start, 1)
+        return about | {"versions": versions[0], "wall_s": wall_s}
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the run's folder whole, or say in ``trouble`` why not."""
@@ -161,10 +160,9 @@ class RunStore:
     def report(self, name: str, render: Callable[["RunStore"], str]) -> None:
         """Write a report that ``render`` makes of this run; a run outlives one that cannot be made."""
         try:
+            (self.out / name).unlink(missing_ok=True)  # an older run's
             text = render(self)
         except Exception as error:  # noqa: BLE001 - the fault may be any library's
-            with suppress(OSError):
-                (self.out / name).unlink()  # an older run's
             why = traceback.format_exception_only(error)[0].splitlines()[0]
             self.unreported.append(f"there is no {name}, it could not be made ({why})")
         else:

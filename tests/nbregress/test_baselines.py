@@ -109,7 +109,7 @@ def test_direction(name, unit, values, words):
 
 
 def test_a_chart_holds_band_tick_and_dot():
-    chart = report.templates().get_template("parts.html.jinja").module.chart
+    chart = report.TEMPLATES.get_template("parts.html.jinja").module.chart
     one = baselines.Change("a", "share", 0.5, 0.9, 0.1, baselines.OFF)
     svg = chart(one)
     assert 'class="off" cx="142' in svg and 'class="band"' in svg
