@@ -168,7 +168,8 @@ def column_of(stack: str, python: str, out: Path, options: list[str]) -> Column:
     start, column = time.perf_counter(), Column(stack)
     try:
         python = python_of(stack, python)
-        column.built_s, column.python = time.perf_counter() - start, python_version(python)
+        column.built_s = round(time.perf_counter() - start, 1)
+        column.python = python_version(python)
         print(f"{stack}: {python} ({duration(column.built_s)})", flush=True)
         (out / "metrics.json").unlink(missing_ok=True)  # an older run's
         command = [python, "-m", "nbregress.cli", "run", *options, "--out", str(out.resolve())]

@@ -67,9 +67,7 @@ def exporter():
 
 
 def rendered(executed: str) -> str:
-    """Return an executed notebook as HTML, its remote images (badges) as words; empty if there is none."""
-    if not executed:
-        return ""
+    """Return an executed notebook as HTML, its remote images (badges) as words."""
     body, _ = exporter().from_notebook_node(notebooks.parse(executed, "The executed notebook"))
     return REMOTE_IMAGE.sub(r"\1", body)
 
@@ -92,7 +90,7 @@ def text(store: RunStore) -> str:
     from pygments.formatters import HtmlFormatter
 
     colours = HtmlFormatter().get_style_defs(".highlight")
-    executed = {name: rendered(text) for name, text in store.executed.items()}
+    executed = {name: rendered(text) for name, text in store.executed.items() if text}
     return render("report.html", store=store, executed=executed, colours=colours)
 
 

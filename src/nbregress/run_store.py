@@ -161,9 +161,7 @@ class RunStore:
         """Write a report that ``render`` makes of this run; a run outlives one that cannot be made."""
         try:
             (self.out / name).unlink(missing_ok=True)  # an older run's
-            text = render(self)
+            self.write(name, render(self))
         except Exception as error:  # noqa: BLE001 - the fault may be any library's
             why = traceback.format_exception_only(error)[0].splitlines()[0]
             self.unreported.append(f"there is no {name}, it could not be made ({why})")
-        else:
-            self.write(name, text)
