@@ -18,6 +18,7 @@ SEVERAL = 3  # runs
 HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")
 LOWER_IS_BETTER = ("nats", "s", "ms", "bytes", "MiB", "GiB")
 SAME, MOVED, OFF = "same", "within tolerance", "beyond tolerance"
+UNJUDGED, NEW, MISSING = "not judged", "new", "missing"
 
 
 def floor_of(unit: str, value: float, runs: int = 1) -> float | None:
@@ -40,14 +41,8 @@ def floor_of(unit: str, value: float, runs: int = 1) -> float | None:
     several = runs >= SEVERAL
     if unit == "share":
         return 0.03 if several else 0.1
-    if unit.startswith("nats"):
-        return 0.02 + (0.05 if several else 0.25) * abs(value)
-    return 1e-4 + (0.05 if several else 0.5) * abs(value)
-
-
-def tolerance_of(metric: dict) -> float | None:
-    """Return a recorded metric's tolerance: its own, or its unit's."""
-    return metric.get("tolerance", floor_of(metric["unit"], metric["value"]))
+    least, of_one_run = (0.02, 0.25) if unit.startswith("nats") else (1e-4, 0.5)
+    return least + (0.05 if several else of_one_run) * abs(value)
 
 
 def finite(value: object) -> bool:
@@ -69,16 +64,15 @@ class Change:
     @property
     def bad(self) -> bool:
         """Tell whether a run with this metric has failed."""
-        return self.verdict not in (SAME, MOVED, "not judged", "new")
+        return self.verdict not in (SAME, MOVED, UNJUDGED, NEW)
 
     @property
     def sentence(self) -> str:
-        """Return it in one line."""
-        if self.verdict not in (SAME, MOVED, OFF, "not judged"):
+        """Return what is wrong with it in one line."""
+        if self.verdict != OFF:
             return f"{self.name}: {self.verdict}"
-        moved = f"{self.name}: {readable(self.before)} → {readable(self.after)} {self.unit}"
-        limit = f"tolerance {readable(self.tolerance)}" if self.verdict == OFF else self.verdict
-        return f"{moved}, {limit}"
+        before, after, limit = map(readable, (self.before, self.after, self.tolerance))
+        return f"{self.name}: {before} → {after} {self.unit}, tolerance {limit}"
 
     @property
     def direction(self) -> str:
@@ -89,35 +83,34 @@ class Change:
             return "="
         up = self.after > self.before
         arrow = "↑" if up else "↓"
-        if any(word in self.name for word in HIGHER_IS_BETTER):
-            return f"{arrow} {'better' if up else 'worse'}"
-        if self.unit.split("/")[0] in LOWER_IS_BETTER:
-            return f"{arrow} {'worse' if up else 'better'}"
-        return arrow
+        higher = any(word in self.name for word in HIGHER_IS_BETTER)
+        if not higher and self.unit.split("/")[0] not in LOWER_IS_BETTER:
+            return arrow
+        return f"{arrow} {'better' if up == higher else 'worse'}"
 
 
 def compare(before: dict[str, dict], after: dict[str, dict]) -> list[Change]:
-    """Compare two sets of metrics; those of the first carry the tolerances."""
-    names = [*before, *(name for name in after if name not in before)]
-    return [_compare_one(name, before.get(name), after.get(name)) for name in names]
+    """Compare two sets of metrics, those that fail first; the first set carries the tolerances."""
+    changes = [_compare_one(name, before.get(name), after.get(name)) for name in before | after]
+    return sorted(changes, key=lambda one: not one.bad)
 
 
 def _compare_one(name: str, old: dict | None, new: dict | None) -> Change:
     unit = (old or new)["unit"]
     was, now = (old or {}).get("value"), (new or {}).get("value")
-    tolerance = tolerance_of(old) if old and finite(was) else None
+    tolerance = old.get("tolerance", floor_of(unit, was)) if finite(was) else None
     if new is None:
-        verdict = "missing"
+        verdict = MISSING
     elif not finite(now):
         verdict = f"is {now}, not a finite number"
     elif old is None:
-        verdict = "new"
+        verdict = NEW
     elif old["unit"] != new["unit"]:
         verdict = f"recorded in {old['unit']}, now in {new['unit']}"
     elif was == now:
         verdict = SAME
     elif tolerance is None:
-        verdict = "not judged"
+        verdict = UNJUDGED
     else:
         verdict = MOVED if abs(now - was) <= tolerance else OFF
     return Change(name, unit, was, now, tolerance, verdict)
@@ -128,22 +121,21 @@ def path_of(notebook: str, profile: str, folder: Path | None = None) -> Path:
     return (folder or data_dir() / "baselines") / f"{notebook}.{profile}.json"
 
 
-def read(path: Path) -> dict | None:
-    """Return a baseline's file, None if there is none.
+def read(path: Path) -> dict:
+    """Return a baseline's file, nothing in it if there is none.
 
     Raises:
         UserError: the file is damaged.
     """
     if not path.exists():
-        return None
+        return {}
     try:
         baseline = json.loads(path.read_text(encoding="utf-8"))
         for name, metric in baseline["metrics"].items():
-            if not (finite(metric["value"]) and isinstance(metric["unit"], str)):
-                raise ValueError(f"{name} has no value and unit")
-            tolerance = metric.get("tolerance")
-            if tolerance is not None and not (finite(tolerance) and tolerance >= 0):
-                raise ValueError(f"{name} has the tolerance {tolerance!r}")
+            numbers = [metric["value"], metric.get("tolerance") or 0]
+            good = all(map(finite, numbers)) and numbers[1] >= 0
+            if not (good and isinstance(metric["unit"], str)):
+                raise ValueError(f"{name} is {metric}")
         if not finite(baseline.get("seconds", 0)):
             raise ValueError("its seconds are no number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -154,37 +146,34 @@ def read(path: Path) -> dict | None:
     return baseline
 
 
-def judge(result: Result, baseline: dict | None, *, comparable: bool) -> None:
+def judge(result: Result, baseline: dict, *, comparable: bool) -> list[Change]:
     """Set a passed result's status, drifts and notes by its baseline; of a failed one the notes alone.
 
     Args:
         result: of a run.
         baseline: as ``read`` gave it.
-        comparable: False if the run had parameters of its own.
+        comparable: False if the run had parameters of its own: it is held against nothing.
+
+    Returns:
+        Every metric of the two, those that fail the run first.
     """
-    known = compare(baseline["metrics"], result.metrics) if baseline and comparable else []
+    known = baseline["metrics"] if baseline and comparable else {}
+    changes = compare(known, result.metrics)
+    excused = MISSING if result.left_out or not result.good else ""
+    bad = [one.sentence for one in changes if one.bad and one.verdict != excused]
     if not result.good:
-        result.notes += [one.sentence for one in known if one.bad and one.verdict != "missing"]
-        return
-    if baseline is None or not comparable:
-        values = {name: metric["value"] for name, metric in result.metrics.items()}
-        result.drifts = [
-            f"{name}: is {value}, not a finite number"
-            for name, value in values.items()
-            if not finite(value)
-        ]
-        why = "no baseline recorded" if baseline is None else "parameters were changed"
-        result.notes.append(f"metrics not compared: {why}")
+        result.notes += bad
+        return changes
+    result.notes += [result.left_out] if result.left_out else []
+    if baseline and comparable:
+        result.notes += [f"{x.name}: not in the baseline" for x in changes if x.verdict == NEW]
     else:
-        excused = {"missing"} if result.left_out else set()
-        result.drifts = [one.sentence for one in known if one.bad and one.verdict not in excused]
-        result.notes += [result.left_out] if result.left_out else []
-        result.notes += [
-            f"{one.name}: not in the baseline" for one in known if one.verdict == "new"
-        ]
-    if result.drifts:
-        more = f" (and {len(result.drifts) - 1} more)" if len(result.drifts) > 1 else ""
-        result.status, result.reason = "drifted", result.drifts[0] + more
+        why = "parameters were changed" if baseline else "no baseline recorded"
+        result.notes.append(f"metrics not compared: {why}")
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        result.status, result.reason, result.drifts = "drifted", bad[0] + more, bad
+    return changes
 
 
 def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
@@ -197,16 +186,14 @@ def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
         UserError: a metric that not every run has, or that has no finite value.
     """
     metrics = {}
-    for name, first in runs[0].items():
+    for name in dict.fromkeys(name for run in runs for name in run):
         values = [run.get(name, {}).get("value") for run in runs]
         if not all(finite(value) for value in values):
             raise UserError(f"The metric {name} has no finite value in every run: {values}.")
         spread = 2 * (max(values) - min(values))
-        own = floor_of(first["unit"], first["value"], len(runs))
+        own = floor_of(runs[0][name]["unit"], values[0], len(runs))
         tolerance = None if own is None else float(f"{max(spread, own):.4g}")
-        metrics[name] = {**first, "tolerance": tolerance}
-    if new := {name for run in runs for name in run} - set(metrics):
-        raise UserError(f"Not every run has the metric {', '.join(sorted(new))}.")
+        metrics[name] = {**runs[0][name], "tolerance": tolerance}
     return metrics
 
 
@@ -216,7 +203,7 @@ def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
     Raises:
         UserError: the old baseline is damaged.
     """
-    known = (read(path) or {"metrics": {}})["metrics"]
+    known = read(path).get("metrics", {})
     for name, metric in metrics.items():
         old = known.get(name, {})
         if "tolerance" in old and old["unit"] == metric["unit"]:
@@ -236,15 +223,9 @@ def write(path: Path, rows: list[dict], about: dict) -> None:
         raise UserError(f"{name} did not pass in every run: a baseline is made of good runs alone.")
     if len({row["source_hash"] for row in rows}) > 1:
         raise UserError(f"The runs are of different sources of {name}: run it again in each.")
-    known = read(path) or {}
-    times = {key: statistics.median(row[key] for row in rows) for key in ("seconds", "cpu_s")}
-    content = {
-        **known,
-        "notebook": name,
-        **about,
-        **{key: known.get(key, value) for key, value in times.items()},
-        "versions": rows[0]["versions"],
-        "runs": len(rows),
-        "metrics": from_runs([row["metrics"] for row in rows]),
-    }
-    results.write(path, content)
+    content = read(path)
+    for key in ("seconds", "cpu_s"):
+        content.setdefault(key, statistics.median(row[key] for row in rows))
+    metrics = from_runs([row["metrics"] for row in rows])
+    own = {"versions": rows[0]["versions"], "runs": len(rows), "metrics": metrics}
+    results.write(path, content | {"notebook": name} | about | own)

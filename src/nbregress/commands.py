@@ -71,24 +71,25 @@ def command_baseline(options: argparse.Namespace) -> int:
 def command_compare(options: argparse.Namespace) -> int:
     """Compare two runs, profiles or stacks; 1 if a metric moved beyond its tolerance."""
     from nbregress.compare import Comparison
+    from nbregress.report import render
     from pefthelpers.paths import atomic_path
 
     comparison = Comparison(options.before, options.after, options.baselines)
-    print(comparison.text())
+    print(render("compare.txt", comparison=comparison))
     if options.html:
         with atomic_path(options.html) as temporary:
-            temporary.write_text(comparison.html(), encoding="utf-8")
+            temporary.write_text(render("compare.html", comparison=comparison), encoding="utf-8")
     return 0 if comparison.good else 1
 
 
 def command_matrix(options: argparse.Namespace) -> int:
     """Run notebooks under several package stacks; 1 if one fails or drifts anywhere."""
-    from nbregress import matrix, notebooks, plan
+    from nbregress import matrix, notebooks, plan, report
 
     paths = plan.matching(notebooks.find(options.notebook), options.globs)
     wanted = matrix.stacks(options.stacks.split(","), options.python)
     table = matrix.run(wanted, paths, options.out, jobs=options.jobs, profile=options.profile)
-    print(table.text())
+    print(report.render("matrix.txt", table=table))
     return 0 if table.good else 1
 
 

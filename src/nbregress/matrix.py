@@ -1,7 +1,6 @@
 """The same notebooks under several package stacks, which tox builds: one table, notebook by stack."""
 
 import importlib.util
-import json
 import os
 import re
 import subprocess
@@ -12,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nbregress import notebooks
-from nbregress.report import duration, pages
+from nbregress.report import duration, render
 from nbregress.result import Result
 from nbregress.run_store import read_rows
+from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, cache_dir
 
@@ -37,33 +37,10 @@ class Column:
     versions: dict[str, str] = field(default_factory=dict)  # of the packages that numbers depend on
     results: dict[str, Result] = field(default_factory=dict)  # by notebook
 
-    def cell(self, notebook: str) -> str:
-        """Return what the table says of a notebook: passed, or the first failing cell, or what drifted."""
-        result = self.results.get(notebook)
-        if result is None:
-            return self.error or "not run"
-        if result.good:
-            return f"passed, {duration(result.seconds)}"
-        if result.drifts:
-            return f"drifted: {'; '.join(result.drifts)}"
-        return f"{result.status}: {'; '.join([result.reason, *result.notes])}"
-
-    def mark(self, notebook: str) -> str:
-        """Return one word, or the seconds of a notebook that passed."""
-        result = self.results.get(notebook)
-        if result is None:
-            return "no build" if self.error else "not run"
-        return duration(result.seconds) if result.good else result.status
-
-    @property
-    def packages(self) -> str:
-        """Return Python's and the packages' versions in one line, empty if nothing ran."""
-        known = {"Python": self.python, **self.versions} if self.versions else {}
-        return ", ".join(f"{name} {version}" for name, version in known.items())
-
-    def good(self, notebook: str) -> bool:
-        """Tell whether a notebook passed."""
-        return notebook in self.results and self.results[notebook].good
+    def row(self, notebook: str) -> Result:
+        """Return how a notebook ended; without a result it is ``no build`` or ``not run``."""
+        status = "no build" if self.error else "not run"
+        return self.results.get(notebook) or Result(notebook, status, reason=self.error)
 
 
 @dataclass
@@ -76,26 +53,13 @@ class Matrix:
     @property
     def good(self) -> bool:
         """Tell whether every notebook passed under every stack."""
-        return all(column.good(name) for column in self.columns for name in self.notebooks)
-
-    def text(self) -> str:
-        """Return the table for a terminal: marks, then each stack with a line for each fault."""
-        lines = [" " * 28 + "".join(f"{column.stack:>12}" for column in self.columns)]
-        for name in self.notebooks:
-            lines.append(f"{name:28}" + "".join(f"{c.mark(name):>12}" for c in self.columns))
-        for column in self.columns:
-            lines.append(f"{column.stack}: {column.packages or column.error}")
-            faults = [name for name in column.results if not column.good(name)]
-            lines += [f"  {name}: {column.cell(name)}" for name in faults]
-        return "\n".join(lines)
+        return all(column.row(name).good for column in self.columns for name in self.notebooks)
 
     def write(self, out: Path) -> None:
         """Write ``matrix.json`` and ``matrix.html``."""
-        page = pages().get_template("matrix.html.jinja").render(table=self)
-        texts = {"matrix.json": json.dumps(asdict(self), indent=1) + "\n", "matrix.html": page}
-        for name, text in texts.items():
-            with atomic_path(out / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        results.write(out / "matrix.json", asdict(self))
+        with atomic_path(out / "matrix.html") as temporary:
+            temporary.write_text(render("matrix.html", table=self), encoding="utf-8")
 
 
 def stacks(names: list[str], pythons: list[str]) -> dict[str, str]:
@@ -109,21 +73,18 @@ def stacks(names: list[str], pythons: list[str]) -> dict[str, str]:
     Raises:
         UserError: no such stack, a program that does not start, no tox, or this is no checkout.
     """
-    known = ", ".join(STACKS)
+    known, found = ", ".join(STACKS), dict.fromkeys(names, sys.executable)
     if unknown := [name for name in names if name not in STACKS]:
         raise UserError(f"Unknown stack {unknown[0]!r}: choose from {known}.")
-    found = dict.fromkeys(names, sys.executable)
-    for text in pythons:
-        name, _, program = text.partition("=")
-        if name not in STACKS:
+    for stack, _, program in (text.partition("=") for text in pythons):
+        if stack not in STACKS:
             raise UserError(f"--python takes STACK=PROGRAM, STACK one of {known}.")
         try:
             python_version(program)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError(
-                f"{program!r} does not start: give --python a Python's path."
-            ) from error
-        found[name] = program
+            words = f"{program!r} does not start: give --python a Python's path."
+            raise UserError(words) from error
+        found[stack] = program
     if not (root() / "tox.ini").is_file():
         raise UserError("The matrix needs a clone of the repository: tox.ini is missing.")
     if importlib.util.find_spec("tox") is None:
@@ -144,14 +105,12 @@ def python_version(python: str) -> str:
 
 def installed_here() -> bool:
     """Tell whether the running environment holds exactly the pins of requirements.txt."""
-    for line in (root() / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        name, _, pin = line.split("#")[0].strip().partition("==")
-        try:
-            if name and version(name).split("+")[0] != pin:
-                return False
-        except PackageNotFoundError:
-            return False
-    return True
+    text = (root() / "requirements.txt").read_text(encoding="utf-8")
+    pins = re.findall(r"^([\w.-]+)==([^\s#]+)", text, re.MULTILINE)
+    try:
+        return all(version(name).split("+")[0] == pin for name, pin in pins)
+    except PackageNotFoundError:
+        return False
 
 
 def python_of(stack: str, python: str) -> str:
@@ -194,46 +153,35 @@ def run(wanted: dict[str, str], paths: list[Path], out: Path, *, jobs: int, prof
         jobs: notebooks at a time.
         profile: ``tiny``, ``laptop`` or ``gpu``.
     """
-    unreached = [Column(name, error=UNREACHED) for name in wanted]
-    table = Matrix([path.stem for path in paths], unreached)
+    columns = [Column(name, error=UNREACHED) for name in wanted]
+    table = Matrix([path.stem for path in paths], columns)
+    options = [*map(str, paths), "--profile", profile, "--jobs", str(jobs)]
     for number, (name, python) in enumerate(wanted.items()):
         print(f"{name}: environment", flush=True)
-        table.columns[number] = column_of(
-            name, python, paths, out / name, jobs=jobs, profile=profile
-        )
+        columns[number] = column_of(name, python, out / name, options)
         table.write(out)
     return table
 
 
-def column_of(
-    stack: str, python: str, paths: list[Path], out: Path, *, jobs: int, profile: str
-) -> Column:
-    """Return one stack's column."""
+def column_of(stack: str, python: str, out: Path, options: list[str]) -> Column:
+    """Return one stack's column: a run by its environment's Python with this checkout's package."""
     start, column = time.perf_counter(), Column(stack)
     try:
         python = python_of(stack, python)
+        column.built_s = round(time.perf_counter() - start, 1)
+        column.python = python_version(python)
+        print(f"{stack}: {python} ({duration(column.built_s)})", flush=True)
+        (out / "metrics.json").unlink(missing_ok=True)  # an older run's
+        command = [python, "-m", "nbregress.cli", "run", *options, "--out", str(out.resolve())]
+        ours = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+        code = subprocess.run(command, check=False, env=ours).returncode
+        content = read_rows(out)
     except (BuildError, OSError) as error:
         column.error = f"the environment could not be built: {error}"
         print(f"{stack}: {column.error}", flush=True)
-        return column
-    column.built_s = round(time.perf_counter() - start, 1)
-    column.python = python_version(python)
-    print(f"{stack}: {python} ({duration(column.built_s)})", flush=True)
-    code = run_in(python, paths, out, jobs=jobs, profile=profile)
-    try:
-        content = read_rows(out)
     except UserError as error:
         column.error = f"the run ended with exit code {code} and no result: {error}"
-        return column
-    column.versions = content["about"]["versions"]
-    column.results = {row["notebook"]: Result(**row) for row in content["notebooks"]}
+    else:
+        column.versions = content["about"]["versions"]
+        column.results = {row["notebook"]: Result(**row) for row in content["notebooks"]}
     return column
-
-
-def run_in(python: str, paths: list[Path], out: Path, *, jobs: int, profile: str) -> int:
-    """Run the notebooks by another environment's Python with this checkout's package."""
-    (out / "metrics.json").unlink(missing_ok=True)  # an older run's
-    source = str(Path(__file__).resolve().parents[1])
-    command = [python, "-m", "nbregress.cli", "run", *map(str, paths), "--profile", profile]
-    command += ["--jobs", str(jobs), "--out", str(out.resolve())]
-    return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": source}).returncode

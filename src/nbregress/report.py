@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing but itself."""
+"""A run told to others: as one HTML page that needs nothing but itself, and as JUnit XML for CI services."""
 
 import ast
 import functools
@@ -6,12 +6,16 @@ import re
 import textwrap
 
 import jinja2
-from markupsafe import Markup, escape
 
-from nbregress import baselines, charts, notebooks
+from nbregress import notebooks
+from nbregress.baselines import Change, finite
 from nbregress.result import Result
 from nbregress.run_store import RunStore
 from pefthelpers.record import readable
+
+LONGEST_CALL = 8  # lines; of a longer statement only the line itself is shown
+REMOTE_IMAGE = re.compile(r'<img (?=[^>]*src="https?:)(?:[^>]*alt="([^"]*)")?[^>]*>')
+NO_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def duration(seconds: float) -> str:
@@ -21,31 +25,19 @@ def duration(seconds: float) -> str:
 
 def number(value: object) -> str:
     """Write a metric's value; a dash for none."""
-    return readable(value) if baselines.finite(value) else "–" if value is None else str(value)
+    return readable(value) if finite(value) else "–" if value is None else str(value)
 
 
-@functools.cache
-def pages() -> jinja2.Environment:
-    """Return the page templates."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("nbregress"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, duration=duration, chart=charts.chart, call=failing_call, breakable=breakable
-    )
-    return environment
-
-
-def breakable(name: str) -> Markup:
-    """Let a long name be broken after its underscores."""
-    return Markup(escape(name).replace("_", Markup("_<wbr>")))
-
-
-LONGEST_CALL = 8  # lines; of a longer statement only the line itself is shown
-REMOTE_IMAGE = re.compile(r'<img [^>]*src="https?:[^>]*>')
+def places(one: Change) -> dict[str, float]:
+    """Return where a chart shows tolerance, reference and run, from 0 to 1; nothing if one is missing."""
+    if not (finite(one.before) and finite(one.after)):
+        return {}
+    reach = one.tolerance or 0
+    shown = {"low": one.before - reach, "high": one.before + reach}
+    shown |= {"before": one.before, "after": one.after}
+    left, right = min(shown.values()), max(shown.values())
+    share = lambda value: (value - left) / (right - left) if right > left else 0.5
+    return {name: share(value) for name, value in shown.items()}
 
 
 def failing_call(row: Result) -> str:
@@ -58,18 +50,12 @@ def failing_call(row: Result) -> str:
         nodes = [node for node in ast.walk(ast.parse(row.source)) if isinstance(node, ast.stmt)]
     except SyntaxError:
         return text
-    around = [node for node in nodes if node.lineno <= line <= node.end_lineno]
-    if not around:
+    spans = [range(node.lineno, node.end_lineno + 1) for node in nodes]
+    smallest = min((span for span in spans if line in span), key=len, default=())
+    if not 0 < len(smallest) <= LONGEST_CALL:
         return text
-    smallest = min(around, key=lambda node: node.end_lineno - node.lineno)
-    lines = row.source.splitlines()[smallest.lineno - 1 : smallest.end_lineno]
-    return textwrap.dedent("\n".join(lines)) if len(lines) <= LONGEST_CALL else text
-
-
-def words_of(image: re.Match) -> str:
-    """Return an image's alternative text."""
-    found = re.search(r'alt="([^"]*)"', image.group())
-    return found.group(1) if found else ""
+    lines = row.source.splitlines()
+    return textwrap.dedent("\n".join(lines[number - 1] for number in smallest))
 
 
 @functools.cache
@@ -81,51 +67,33 @@ def exporter():
 
 
 def rendered(executed: str) -> str:
-    """Return an executed notebook as HTML, its remote images (badges) as words; empty if there is none."""
-    if not executed:
-        return ""
+    """Return an executed notebook as HTML, its remote images (badges) as words."""
     body, _ = exporter().from_notebook_node(notebooks.parse(executed, "The executed notebook"))
-    return REMOTE_IMAGE.sub(words_of, body)
+    return REMOTE_IMAGE.sub(r"\1", body)
 
 
-def code_colours() -> str:
-    """Return the style sheet of highlighted code."""
-    from pygments.formatters import HtmlFormatter
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("nbregress"),
+    autoescape=jinja2.select_autoescape(["html.jinja", "xml.jinja"]),
+    trim_blocks=True,
+)
+TEMPLATES.filters |= {call.__name__: call for call in (number, duration, places, failing_call)}
 
-    return HtmlFormatter().get_style_defs(".highlight")
 
-
-def compared(store: RunStore, row: Result) -> list[baselines.Change]:
-    """Return a notebook's metrics against its baseline, those beyond their tolerance first."""
-    recorded = store.recorded.get(row.notebook) or {"metrics": {}}
-    if store.plan.values:  # with parameters of its own, a run is shown and not compared
-        recorded = {"metrics": {}}
-    found = baselines.compare(recorded["metrics"], row.metrics)
-    return sorted(found, key=lambda one: not one.bad)
+def render(name: str, **given) -> str:
+    """Fill in the template of this name."""
+    return TEMPLATES.get_template(f"{name}.jinja").render(given).rstrip()
 
 
 def text(store: RunStore) -> str:
     """Return ``report.html``."""
-    entries = [
-        {
-            "row": row,
-            "recorded": (store.recorded.get(row.notebook) or {}).get("seconds"),
-            "metrics": compared(store, row),
-            "html": rendered(store.executed.get(row.notebook, "")),
-        }
-        for row in store.rows
-    ]
-    return (
-        pages()
-        .get_template("report.html.jinja")
-        .render(
-            entries=entries,
-            bad=sorted(
-                (entry for entry in entries if not entry["row"].good),
-                key=lambda entry: ("failed", "drifted", "stopped").index(entry["row"].status),
-            ),
-            about=store.about(),
-            trouble=store.trouble,
-            colours=code_colours(),
-        )
-    )
+    from pygments.formatters import HtmlFormatter
+
+    colours = HtmlFormatter().get_style_defs(".highlight")
+    executed = {name: rendered(text) for name, text in store.executed.items() if text}
+    return render("report.html", store=store, executed=executed, colours=colours)
+
+
+def junit(store: RunStore) -> str:
+    """Return ``junit.xml``: one test case a notebook, without the characters that XML 1.0 does not allow."""
+    return NO_XML.sub("", render("junit.xml", store=store))

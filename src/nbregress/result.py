@@ -42,16 +42,12 @@ class Result:
     status: str
     seconds: float = 0.0  # wall time including the kernel's start
     reason: str = ""  # of one that is not good: the cell and the error's last line, in one line
-    cell: int | None = (
-        None  # the failing cell's number in the file, from 0; None if no cell is to blame
-    )
+    cell: int | None = None  # the failing one's number in the file, from 0; None: none is to blame
     cell_id: str = ""
     source: str = ""  # of that cell
     traceback: str = ""  # what the cell showed, without colours
     metrics: dict[str, dict] = field(default_factory=dict)  # {name: {"value", "unit"}}
-    drifts: list[str] = field(
-        default_factory=list
-    )  # a sentence for each metric beyond its tolerance
+    drifts: list[str] = field(default_factory=list)  # a sentence a metric beyond its tolerance
     notes: list[str] = field(default_factory=list)  # what is worth a look, but no failure
     # Why the notebook left a part out, as it said with quote("left_out", …): that part's metrics are not missed.
     left_out: str = ""

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbregress import baselines, isolation, junit, report
+from nbregress import baselines, isolation, report
 from nbregress.plan import Plan, check, longest_first
 from nbregress.result import Job, Outcome, Result
 from nbregress.run_store import RunStore, claimed
@@ -81,7 +81,7 @@ def follow(executor: Executor, jobs: list[Job], store: RunStore, watch, *, fail_
             store.add(outcome_of(future, futures[future]))
         stop(set(futures) - finished)
     store.finish()
-    store.report("junit.xml", junit.text)
+    store.report("junit.xml", report.junit)
     store.report("report.html", report.text)
     watch(store.results, set())
     if interrupted:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nbregress import baselines, charts
+from nbregress import baselines, report
 from pefthelpers.errors import UserError
 
 TRUTH = {
@@ -109,13 +109,14 @@ def test_direction(name, unit, values, words):
 
 
 def test_a_chart_holds_band_tick_and_dot():
+    chart = report.TEMPLATES.get_template("parts.html.jinja").module.chart
     one = baselines.Change("a", "share", 0.5, 0.9, 0.1, baselines.OFF)
-    svg = charts.chart(one)
+    svg = chart(one)
     assert 'class="off" cx="142' in svg and 'class="band"' in svg
     assert "<title>baseline 0.5, this run 0.9 share</title>" in svg
-    assert charts.chart(baselines.Change("a", "share", 0.5, None, 0.1, "missing")) == ""
+    assert chart(baselines.Change("a", "share", 0.5, None, 0.1, "missing")).strip() == ""
     still = baselines.Change("a", "share", 0.5, 0.5, 0, baselines.SAME)
-    assert 'cx="75' in charts.chart(still)
+    assert 'cx="75' in chart(still)
 
 
 def metric(value, name="accuracy", unit="share"):
