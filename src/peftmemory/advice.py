@@ -1,9 +1,9 @@
 """Does it fit a card, what would make it fit, and which common settings do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from peftmemory.configs import ModelConfig, load_config, model_names
@@ -83,7 +83,11 @@ def fits_card(peak_bytes: int, card_gib: float) -> bool:
 
 
 def check_card(card_gib: float) -> None:
-    """Refuse a card without memory."""
+    """Refuse a card without memory.
+
+    Raises:
+        EstimateError: it is not above 0 GiB, or no number.
+    """
     if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
@@ -151,22 +155,16 @@ def peak_of(config: ModelConfig, method: Method, setting: StepSetting) -> int:
     return closed_form(config, method, setting).peak
 
 
-def fewest(possible: tuple, peak, card_gib: float) -> tuple:
+def fewest(possible: tuple, peak: Callable[[tuple], int], card_gib: float) -> tuple:
     """Return one change that fits, or several none of which can be left out, or all of them."""
-    for one in possible:
-        if fits_card(peak((one,)), card_gib):
-            return (one,)
-    chosen = possible
-    for count in range(2, len(possible) + 1):
-        if fits_card(peak(possible[:count]), card_gib):
-            chosen = possible[:count]
-            break
-    else:
-        return possible
+    fitting = lambda chosen: fits_card(peak(chosen), card_gib)
+    first = (possible[:count] for count in range(2, len(possible) + 1))
+    chosen = next(filter(fitting, chain(((one,) for one in possible), first)), None)
+    if chosen is None or len(chosen) == 1:
+        return chosen or possible
     for one in reversed(chosen):
         fewer = tuple(other for other in chosen if other is not one)
-        if fits_card(peak(fewer), card_gib):
-            chosen = fewer
+        chosen = fewer if fitting(fewer) else chosen
     return chosen
 
 
@@ -237,7 +235,5 @@ def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
     """
     check_card(card_gib)
     described, setting = read_method(what), read_setting(**step)
-    for name in reversed(covered_models()):
-        if fits_card(peak_of(load_config(name), described, setting), card_gib):
-            return name
-    return None
+    holds = lambda name: fits_card(peak_of(load_config(name), described, setting), card_gib)
+    return next(filter(holds, reversed(covered_models())), None)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from peftmemory.errors import EstimateError
+from peftmemory.errors import EstimateError, check_size
 
 # Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
@@ -62,9 +62,7 @@ class StepSetting:
     def __post_init__(self):
         """Check sizes and choices."""
         for name in ("batch", "seq"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise EstimateError(f"{name} must be a whole number of at least 1, not {size!r}.")
+            check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise EstimateError(

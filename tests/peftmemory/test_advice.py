@@ -135,7 +135,7 @@ def test_the_command_traces_other_families(capsys):
         (("llama-2-7b", "--method", "magic"), "There is no method 'magic'"),
         (("llama-2-7b", "--method", "full", "--rank", "4"), "full has no option 'r'"),
         (("llama-2-7b", "--method", "lora", "--rank", "four"), "--rank takes a whole number"),
-        (("llama-2-7b", "--method", "lora", "--rank", "0"), "r must be at least 1"),
+        (("llama-2-7b", "--method", "lora", "--rank", "0"), "r must be a whole number of at least 1"),
         (("llama-2-7b", "--method", "lora", "--rank", "5000"), "a rank of at most 4096"),
         (("llama-2-7b", "--method", "lora", "--targets", "query"), "has no module query"),
         (("llama-2-7b", "--batch", "-5"), "batch must be a whole number of at least 1"),

@@ -10,23 +10,18 @@ from torch import nn
 
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
-from peftmemory.methods import Full, Method, peft_type, read_method
+from peftmemory.methods import PEFT_TYPES, Full, Method, read_method
 from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
 
 
-class MaskedDropout(nn.Module):
+class MaskedDropout(nn.Dropout):
     """Dropout as a GPU keeps it for the backward pass: one byte per element.
 
     On a CPU ``nn.Dropout`` keeps a whole tensor of factors instead.
     """
-
-    def __init__(self, p: float):
-        """Drop with probability ``p``."""
-        super().__init__()
-        self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` after dropout, same shape."""
@@ -106,7 +101,7 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
         values["target_modules"] = list(values["target_modules"])
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(described))
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(PEFT_TYPES[type(described)])
     if kind is None:  # adapters come from outside: known once they are registered
         raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
     return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
@@ -147,14 +142,13 @@ def cast_adapters(model: nn.Module) -> None:
 
 def use_chunked_loss(model: nn.Module) -> None:
     """Let the model return hidden states: the chunked loss applies the output head itself."""
-    from peftmemory.tracing.losses import PassThrough
-
     bare = model.get_base_model() if hasattr(model, "peft_config") else model
     if not isinstance(getattr(bare, "lm_head", None), nn.Linear):
         raise EstimateError(
             "The chunked loss needs a model with an output head: take loss='plain'."
         )
-    bare.lm_head = PassThrough(bare.lm_head)
+    head, bare.lm_head = bare.lm_head, nn.Identity()
+    bare.lm_head.weight = head.weight  # still tied to the embedding if it was
 
 
 def materialise(model: nn.Module) -> None:

@@ -1,7 +1,6 @@
 """The loss of a traced step, in full or in chunks."""
 
 import torch
-from torch import nn
 
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
 
@@ -34,19 +33,6 @@ class ChunkedLoss(torch.autograd.Function):
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Allocate the one tile of logits that exists at a time."""
     return hidden.new_empty(min(len(hidden), TILE_TOKENS), min(len(weight), TILE_WIDTH))
-
-
-class PassThrough(nn.Module):
-    """Stands in for the output head where the loss applies its weight itself."""
-
-    def __init__(self, head: nn.Linear):
-        """Keep the head's weight, still tied to the embedding if it was."""
-        super().__init__()
-        self.weight = head.weight
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the hidden states as they are."""
-        return hidden
 
 
 def chunked_loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

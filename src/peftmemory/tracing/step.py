@@ -5,6 +5,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -39,7 +40,6 @@ class Trace(Moments):
     at_rest: int
 
 
-@contextmanager
 def unpacked():
     """Tell transformers that no row holds several documents.
 
@@ -48,12 +48,7 @@ def unpacked():
     """
     from transformers import masking_utils
 
-    before = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices = before
+    return patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
 
 
 @contextmanager
@@ -87,7 +82,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
-    check(config, method, setting)
+    words = check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
@@ -97,7 +92,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
             at_rest = sum(live.live.values())
     return Trace(
         model=config.name,
-        method=words(method),
+        method=words,
         setting=setting,
         moments={moment: live.peaks[moment] for moment in MOMENTS},
         trainable=trained,
@@ -105,17 +100,21 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     )
 
 
-def check(config: ModelConfig, method: Any, setting: StepSetting) -> None:
-    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT."""
+def check(config: ModelConfig, method: Any, setting: StepSetting) -> str:
+    """Refuse what the formulas refuse, in the same sentences; return the method in words.
+
+    A method, or a feature such as ``modules_to_save``, that they do not cover is left to PEFT.
+    """
     try:
         described = read_method(method)
     except EstimateError:
         if not hasattr(method, "peft_type"):
             raise
-        return  # a method, or a feature such as modules_to_save, that the formulas do not cover
+        return type(method).__name__.removesuffix("Config")
     refuse_together(described, setting)
     if config.model_type in LLAMA_LIKE:
         trained_tensors(config, described)
+    return describe(described)
 
 
 def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages) -> int:
@@ -189,11 +188,3 @@ def autocast_as_on_gpu():
             yield
     finally:
         torch.set_autocast_enabled("cuda", False)
-
-
-def words(method: Any) -> str:
-    """Return a method in words, whatever it is given as."""
-    try:
-        return describe(read_method(method))
-    except EstimateError:
-        return type(method).__name__.removesuffix("Config")
