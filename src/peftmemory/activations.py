@@ -18,9 +18,7 @@ from peftmemory.configs import ModelConfig
 from peftmemory.counts import Linear, linears
 from peftmemory.methods import IA3, Bottleneck, Full, LayerNorm, Lora, Method, Prefix, Prompt
 from peftmemory.settings import StepSetting
-from peftmemory.trained import bottleneck_width, ia3_modules, targets
-
-NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
+from peftmemory.trained import IA3_SCALED, NORMS_TUNED, bottleneck_width, default_of, targets
 
 
 @dataclass
@@ -84,7 +82,7 @@ class Layer:
         self.by_name = {each.name: each for each in linears(config)}
         adapted = targets(config, method) if isinstance(method, Lora) else []
         self.adapted = {each.name for each in adapted}
-        self.scaled = ia3_modules(config) if isinstance(method, IA3) else ()
+        self.scaled = default_of(IA3_SCALED, config) if isinstance(method, IA3) else ()
         self.full = isinstance(method, Full)
 
     @cached_property
@@ -115,12 +113,17 @@ class Layer:
         return saved
 
     def norm(self, saved: SavedBytes, which: str, grad_in: bool) -> bool:
-        """RMSNorm in fp32: ``w * (x * rsqrt(mean(x^2)))``. Return whether its output has a grad."""
-        tuned = self.norm_is_trained(which)
-        if grad_in:
-            saved.per_token["norms"] += 4 * self.h + 4
-        if tuned:
-            saved.per_token["norms"] += self.e * self.h
+        """A norm of the residual stream. Return whether its output has a gradient."""
+        return self.rms_norm(saved, grad_in, self.norm_is_trained(which), self.h, 1, self.e)
+
+    def rms_norm(
+        self, saved, grad_in: bool, tuned: bool, width: int, count: int, size: int
+    ) -> bool:
+        """``count`` norms in fp32, ``width`` elements of ``size`` bytes together.
+
+        ``w * (x * rsqrt(mean(x^2)))``. Return whether the output has a gradient.
+        """
+        saved.per_token["norms"] += grad_in * (4 * width + 4 * count) + tuned * size * width
         return grad_in or tuned
 
     def norm_is_trained(self, which: str) -> bool:
@@ -132,8 +135,9 @@ class Layer:
         """Projections, norms of the heads (Qwen3), scaled dot product, output projection."""
         q, k, v = (self.linear(saved, f"{each}_proj", grad_in, "x1") for each in "qkv")
         if self.config.model_type == "qwen3":
-            q = self.head_norms(saved, q, self.config.heads)
-            k = self.head_norms(saved, k, self.config.kv_heads)
+            config = self.config  # a norm for every head of queries and of keys
+            q = self.rms_norm(saved, q, self.full, config.q_dim, config.heads, self.y)
+            k = self.rms_norm(saved, k, self.full, config.kv_dim, config.kv_heads, self.y)
         if isinstance(self.method, Prefix):
             k = v = True
         if self.setting.attention == "sdpa":
@@ -196,15 +200,6 @@ class Layer:
         if self.method.use_dora:
             saved.per_token["adapters"] += (self.y + bytes_in) * each.d_out
             saved.fixed += w * (2 + grad_in) * each.d_out
-
-    def head_norms(self, saved: SavedBytes, grad_in: bool, heads: int) -> bool:
-        """Qwen3's RMSNorm of every query or key head."""
-        width = heads * self.config.head_dim
-        if grad_in:
-            saved.per_token["norms"] += 4 * width + 4 * heads
-        if self.full:
-            saved.per_token["norms"] += self.y * width
-        return grad_in or self.full
 
     def fused_attention(self, saved: SavedBytes, any_grad: bool) -> None:
         """The fused kernel keeps q, k, v, its output and one number per head.

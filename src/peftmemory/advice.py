@@ -168,21 +168,15 @@ def fewest(possible: tuple, peak: Callable[[tuple], int], card_gib: float) -> tu
     return chosen
 
 
-def candidates() -> Iterator[tuple[str, Any, Step]]:
-    """Yield method label, method and options from the most to the least memory, roughly."""
-    q_and_v = method("lora", r=8, target_modules=("q_proj", "v_proj"))
-    trained: list[tuple[str, Any, Step]] = [
-        ("full, fp32 + autocast", "full", PRECISIONS["mixed"]),
-        ("full, bf16", "full", {}),
-        ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
-        ("LoRA r=16 all-linear, bf16", EVERYWHERE, {}),
-        ("LoRA r=8 q,v, bf16", q_and_v, {}),
-        ("QLoRA r=16 all-linear, NF4", EVERYWHERE, PRECISIONS["nf4"]),
-    ]
-    for (label, what, options), checkpointing, loss in product(
-        trained, (False, True), ("plain", "chunked")
-    ):
-        yield label, what, {**options, "checkpointing": checkpointing, "loss": loss}
+# What people try, from the most to the least memory, roughly: label, method, fields of the step.
+COMMON: dict[str, tuple[Any, Step]] = {
+    "full, fp32 + autocast": ("full", PRECISIONS["mixed"]),
+    "full, bf16": ("full", {}),
+    "full, bf16, 8-bit Adam": ("full", {"optimizer": "adamw_8bit"}),
+    "LoRA r=16 all-linear, bf16": (EVERYWHERE, {}),
+    "LoRA r=8 q,v, bf16": (method("lora", r=8, target_modules=("q_proj", "v_proj")), {}),
+    "QLoRA r=16 all-linear, NF4": (EVERYWHERE, PRECISIONS["nf4"]),
+}
 
 
 def fits(
@@ -211,11 +205,13 @@ def fits(
     """
     check_card(card_gib)
     config, rows = load_config(model), []
-    for label, what, options in candidates():
-        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options}
+    for label, checkpointing, loss in product(COMMON, (False, True), ("plain", "chunked")):
+        what, options = COMMON[label]
+        switches = {"checkpointing": checkpointing, "loss": loss}
+        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options, **switches}
         peak = peak_of(config, read_method(what), read_setting(**step))
-        row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
-        rows.append({**row, "peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)})
+        found = {"peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)}
+        rows.append({"method": label, **switches, **found})
     return rows
 
 

@@ -34,11 +34,10 @@ def linears(config: ModelConfig) -> list[Linear]:
     h, i, n = config.hidden_size, config.intermediate_size, config.layers
     q, kv = config.q_dim, config.kv_dim
     if config.model_type in LLAMA_LIKE:
-        attention = [("q_proj", h, q), ("k_proj", h, kv), ("v_proj", h, kv), ("o_proj", q, h)]
-        mlp = [("gate_proj", h, i), ("up_proj", h, i), ("down_proj", i, h)]
-        named = [(f"self_attn.{a}", b, c) for a, b, c in attention]
-        named += [(f"mlp.{a}", b, c) for a, b, c in mlp]
-        return [Linear(*shape, n) for shape in named]
+        widths = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+        attention = [Linear(f"self_attn.{name}", *width, n) for name, width in widths.items()]
+        mlp = [Linear(f"mlp.{name}_proj", h, i, n) for name in ("gate", "up")]
+        return [*attention, *mlp, Linear("mlp.down_proj", i, h, n)]
     if config.model_type == "gpt2":
         shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h)]
         shapes += [("mlp.c_fc", h, i), ("mlp.c_proj", i, h)]

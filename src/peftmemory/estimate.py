@@ -3,7 +3,6 @@
 from typing import Any
 
 from peftmemory.activations import Layer
-from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
 from peftmemory.counts import LLAMA_LIKE, block_linear, elements
@@ -12,7 +11,7 @@ from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
 from peftmemory.phases import Moments
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
-from peftmemory.settings import StepSetting, read_setting
+from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.temporaries import layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
 

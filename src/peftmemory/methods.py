@@ -5,7 +5,7 @@ classes exist only so that a formula can be evaluated without importing peft, wh
 """
 
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from peftmemory.errors import EstimateError, check_size
 
@@ -16,8 +16,6 @@ Targets = tuple[str, ...] | str | None
 class Full:
     """Full fine-tuning: every parameter is trained."""
 
-    label: ClassVar[str] = "full fine-tuning"
-
 
 @dataclass(frozen=True)
 class Lora:
@@ -27,7 +25,6 @@ class Lora:
     target_modules: Targets = None
     use_dora: bool = False
     lora_dropout: float = 0.0
-    label: ClassVar[str] = "LoRA"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,6 @@ class Prefix:
     num_virtual_tokens: int = 30
     prefix_projection: bool = False
     encoder_hidden_size: int | None = None
-    label: ClassVar[str] = "prefix tuning"
 
 
 @dataclass(frozen=True)
@@ -45,21 +41,16 @@ class Prompt:
     """Prompt tuning (Lester et al., 2021): learned embeddings in front of the input."""
 
     num_virtual_tokens: int = 100
-    label: ClassVar[str] = "prompt tuning"
 
 
 @dataclass(frozen=True)
 class IA3:
     """(IA)3 (Liu et al., 2022): a learned factor on keys, values and the inner feed-forward."""
 
-    label: ClassVar[str] = "(IA)3"
-
 
 @dataclass(frozen=True)
 class LayerNorm:
     """LN tuning (Zhao et al., 2023): a trained copy of every norm."""
-
-    label: ClassVar[str] = "LN tuning"
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,6 @@ class Bottleneck:
 
     placement: str = "houlsby"
     reduction_factor: float = 16
-    label: ClassVar[str] = "bottleneck adapters"
 
 
 Method = Full | Lora | Prefix | Prompt | IA3 | LayerNorm | Bottleneck
@@ -85,14 +75,15 @@ METHODS: dict[str, Method] = {
     "houlsby": Bottleneck(placement="houlsby"),
     "pfeiffer": Bottleneck(placement="pfeiffer"),
 }
-# PEFT's ``peft_type`` of each class.
-PEFT_TYPES = {
-    Lora: "LORA",
-    Prefix: "PREFIX_TUNING",
-    Prompt: "PROMPT_TUNING",
-    IA3: "IA3",
-    LayerNorm: "LN_TUNING",
-    Bottleneck: "BOTTLENECK",
+# Each class's name in words, and its ``peft_type``.
+KINDS = {
+    Full: ("full fine-tuning", None),
+    Lora: ("LoRA", "LORA"),
+    Prefix: ("prefix tuning", "PREFIX_TUNING"),
+    Prompt: ("prompt tuning", "PROMPT_TUNING"),
+    IA3: ("(IA)3", "IA3"),
+    LayerNorm: ("LN tuning", "LN_TUNING"),
+    Bottleneck: ("bottleneck adapters", "BOTTLENECK"),
 }
 # What a PEFT configuration may ask for beyond the fields above: no formula covers it.
 UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")
@@ -150,7 +141,7 @@ def read_method(described: Any) -> Method:
 def from_peft(config: Any) -> Method:
     """Read the fields that decide memory out of a PEFT configuration."""
     name = getattr(config.peft_type, "name", str(config.peft_type)).upper()
-    kind = next((kind for kind, known in PEFT_TYPES.items() if known == name), None)
+    kind = next((kind for kind, known in KINDS.items() if known[1] == name), None)
     trace_it = "trace it with peftmemory.tracing.trace_step."
     if kind is None:
         raise EstimateError(f"There is no formula for {name}: {trace_it}")
@@ -177,8 +168,7 @@ def check(described: Method) -> None:
 
 def describe(described: Method) -> str:
     """Return a method in words: ``LoRA r=16 all-linear``."""
-    label = "DoRA" if getattr(described, "use_dora", False) else described.label
-    words = [label]
+    words = ["DoRA" if getattr(described, "use_dora", False) else KINDS[type(described)][0]]
     for name, value in asdict(described).items():
         if name == "target_modules" and value:
             words.append(value if isinstance(value, str) else ",".join(value))

@@ -1,9 +1,10 @@
-"""Which step: batch, length, precision and the switches that move memory."""
+"""Which step: batch, length, precision, the switches that move memory, the methods it goes with."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
 from peftmemory.errors import EstimateError, check_size
+from peftmemory.methods import IA3, Full, Lora, Method, Prefix
 
 # Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
@@ -95,3 +96,27 @@ def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:
         if option not in known:
             raise EstimateError(f"There is no option {option!r}: take {', '.join(known[2:])}.")
     return StepSetting(batch=batch, seq=seq, **options)
+
+
+def refuse_together(method: Method, setting: StepSetting) -> None:
+    """Refuse a method in a setting where PEFT or bitsandbytes would fail.
+
+    Raises:
+        EstimateError: one sentence that says what to change.
+    """
+    four_bit = setting.precision == "nf4"
+    match method:
+        case Prefix() if setting.checkpointing:
+            why = "Prefix tuning does not go with gradient checkpointing: recomputing a layer would"
+            why += " add the prefix to its keys again; turn one of the two off."
+        case Full() if four_bit:
+            why = "4-bit weights cannot be trained: choose a PEFT method or another precision."
+        case IA3() if four_bit and not setting.prepare_kbit:
+            why = "(IA)3 in fp32 breaks a 16-bit stream over 4-bit layers in PEFT 0.21:"
+            why += " set prepare_kbit=True."
+        case Lora(use_dora=True) if four_bit:
+            why = "DoRA on a 4-bit base is neither traced nor covered by a formula:"
+            why += " take LoRA or bf16."
+        case _:
+            return
+    raise EstimateError(why)

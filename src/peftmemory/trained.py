@@ -26,6 +26,11 @@ LORA_DEFAULT = {
     "t5": ("q", "v"),
     "roberta": ("query", "value"),
 }
+NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
+IA3_SCALED = {  # feed-forward ones on their input
+    "llama": ("k_proj", "v_proj", "down_proj"),
+    "qwen3": ("q_proj", "v_proj", "down_proj"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,12 @@ def targets(config: ModelConfig, method: Lora) -> list[Linear]:
     wanted = method.target_modules or LORA_DEFAULT.get(config.model_type)
     if wanted == "all-linear":
         return available
+    fits = lambda each, name: f".{each.path}".endswith(f".{name}")
     if isinstance(wanted, str):
-        whole = lambda each: f"model.layers.0.{each.path}"
-        found = [each for each in available if re.fullmatch(wanted, whole(each))]
-        missing = [] if found else [wanted]
-    else:
-        ends = lambda each, name: each.path == name or each.path.endswith("." + name)
-        found = [each for each in available if any(ends(each, name) for name in wanted)]
-        missing = [name for name in wanted if not any(ends(each, name) for each in available)]
-    if missing:
+        wanted = (wanted,)
+        fits = lambda each, pattern: re.fullmatch(pattern, f"model.layers.0.{each.path}")
+    found = [each for each in available if any(fits(each, name) for name in wanted)]
+    if missing := [name for name in wanted if not any(fits(each, name) for each in available)]:
         names = ", ".join(sorted({each.name for each in available}))
         raise EstimateError(f"{config.name} has no module {', '.join(missing)}: it has {names}.")
     return found
@@ -79,15 +81,13 @@ def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
     """
     tensors: Counter[int] = Counter()
     for each in targets(config, method):
-        if method.r > min(each.d_in, each.d_out):
+        if method.r > (most := min(each.d_in, each.d_out)):
             raise EstimateError(
-                f"r={method.r} is more than {each.name} has room for: choose a rank of at most"
-                f" {min(each.d_in, each.d_out)}."
+                f"r={method.r} is more than {each.name} has room for: choose a rank of at most {most}."
             )
-        for width in (method.r * each.d_in, method.r * each.d_out):
-            tensors[width] += each.count
-        if method.use_dora:
-            tensors[each.d_out] += each.count
+        magnitude = [each.d_out] * method.use_dora
+        for size in (method.r * each.d_in, method.r * each.d_out, *magnitude):
+            tensors[size] += each.count
     return tensors
 
 
@@ -123,28 +123,20 @@ def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
     return Counter([h * m, h * m, m, h] * adapters)
 
 
-def tuned_norms(config: ModelConfig) -> int:
-    """Return how many norms LN tuning copies and trains, by PEFT's default targets."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"PEFT names no norms to tune for {config.model_type}: take a Llama model."
-        )
-    return 2 * config.layers + 1 if config.model_type == "llama" else config.layers
-
-
-def ia3_modules(config: ModelConfig) -> tuple[str, ...]:
-    """Return the modules (IA)3 scales by PEFT's default; feed-forward ones on their input."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"There is no formula for (IA)3 on {config.model_type}: take a Llama model."
-        )
-    return ("k_proj" if config.model_type == "llama" else "q_proj", "v_proj", "down_proj")
+def default_of(table: dict[str, tuple[str, ...]], config: ModelConfig) -> tuple[str, ...]:
+    """Return what PEFT tunes by default, out of ``NORMS_TUNED`` or ``IA3_SCALED``."""
+    if config.model_type not in table:
+        problem = "There is no formula for (IA)3 on"
+        if table is NORMS_TUNED:
+            problem = "PEFT names no norms to tune for"
+        raise EstimateError(f"{problem} {config.model_type}: take a Llama model.")
+    return table[config.model_type]
 
 
 def ia3_tensors(config: ModelConfig) -> Counter[int]:
     """Return one factor per scaled feature: outputs of k (Qwen3: q) and v, inputs of down."""
     tensors: Counter[int] = Counter()
-    scaled = ia3_modules(config)
+    scaled = default_of(IA3_SCALED, config)
     for each in linears(config):
         if each.name in scaled:
             tensors[each.d_in if each.name == "down_proj" else each.d_out] += each.count
@@ -165,7 +157,9 @@ def trained_tensors(config: ModelConfig, method: Method) -> Counter[int]:
         case IA3():
             return ia3_tensors(config)
         case LayerNorm():
-            return Counter({config.hidden_size: tuned_norms(config)})
+            norms = default_of(NORMS_TUNED, config)
+            each_layer = len([norm for norm in norms if norm != "final"])
+            return Counter({config.hidden_size: each_layer * config.layers + ("final" in norms)})
         case Bottleneck():
             return bottleneck_tensors(config, method)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,11 +10,16 @@ from torch import nn
 
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
-from peftmemory.methods import PEFT_TYPES, Full, Method, read_method
+from peftmemory.methods import KINDS, Full, Method, read_method
 from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
+# PEFT's name of a family's task, and transformers' class.
+TASKS = {
+    "t5": ("SEQ_2_SEQ_LM", "AutoModelForSeq2SeqLM"),
+    "roberta": ("SEQ_CLS", "AutoModelForSequenceClassification"),
+}
+CAUSAL = ("CAUSAL_LM", "AutoModelForCausalLM")
 
 
 class MaskedDropout(nn.Dropout):
@@ -62,17 +67,16 @@ def build_model(
 
 def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.Module:
     """Return the bare model in the setting's dtype, on ``device``."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers import AutoModelForSequenceClassification as Classifier
+    import transformers
 
     raw = {key: value for key, value in config.raw.items() if key != "model_type"}
     dtype = DTYPES.get(setting.precision, torch.bfloat16)
-    hf_config = AutoConfig.for_model(config.model_type, **{**raw, "torch_dtype": dtype})
+    hf_config = transformers.AutoConfig.for_model(
+        config.model_type, **{**raw, "torch_dtype": dtype}
+    )
     if config.model_type != "t5":
         hf_config.use_cache = False
-    kind = {"t5": AutoModelForSeq2SeqLM, "roberta": Classifier}.get(
-        config.model_type, AutoModelForCausalLM
-    )
+    kind = getattr(transformers, TASKS.get(config.model_type, CAUSAL)[1])
     with torch.device(device):
         return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
 
@@ -96,15 +100,15 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     described: Method = read_method(method)
     if isinstance(described, Full):
         return None
-    values = {field.name: getattr(described, field.name) for field in fields(described)}
+    values = asdict(described)
     if isinstance(values.get("target_modules"), tuple):
         values["target_modules"] = list(values["target_modules"])
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(PEFT_TYPES[type(described)])
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(KINDS[type(described)][1])
     if kind is None:  # adapters come from outside: known once they are registered
         raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
-    return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
+    return kind(task_type=TASKS.get(config.model_type, CAUSAL)[0], **values)
 
 
 def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
@@ -142,13 +146,13 @@ def cast_adapters(model: nn.Module) -> None:
 
 def use_chunked_loss(model: nn.Module) -> None:
     """Let the model return hidden states: the chunked loss applies the output head itself."""
-    bare = model.get_base_model() if hasattr(model, "peft_config") else model
-    if not isinstance(getattr(bare, "lm_head", None), nn.Linear):
+    head = getattr(model, "lm_head", None)
+    if not isinstance(head, nn.Linear):
         raise EstimateError(
             "The chunked loss needs a model with an output head: take loss='plain'."
         )
-    head, bare.lm_head = bare.lm_head, nn.Identity()
-    bare.lm_head.weight = head.weight  # still tied to the embedding if it was
+    model.set_output_embeddings(nn.Identity())
+    model.lm_head.weight = head.weight  # still tied to the embedding if it was
 
 
 def materialise(model: nn.Module) -> None:

@@ -33,8 +33,3 @@ class ChunkedLoss(torch.autograd.Function):
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Allocate the one tile of logits that exists at a time."""
     return hidden.new_empty(min(len(hidden), TILE_TOKENS), min(len(weight), TILE_WIDTH))
-
-
-def chunked_loss(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return a scalar that costs what TRL's chunked loss costs; hidden: (batch, seq, h)."""
-    return ChunkedLoss.apply(hidden[:, :-1].flatten(0, 1), weight)

@@ -28,8 +28,7 @@ class FakeAdamW8bit(torch.optim.Optimizer):
 
     def _states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
         if parameter.numel() < ADAM_SMALLEST:
-            both = (torch.zeros_like(parameter, dtype=torch.float32) for _ in range(2))
-            return dict(zip(("state1", "state2"), both, strict=True))
+            return {f"state{n}": torch.zeros_like(parameter, dtype=torch.float32) for n in (1, 2)}
         if not self.maps:  # two tables, shared by all parameters
             self.maps = [parameter.new_zeros(BYTE_CODES, dtype=torch.float32) for _ in range(2)]
         blocks = -(-parameter.numel() // ADAM_BLOCK)

@@ -11,16 +11,15 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
 from peftmemory.methods import describe, read_method
 from peftmemory.phases import Moments
-from peftmemory.settings import StepSetting, read_setting
+from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.tracing.build import build_model, materialise
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.losses import chunked_loss
+from peftmemory.tracing.losses import ChunkedLoss
 from peftmemory.tracing.optimizers import build_optimizer
 from peftmemory.trained import trained_tensors
 
@@ -175,8 +174,8 @@ def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSett
             outputs = model(**inputs)
             return outputs, outputs.loss
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
-        bare = model.get_base_model() if hasattr(model, "peft_config") else model
-        return outputs, chunked_loss(outputs.logits, bare.lm_head.weight)
+        hidden = outputs.logits[:, :-1].flatten(0, 1)  # the output head returns its input
+        return outputs, ChunkedLoss.apply(hidden, model.lm_head.weight)
 
 
 @contextmanager
