@@ -1,6 +1,6 @@
 """Does it fit a card, what would make it fit, and which common settings do."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from itertools import chain, product
@@ -25,7 +25,10 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "nf4": {"precision": "nf4"},
 }
 QUANTISED = {**PRECISIONS["nf4"], "autocast": False}
+ACCUMULATED = {"batch": 1, "accumulation": True}
 Step = dict[str, Any]
+# A name, another method or None, and fields of the step.
+Change = list[Any]
 
 
 @dataclass(frozen=True)
@@ -92,31 +95,25 @@ def check_card(card_gib: float) -> None:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
 
-def changes(described: Method, step: Step) -> Iterator[tuple[str, Method | None, Step]]:
-    """Yield what could be changed, from what costs nothing to what costs accuracy or time.
-
-    Each is a name, another method or None, and fields of the step.
-    """
-    has = lambda name, value: step.get(name) == value
-    if has("attention", "eager"):
-        yield "fused attention (sdpa)", None, {"attention": "sdpa"}
-    if step.get("optimizer", "adamw_torch") == "adamw_torch":
-        yield "fused AdamW", None, {"optimizer": "adamw_torch_fused"}
-    if step.get("loss", "plain") == "plain":
-        yield "the chunked loss", None, {"loss": "chunked"}
-    if not step.get("checkpointing") and not isinstance(described, Prefix):
-        yield "gradient checkpointing", None, {"checkpointing": True}
-    if step["batch"] > 1:
-        yield "a batch of 1 and accumulation", None, {"batch": 1, "accumulation": True}
-    if not has("optimizer", "adamw_8bit"):
-        yield "8-bit AdamW", None, {"optimizer": "adamw_8bit"}
-    if has("precision", "fp32"):
-        yield "bf16 weights", None, PRECISIONS["bf16"] | {"autocast": False}
-    if isinstance(described, Full):
-        yield "LoRA instead of full fine-tuning", EVERYWHERE, {}
-        yield "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED
-    elif isinstance(described, Lora) and not described.use_dora and not has("precision", "nf4"):
-        yield "a 4-bit base (QLoRA)", None, QUANTISED
+def changes(described: Method, setting: StepSetting) -> list[Change]:
+    """Return what could be changed, from what costs nothing to what costs accuracy or time."""
+    full, optimizer = isinstance(described, Full), setting.optimizer
+    adapted = isinstance(described, Lora) and not described.use_dora
+    recomputes = setting.checkpointing or isinstance(described, Prefix)
+    bf16 = PRECISIONS["bf16"] | {"autocast": False}
+    possible = (
+        (setting.attention == "eager", "fused attention (sdpa)", None, {"attention": "sdpa"}),
+        (optimizer == "adamw_torch", "fused AdamW", None, {"optimizer": "adamw_torch_fused"}),
+        (setting.loss == "plain", "the chunked loss", None, {"loss": "chunked"}),
+        (not recomputes, "gradient checkpointing", None, {"checkpointing": True}),
+        (setting.batch > 1, "a batch of 1 and accumulation", None, ACCUMULATED),
+        (optimizer != "adamw_8bit", "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
+        (setting.precision == "fp32", "bf16 weights", None, bf16),
+        (full, "LoRA instead of full fine-tuning", EVERYWHERE, {}),
+        (full, "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED),
+        (adapted and setting.precision != "nf4", "a 4-bit base (QLoRA)", None, QUANTISED),
+    )
+    return [change for applies, *change in possible if applies]
 
 
 def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> Advice:
@@ -143,7 +140,8 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
     before = peak(())
     holds = [card for card in CARDS_GIB if fits_card(before, card)]
     fits_now = fits_card(before, card_gib)
-    chosen = () if fits_now else fewest(tuple(changes(described, step)), peak, card_gib)
+    possible = () if fits_now else tuple(changes(described, read_setting(**step)))
+    chosen = fewest(possible, peak, card_gib)
     after = peak(chosen)
     names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
     return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)

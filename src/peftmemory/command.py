@@ -10,10 +10,10 @@ from peftmemory.configs import load_config
 from peftmemory.estimate import estimate
 from peftmemory.methods import method
 
-# The options that are fields of a method and of a step; the last three are switches.
+# The options that are fields of a method and of a step.
 OF_A_METHOD = ("r", "num_virtual_tokens", "reduction_factor", "target_modules")
-OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention")
-OF_A_STEP += ("checkpointing", "padding", "accumulation")
+SWITCHES = ("checkpointing", "padding", "accumulation")
+OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", *SWITCHES)
 
 
 def reads(kind: type, words: str) -> Callable[[str], Any]:
@@ -48,7 +48,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--optimizer", default="adamw_torch_fused", help="adamw_torch_fused, adamw_torch, …")
     add("--loss", default="plain", help="plain, or chunked as in TRL")
     add("--attention", default="sdpa", help="sdpa or eager")
-    for switch in OF_A_STEP[5:]:
+    for switch in SWITCHES:
         add(f"--{switch}", action="store_true")
     add("--trace", action="store_true", help="trace the real step instead: any model, seconds")
     card = "say which settings fit a card of this size"

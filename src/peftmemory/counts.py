@@ -39,9 +39,8 @@ def linears(config: ModelConfig) -> list[Linear]:
         mlp = [Linear(f"mlp.{name}_proj", h, i, n) for name in ("gate", "up")]
         return [*attention, *mlp, Linear("mlp.down_proj", i, h, n)]
     if config.model_type == "gpt2":
-        shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h)]
-        shapes += [("mlp.c_fc", h, i), ("mlp.c_proj", i, h)]
-        return [Linear(*shape, n, bias=True) for shape in shapes]
+        shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h), ("mlp.c_fc", h, i)]
+        return [Linear(*shape, n, bias=True) for shape in [*shapes, ("mlp.c_proj", i, h)]]
     if config.model_type == "roberta":
         shapes = [(f"attention.self.{name}", h, h) for name in ("query", "key", "value")]
         shapes += [("attention.output.dense", h, h), ("intermediate.dense", h, i)]

@@ -9,15 +9,11 @@ from peftmemory.counts import LLAMA_LIKE, block_linear, elements
 from peftmemory.errors import EstimateError
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
-from peftmemory.phases import Moments
+from peftmemory.phases import Estimate
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
 from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.temporaries import layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
-
-
-class Estimate(Moments):
-    """What the closed form gives: six moments that can be the worst."""
 
 
 def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Estimate:
@@ -87,7 +83,7 @@ class StepBytes:
         kept_anyway = self.full and c == layer.e or not plain
         self.hidden = 0 if kept_anyway else layer.e * h * n
         self.cache = prefix_cache(layer)
-        self.batch = 8 * setting.tokens * (2 if setting.padding else 1)
+        self.batch = 8 * setting.batch * setting.seq * (2 if setting.padding else 1)
 
     def moments(self) -> dict[str, dict[str, int]]:
         """Return the bytes by kind at the six moments that can be the worst, in a step's order."""

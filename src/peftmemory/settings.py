@@ -75,11 +75,6 @@ class StepSetting:
             )
 
     @property
-    def tokens(self) -> int:
-        """Tokens in the batch, N = batch times seq."""
-        return self.batch * self.seq
-
-    @property
     def stream_bytes(self) -> int:
         """Bytes per element of the residual stream outside autocast."""
         return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]

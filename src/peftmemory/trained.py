@@ -4,20 +4,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from peftmemory import methods
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import LLAMA_LIKE, Linear, base_parameters, elements, linears, model_tensors
 from peftmemory.errors import EstimateError
-from peftmemory.methods import (
-    IA3,
-    Bottleneck,
-    Full,
-    LayerNorm,
-    Lora,
-    Method,
-    Prefix,
-    Prompt,
-    read_method,
-)
 
 # PEFT's default targets (peft.utils.constants, 0.21).
 LORA_DEFAULT = {
@@ -53,7 +43,7 @@ class Parameters:
         return self.trainable / self.base
 
 
-def targets(config: ModelConfig, method: Lora) -> list[Linear]:
+def targets(config: ModelConfig, method: methods.Lora) -> list[Linear]:
     """Return the linear maps a LoRA configuration adapts, by PEFT's rules.
 
     A list holds names (or ends of paths), a string is ``"all-linear"`` or a pattern that has to
@@ -74,7 +64,7 @@ def targets(config: ModelConfig, method: Lora) -> list[Linear]:
     return found
 
 
-def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
+def lora_tensors(config: ModelConfig, method: methods.Lora) -> Counter[int]:
     """Return A, B and DoRA's magnitude of every target: ``r (d_in + d_out)``, plus ``d_out``.
 
     Hu et al. (2021, section 4); Liu et al. (2024).
@@ -91,7 +81,7 @@ def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
     return tensors
 
 
-def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
+def prefix_tensors(config: ModelConfig, method: methods.Prefix) -> Counter[int]:
     """Return a prefix's trained tensors: ``n 2 L kv_dim`` directly, or through an MLP.
 
     With the projection of Li and Liang (2021, section 4.3), as PEFT builds it on a width D =
@@ -105,7 +95,7 @@ def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
     return Counter([virtual * width, width * inner, inner, inner * out, out])
 
 
-def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
+def bottleneck_width(config: ModelConfig, method: methods.Bottleneck) -> int:
     """Return the bottleneck's width m."""
     if method.reduction_factor > config.hidden_size:
         raise EstimateError(
@@ -115,7 +105,7 @@ def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
     return int(config.hidden_size // method.reduction_factor)
 
 
-def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
+def bottleneck_tensors(config: ModelConfig, method: methods.Bottleneck) -> Counter[int]:
     """Return ``2 h m + m + h`` per adapter (Houlsby et al., 2019, section 2.1)."""
     h, m = config.hidden_size, bottleneck_width(config, method)
     blocks = config.layers * (2 if config.model_type == "t5" else 1)
@@ -143,24 +133,24 @@ def ia3_tensors(config: ModelConfig) -> Counter[int]:
     return tensors
 
 
-def trained_tensors(config: ModelConfig, method: Method) -> Counter[int]:
+def trained_tensors(config: ModelConfig, method: methods.Method) -> Counter[int]:
     """Return what the optimiser sees, as a count of tensors by number of elements."""
     match method:
-        case Full():
+        case methods.Full():
             return model_tensors(config)
-        case Lora():
+        case methods.Lora():
             return lora_tensors(config, method)
-        case Prefix():
+        case methods.Prefix():
             return prefix_tensors(config, method)
-        case Prompt():
+        case methods.Prompt():
             return Counter([method.num_virtual_tokens * config.hidden_size])
-        case IA3():
+        case methods.IA3():
             return ia3_tensors(config)
-        case LayerNorm():
+        case methods.LayerNorm():
             norms = default_of(NORMS_TUNED, config)
             each_layer = len([norm for norm in norms if norm != "final"])
             return Counter({config.hidden_size: each_layer * config.layers + ("final" in norms)})
-        case Bottleneck():
+        case methods.Bottleneck():
             return bottleneck_tensors(config, method)
 
 
@@ -174,6 +164,6 @@ def parameters(model, method="full") -> Parameters:
     Raises:
         EstimateError: unknown model, method or target; a rank that does not fit.
     """
-    config, described = load_config(model), read_method(method)
+    config, described = load_config(model), methods.read_method(method)
     base, trainable = base_parameters(config), elements(trained_tensors(config, described))
-    return Parameters(base, 0 if isinstance(described, Full) else trainable, trainable)
+    return Parameters(base, 0 if isinstance(described, methods.Full) else trainable, trainable)

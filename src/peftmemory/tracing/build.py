@@ -14,12 +14,7 @@ from peftmemory.methods import KINDS, Full, Method, read_method
 from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# PEFT's name of a family's task, and transformers' class.
-TASKS = {
-    "t5": ("SEQ_2_SEQ_LM", "AutoModelForSeq2SeqLM"),
-    "roberta": ("SEQ_CLS", "AutoModelForSequenceClassification"),
-}
-CAUSAL = ("CAUSAL_LM", "AutoModelForCausalLM")
+TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
 
 
 class MaskedDropout(nn.Dropout):
@@ -76,7 +71,8 @@ def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.
     )
     if config.model_type != "t5":
         hf_config.use_cache = False
-    kind = getattr(transformers, TASKS.get(config.model_type, CAUSAL)[1])
+    names = {"t5": "Seq2SeqLM", "roberta": "SequenceClassification"}
+    kind = getattr(transformers, "AutoModelFor" + names.get(config.model_type, "CausalLM"))
     with torch.device(device):
         return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
 
@@ -108,7 +104,7 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(KINDS[type(described)][1])
     if kind is None:  # adapters come from outside: known once they are registered
         raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
-    return kind(task_type=TASKS.get(config.model_type, CAUSAL)[0], **values)
+    return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
 
 
 def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:

@@ -104,7 +104,5 @@ class LiveStorages(TorchDispatchMode):
         self._total -= size
 
     def _is_logits(self, tensor: torch.Tensor) -> bool:
-        if not self._vocab_size or tensor.dim() < 2:
-            return False
-        rows = tensor.numel() // self._vocab_size
-        return tensor.shape[-1] == self._vocab_size and rows >= self._tokens
+        wide = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size
+        return wide and tensor.numel() >= self._tokens * self._vocab_size

@@ -15,19 +15,16 @@ from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
 from peftmemory.methods import describe, read_method
-from peftmemory.phases import Moments
+from peftmemory.phases import Estimate
 from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.tracing.build import build_model, materialise
+from peftmemory.tracing.gpu_only import ChunkedLoss, build_optimizer
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.losses import ChunkedLoss
-from peftmemory.tracing.optimizers import build_optimizer
 from peftmemory.trained import trained_tensors
-
-MOMENTS = ("forward", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
-class Trace(Moments):
+class Trace(Estimate):
     """What a trace gives: the peaks of forward, backward and optimizer.
 
     Beside the formula's kinds of bytes there is ``inputs``, the batch.
@@ -55,8 +52,7 @@ def quiet():
     """Silence the libraries' advice, which is about models that will really be trained."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             yield
         finally:
@@ -93,7 +89,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         model=config.name,
         method=words,
         setting=setting,
-        moments={moment: live.peaks[moment] for moment in MOMENTS},
+        moments={each: live.peaks[each] for each in ("forward", "backward", "optimizer")},
         trainable=trained,
         at_rest=at_rest,
     )
