@@ -60,8 +60,6 @@ class Layer:
         rows: positions of the whole batch.
         masked: a mask is built, for padding or for a prefix, whose keys outnumber the queries.
         keys: keys per sequence; virtual tokens stand in front of the others.
-        first: what the first layer saves.
-        other: what each of the other layers saves.
     """
 
     def __init__(self, config: ModelConfig, method: Method, setting: StepSetting):
@@ -159,8 +157,7 @@ class Layer:
         # Under autocast an fp32 input is cast for every product, and each cast is kept by its own.
         copied = self.setting.autocast and self.e == 4 and source != "attended"
         if self.full:
-            key = f"{source} for {name}" if copied else source
-            saved.keep_input(key, self.c * each.d_in)
+            saved.keep_input(f"{source} for {name}" if copied else source, self.c * each.d_in)
         if grad_in and self.setting.autocast and self.setting.precision == "fp32":
             saved.fixed += 2 * each.d_in * each.d_out  # the weight's bf16 copy
         if name in self.adapted:
@@ -211,24 +208,18 @@ class Layer:
             return
         q, c = self.config.q_dim, self.c
         kv = q if self.masked else self.config.kv_dim
-        size = 2 * c * q + 2 * c * kv * self.keys_per_query + 4 * self.config.heads
-        if self.masked:
-            size += c * self.keys
+        mask = c * self.keys * self.masked
+        size = 2 * c * q + 2 * c * kv * self.keys_per_query + 4 * self.config.heads + mask
         saved.per_token["attention"] += size
         saved.inputs.add("attended")  # its output is o_proj's input
 
     def eager_attention(self, saved: SavedBytes, q: bool, k: bool, v: bool) -> None:
         """Scores, softmax in fp32, its 16-bit copy: ``a T`` numbers per token each."""
-        width, c = self.config.q_dim, self.c
-        scores = self.config.heads * self.keys
-        attention = Counter()
-        attention["q"] = c * width * k
-        attention["k"] = c * width * self.keys_per_query * q
-        attention["v"] = c * width * self.keys_per_query * (q or k)
-        attention["softmax"] = 4 * scores * (q or k)
-        if not (c == 4 and (q or k)):  # in fp32 the copy is the softmax itself
-            attention["weights"] = c * scores * v
-        saved.per_token["attention"] += sum(attention.values())
+        c, kept = self.c, q or k  # the scores need a gradient
+        width, scores = c * self.config.q_dim, self.config.heads * self.keys
+        keys_and_values = width * self.keys_per_query * (q + kept)
+        copy = 0 if c == 4 and kept else c * scores * v  # in fp32 it is the softmax itself
+        saved.per_token["attention"] += width * k + keys_and_values + 4 * scores * kept + copy
 
     def bottleneck(self, saved: SavedBytes, grad_in: bool) -> None:
         """The input of ``down``, and the activation's input and output (ReLU: output alone)."""

@@ -25,10 +25,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "nf4": {"precision": "nf4"},
 }
 QUANTISED = {**PRECISIONS["nf4"], "autocast": False}
-ACCUMULATED = {"batch": 1, "accumulation": True}
 Step = dict[str, Any]
-# A name, another method or None, and fields of the step.
-Change = list[Any]
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,21 @@ def check_card(card_gib: float) -> None:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
 
-def changes(described: Method, setting: StepSetting) -> list[Change]:
-    """Return what could be changed, from what costs nothing to what costs accuracy or time."""
+def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
+    """Return what could be changed, from what costs nothing to what costs accuracy or time.
+
+    Each is a name, another method or None, and fields of the step.
+    """
     full, optimizer = isinstance(described, Full), setting.optimizer
     adapted = isinstance(described, Lora) and not described.use_dora
     recomputes = setting.checkpointing or isinstance(described, Prefix)
-    bf16 = PRECISIONS["bf16"] | {"autocast": False}
+    bf16, one = {"precision": "bf16", "autocast": False}, {"batch": 1, "accumulation": True}
     possible = (
         (setting.attention == "eager", "fused attention (sdpa)", None, {"attention": "sdpa"}),
         (optimizer == "adamw_torch", "fused AdamW", None, {"optimizer": "adamw_torch_fused"}),
         (setting.loss == "plain", "the chunked loss", None, {"loss": "chunked"}),
         (not recomputes, "gradient checkpointing", None, {"checkpointing": True}),
-        (setting.batch > 1, "a batch of 1 and accumulation", None, ACCUMULATED),
+        (setting.batch > 1, "a batch of 1 and accumulation", None, one),
         (optimizer != "adamw_8bit", "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
         (setting.precision == "fp32", "bf16 weights", None, bf16),
         (full, "LoRA instead of full fine-tuning", EVERYWHERE, {}),
@@ -216,8 +216,7 @@ def fits(
 @cache
 def covered_models() -> tuple[str, ...]:
     """Return the names the closed form covers, from the smallest to the largest."""
-    configs = [load_config(name) for name in model_names()]
-    covered = [each for each in configs if each.model_type in LLAMA_LIKE]
+    covered = [c for c in map(load_config, model_names()) if c.model_type in LLAMA_LIKE]
     return tuple(each.name for each in sorted(covered, key=base_parameters))
 
 

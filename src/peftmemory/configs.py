@@ -105,14 +105,11 @@ def load_config(model: Any) -> ModelConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a published ``config.json``."""
     try:
-        raw = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
         raise EstimateError(
             f"Cannot read {path} as JSON: give the path of a model's config.json."
         ) from error
-    if not isinstance(raw, dict):
-        raise EstimateError(f"{path} is no model's config.json: it holds no JSON object.")
-    return raw
 
 
 def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:

@@ -7,7 +7,6 @@ from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
 
 LLAMA_LIKE = ("llama", "qwen3")
-FAMILIES = (*LLAMA_LIKE, "gpt2", "t5", "roberta")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def linears(config: ModelConfig) -> list[Linear]:
         return [*attention, Linear("attention.o", q, h, 3 * n), *ff]
     raise EstimateError(
         f"There is no formula for the family {config.model_type!r}: it covers"
-        f" {', '.join(FAMILIES)}."
+        f" {', '.join(LLAMA_LIKE)}, gpt2, t5, roberta."
     )
 
 
@@ -76,9 +75,8 @@ def outside_linears(config: ModelConfig) -> Counter[int]:
     if config.model_type == "gpt2":
         tensors[raw["n_positions"] * h] += 1
     if config.model_type == "roberta":
-        pooler = (h * h, h)
-        for size in (raw["max_position_embeddings"] * h, raw["type_vocab_size"] * h, *pooler):
-            tensors[size] += 1
+        pooler = [h * h, h]
+        tensors.update([raw["max_position_embeddings"] * h, raw["type_vocab_size"] * h, *pooler])
     return tensors
 
 

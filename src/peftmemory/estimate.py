@@ -96,9 +96,7 @@ class StepBytes:
             "optimizer": self.optimizer(),
         }
 
-    def phase(
-        self, *, activations: int, gradients: int = 0, logits: int = 0, temporaries: int = 0
-    ) -> dict[str, int]:
+    def phase(self, *, activations, gradients=0, logits=0, temporaries=0) -> dict[str, int]:
         """Return what a phase holds beside weights, optimiser states, batch and prefix's cache.
 
         ``gradients`` are this batch's: those of earlier ones have all parameters' size.

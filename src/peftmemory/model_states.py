@@ -53,11 +53,9 @@ def trained_bytes_each(method: Method, setting: StepSetting) -> int:
     PEFT keeps adapters in fp32 on a 16-bit base unless ``autocast_adapter_dtype=False``; virtual
     tokens always; a tuned norm is a copy in the base's dtype.
     """
-    if isinstance(method, Full | LayerNorm):
-        return setting.stream_bytes
-    if hasattr(method, "num_virtual_tokens"):
-        return 4
-    return 4 if setting.autocast_adapter_dtype else setting.stream_bytes
+    fp32 = setting.autocast_adapter_dtype or hasattr(method, "num_virtual_tokens")
+    copied = isinstance(method, Full | LayerNorm)
+    return 4 if fp32 and not copied else setting.stream_bytes
 
 
 def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:
@@ -74,8 +72,8 @@ def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:
     """
     if optimizer != "adamw_8bit":
         return sum(count * (2 * size * each + 4) for size, count in tensors.items())
-    total = 0
+    total = 0 if max(tensors) < constants.ADAM_SMALLEST else 2 * 4 * constants.BYTE_CODES
     for size, count in tensors.items():
         small = size < constants.ADAM_SMALLEST
         total += count * (8 * size if small else 2 * size + 8 * -(-size // constants.ADAM_BLOCK))
-    return total + (2 * 4 * constants.BYTE_CODES if max(tensors) >= constants.ADAM_SMALLEST else 0)
+    return total

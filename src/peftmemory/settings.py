@@ -65,10 +65,8 @@ class StepSetting:
         for name in ("batch", "seq"):
             check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise EstimateError(
-                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}."
-                )
+            if (value := getattr(self, name)) not in allowed:
+                raise EstimateError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
         if self.prepare_kbit and self.precision != "nf4":
             raise EstimateError(
                 "prepare_kbit goes with precision='nf4': drop it or quantise the base."

@@ -49,7 +49,10 @@ def test_the_answer_is_the_estimate():
         ({"rank": -4}, "r must be a whole number of at least 1"),
         ({"rank": 100_000}, "choose a rank of at most"),
         ({"method": "prefix", "checkpointing": True}, "turn one of the two off"),
-        ({"method": "prompt", "virtual_tokens": 0}, "num_virtual_tokens must be a whole number of at least 1"),
+        (
+            {"method": "prompt", "virtual_tokens": 0},
+            "num_virtual_tokens must be a whole number of at least 1",
+        ),
         ({"method": "full", "precision": "nf4"}, "4-bit weights cannot be trained"),
     ],
 )

@@ -202,7 +202,11 @@ def test_what_cannot_be_estimated_is_said_in_one_sentence(arguments, expected):
         ("lora", {"r": 2.5}, "r must be a whole number"),
         ("lora", {"lora_dropout": 1.0}, "lora_dropout must be between 0 and 1"),
         ("lora", {"rank": 4}, "lora has no option 'rank'"),
-        ("prefix", {"num_virtual_tokens": 0}, "num_virtual_tokens must be a whole number of at least 1"),
+        (
+            "prefix",
+            {"num_virtual_tokens": 0},
+            "num_virtual_tokens must be a whole number of at least 1",
+        ),
         ("houlsby", {"reduction_factor": 0.5}, "reduction_factor must be at least 1"),
         ("full", {"r": 8}, "full has no option 'r': it takes no options"),
     ],

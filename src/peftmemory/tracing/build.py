@@ -113,18 +113,15 @@ def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
 
     # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
     # which is right only where it makes them fp32 in the end.
-    draw_nothing = next(model.parameters()).is_meta and setting.autocast_adapter_dtype
+    fp32 = setting.autocast_adapter_dtype
+    draw_nothing = next(model.parameters()).is_meta and fp32
     try:
-        wrapped = get_peft_model(
-            model,
-            peft_config,
-            autocast_adapter_dtype=setting.autocast_adapter_dtype,
-            low_cpu_mem_usage=draw_nothing,
-        )
+        options = {"autocast_adapter_dtype": fp32, "low_cpu_mem_usage": draw_nothing}
+        wrapped = get_peft_model(model, peft_config, **options)
     except (ValueError, TypeError, NotImplementedError) as error:
         sentence = str(error).split(". ")[0].rstrip(".")
         raise EstimateError(f"PEFT refuses this method on this model: {sentence}.") from error
-    if setting.precision == "nf4" and not setting.autocast_adapter_dtype:
+    if setting.precision == "nf4" and not fp32:
         cast_adapters(wrapped)
     for parent in list(wrapped.modules()):
         for name, child in list(parent.named_children()):

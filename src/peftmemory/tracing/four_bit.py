@@ -24,24 +24,23 @@ class DequantisedMatmul(torch.autograd.Function):
         """Return the product, shape (..., d_out)."""
         ctx.shape, ctx.double_quant = shape, double_quant
         ctx.save_for_backward(packed)
-        constants, weight = dequantised(packed, shape, double_quant, x.dtype)
-        del constants
-        return nn.functional.linear(x, weight)
+        return nn.functional.linear(x, dequantised(packed, shape, double_quant, x.dtype))
 
     @staticmethod
     def backward(ctx, gradient):
         """Return the gradient with respect to ``x``."""
         (packed,) = ctx.saved_tensors
-        constants, weight = dequantised(packed, ctx.shape, ctx.double_quant, gradient.dtype)
-        del constants
+        weight = dequantised(packed, ctx.shape, ctx.double_quant, gradient.dtype)
         return gradient @ weight, None, None, None
 
 
 def dequantised(packed, shape, double_quant, dtype):
-    """Allocate what dequantising allocates: the constants in fp32 if doubly quantised, ``W``."""
+    """Return ``W``, allocated beside its constants in fp32 if these are quantised too."""
     count = shape[0] * shape[1] // NF4_BLOCK
     constants = packed.new_empty(count, dtype=torch.float32) if double_quant else None
-    return constants, packed.new_empty(shape, dtype=dtype)
+    weight = packed.new_empty(shape, dtype=dtype)
+    del constants  # no longer than the weight takes
+    return weight
 
 
 class FakeLinear4bit(bnb.nn.Linear4bit):

@@ -51,11 +51,9 @@ class LiveStorages(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
             self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
-            self.born(out)
-        elif isinstance(out, tuple | list):
-            for tensor in tree_iter(out):
-                if isinstance(tensor, torch.Tensor):
-                    self.born(tensor)
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                self.born(tensor)
         return out
 
     def born(self, tensor: torch.Tensor) -> None:
