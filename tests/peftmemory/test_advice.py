@@ -146,6 +146,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(capsys, arguments, sentence):
     assert sentence in err and err.startswith("pefthelpers: ") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["[]", "7", "{", '"a"'])
+def test_a_file_that_holds_no_config_is_refused(capsys, tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    code, out, err = run(capsys, str(path))
+    assert (code, out) == (2, "") and "config.json." in err and err.count("\n") == 1
+
+
 def test_a_config_whose_heads_do_not_divide_is_refused(capsys, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**TOY, "num_key_value_heads": 3}))

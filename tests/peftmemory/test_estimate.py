@@ -238,6 +238,7 @@ def test_methods_that_do_not_fit_the_model_are_refused(method, expected):
         ({"num_hidden_layers": -1}, "layers must be a whole number of at least 1"),
         ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1"),
         ({"hidden_size": None}, "names no hidden_size"),
+        ({"hidden_size": "wide"}, "hidden_size must be a whole number of at least 1, not 'wide'"),
         ({"model_type": "mamba"}, "no formula for the family"),
     ],
 )

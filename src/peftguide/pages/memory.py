@@ -37,7 +37,6 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "adapters, Houlsby": ("houlsby", {}),
     "QLoRA r=16, all linear": (peftmemory.EVERYWHERE, PRECISIONS["nf4"]),
 }
-RESTING = 3  # of the kinds: weights and optimiser states, there at every moment of a step
 OPEN = re.compile(r"\d+(?= GB:)|\d+\.\d(?= GiB)")  # the figures in a sentence of advice
 
 
@@ -147,7 +146,7 @@ def numbers() -> dict[str, Any]:
         texts = [index(sentences, OPEN.sub("#", each)) for each in (verdict, remedy)]
         return index(said, (*texts, round(10 * changed_gib) if remedy else 0))
 
-    def row(model: str, method: str, *chosen: Any) -> list[int]:
+    def row(model: Any, method: str, *chosen: Any) -> list[int]:
         try:
             step, what = step_of(method, *chosen), METHODS[method][0]
             found = peftmemory.estimate(model, what, **step)
@@ -155,13 +154,14 @@ def numbers() -> dict[str, Any]:
         except EstimateError as error:
             return [say(str(error))]
         sizes = [round(100 * found.kinds.get(kind, 0) / GIB) for kind in KINDS]
-        resting[model, method], changing = sizes[:RESTING], sizes[RESTING:]
+        resting[model, method], changing = sizes[:3], sizes[3:]  # rest: weights, optimiser states
         until = [each.fits for each in advice].index(True) + 1 if advice[-1].fits else None
         cards = [say(each.verdict, each.remedy, each.changed_gib) for each in advice[:until]]
         return [round(10 * found.peak / GIB), *changing, *cards]
 
     axes = {"models": MODELS, "methods": METHODS, "tokens": TOKENS}
-    rows = [row(*each) for each in product(*axes.values(), (False, True), ("plain", "chunked"))]
+    models, losses = map(peftmemory.load_config, MODELS), ("plain", "chunked")
+    rows = [row(*each) for each in product(models, METHODS, TOKENS, (False, True), losses)]
     tables = {"sentences": sentences, "said": said, "resting": resting.values(), "rows": rows}
     kinds = [{"colour": colour, "word": word} for colour, word in KINDS.values()]
     lists = {name: list(values) for name, values in (axes | tables).items()}
