@@ -13,8 +13,8 @@ from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
 from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model
+from peftmemory.tracing.gpu_only import build_optimizer
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.optimizers import build_optimizer
 from peftmemory.tracing.step import batch_of, create_states, forward, quiet
 
 SMALL_ENOUGH = 8 << 30

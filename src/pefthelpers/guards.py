@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from pefthelpers.errors import UserError
+from peftmemory.constants import NF4_BLOCK
 
 FINGERPRINT = "base_fingerprint.json"
-BLOCK = 64  # weights per constant of NF4, bitsandbytes' default
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -110,10 +110,10 @@ def refuse_widths(model) -> None:
     """
     for name, module in model.named_modules():
         quantised = hasattr(getattr(module, "weight", None), "quant_state")
-        if quantised and module.weight.device.type == "cpu" and module.in_features % BLOCK:
+        if quantised and module.weight.device.type == "cpu" and module.in_features % NF4_BLOCK:
             raise UserError(
                 f"The 4-bit layer {name or type(module).__name__} has {module.in_features} inputs, "
-                f"no multiple of {BLOCK}: on a CPU bitsandbytes may bring its weights back wrong; "
+                f"no multiple of {NF4_BLOCK}: on a CPU bitsandbytes may bring its weights back wrong; "
                 f"leave it unquantised by BitsAndBytesConfig(llm_int8_skip_modules=[...])."
             )
 

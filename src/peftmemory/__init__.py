@@ -3,8 +3,9 @@
 from peftmemory.advice import CARDS_GIB, Advice, advise, fits, largest_fitting
 from peftmemory.configs import ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
-from peftmemory.estimate import Estimate, estimate
+from peftmemory.estimate import estimate
 from peftmemory.methods import EVERYWHERE, describe, method, read_method
+from peftmemory.phases import Estimate
 from peftmemory.settings import StepSetting
 from peftmemory.trained import Parameters, parameters
 

@@ -18,9 +18,7 @@ from peftmemory.configs import ModelConfig
 from peftmemory.counts import Linear, linears
 from peftmemory.methods import IA3, Bottleneck, Full, LayerNorm, Lora, Method, Prefix, Prompt
 from peftmemory.settings import StepSetting
-from peftmemory.trained import bottleneck_width, ia3_modules, targets
-
-NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
+from peftmemory.trained import IA3_SCALED, NORMS_TUNED, bottleneck_width, default_of, targets
 
 
 @dataclass
@@ -62,8 +60,6 @@ class Layer:
         rows: positions of the whole batch.
         masked: a mask is built, for padding or for a prefix, whose keys outnumber the queries.
         keys: keys per sequence; virtual tokens stand in front of the others.
-        first: what the first layer saves.
-        other: what each of the other layers saves.
     """
 
     def __init__(self, config: ModelConfig, method: Method, setting: StepSetting):
@@ -84,7 +80,7 @@ class Layer:
         self.by_name = {each.name: each for each in linears(config)}
         adapted = targets(config, method) if isinstance(method, Lora) else []
         self.adapted = {each.name for each in adapted}
-        self.scaled = ia3_modules(config) if isinstance(method, IA3) else ()
+        self.scaled = default_of(IA3_SCALED, config) if isinstance(method, IA3) else ()
         self.full = isinstance(method, Full)
 
     @cached_property
@@ -115,12 +111,17 @@ class Layer:
         return saved
 
     def norm(self, saved: SavedBytes, which: str, grad_in: bool) -> bool:
-        """RMSNorm in fp32: ``w * (x * rsqrt(mean(x^2)))``. Return whether its output has a grad."""
-        tuned = self.norm_is_trained(which)
-        if grad_in:
-            saved.per_token["norms"] += 4 * self.h + 4
-        if tuned:
-            saved.per_token["norms"] += self.e * self.h
+        """A norm of the residual stream. Return whether its output has a gradient."""
+        return self.rms_norm(saved, grad_in, self.norm_is_trained(which), self.h, 1, self.e)
+
+    def rms_norm(
+        self, saved, grad_in: bool, tuned: bool, width: int, count: int, size: int
+    ) -> bool:
+        """``count`` norms in fp32, ``width`` elements of ``size`` bytes together.
+
+        ``w * (x * rsqrt(mean(x^2)))``. Return whether the output has a gradient.
+        """
+        saved.per_token["norms"] += grad_in * (4 * width + 4 * count) + tuned * size * width
         return grad_in or tuned
 
     def norm_is_trained(self, which: str) -> bool:
@@ -132,8 +133,9 @@ class Layer:
         """Projections, norms of the heads (Qwen3), scaled dot product, output projection."""
         q, k, v = (self.linear(saved, f"{each}_proj", grad_in, "x1") for each in "qkv")
         if self.config.model_type == "qwen3":
-            q = self.head_norms(saved, q, self.config.heads)
-            k = self.head_norms(saved, k, self.config.kv_heads)
+            config = self.config  # a norm for every head of queries and of keys
+            q = self.rms_norm(saved, q, self.full, config.q_dim, config.heads, self.y)
+            k = self.rms_norm(saved, k, self.full, config.kv_dim, config.kv_heads, self.y)
         if isinstance(self.method, Prefix):
             k = v = True
         if self.setting.attention == "sdpa":
@@ -155,8 +157,7 @@ class Layer:
         # Under autocast an fp32 input is cast for every product, and each cast is kept by its own.
         copied = self.setting.autocast and self.e == 4 and source != "attended"
         if self.full:
-            key = f"{source} for {name}" if copied else source
-            saved.keep_input(key, self.c * each.d_in)
+            saved.keep_input(f"{source} for {name}" if copied else source, self.c * each.d_in)
         if grad_in and self.setting.autocast and self.setting.precision == "fp32":
             saved.fixed += 2 * each.d_in * each.d_out  # the weight's bf16 copy
         if name in self.adapted:
@@ -197,15 +198,6 @@ class Layer:
             saved.per_token["adapters"] += (self.y + bytes_in) * each.d_out
             saved.fixed += w * (2 + grad_in) * each.d_out
 
-    def head_norms(self, saved: SavedBytes, grad_in: bool, heads: int) -> bool:
-        """Qwen3's RMSNorm of every query or key head."""
-        width = heads * self.config.head_dim
-        if grad_in:
-            saved.per_token["norms"] += 4 * width + 4 * heads
-        if self.full:
-            saved.per_token["norms"] += self.y * width
-        return grad_in or self.full
-
     def fused_attention(self, saved: SavedBytes, any_grad: bool) -> None:
         """The fused kernel keeps q, k, v, its output and one number per head.
 
@@ -216,24 +208,18 @@ class Layer:
             return
         q, c = self.config.q_dim, self.c
         kv = q if self.masked else self.config.kv_dim
-        size = 2 * c * q + 2 * c * kv * self.keys_per_query + 4 * self.config.heads
-        if self.masked:
-            size += c * self.keys
+        mask = c * self.keys * self.masked
+        size = 2 * c * q + 2 * c * kv * self.keys_per_query + 4 * self.config.heads + mask
         saved.per_token["attention"] += size
         saved.inputs.add("attended")  # its output is o_proj's input
 
     def eager_attention(self, saved: SavedBytes, q: bool, k: bool, v: bool) -> None:
         """Scores, softmax in fp32, its 16-bit copy: ``a T`` numbers per token each."""
-        width, c = self.config.q_dim, self.c
-        scores = self.config.heads * self.keys
-        attention = Counter()
-        attention["q"] = c * width * k
-        attention["k"] = c * width * self.keys_per_query * q
-        attention["v"] = c * width * self.keys_per_query * (q or k)
-        attention["softmax"] = 4 * scores * (q or k)
-        if not (c == 4 and (q or k)):  # in fp32 the copy is the softmax itself
-            attention["weights"] = c * scores * v
-        saved.per_token["attention"] += sum(attention.values())
+        c, kept = self.c, q or k  # the scores need a gradient
+        width, scores = c * self.config.q_dim, self.config.heads * self.keys
+        keys_and_values = width * self.keys_per_query * (q + kept)
+        copy = 0 if c == 4 and kept else c * scores * v  # in fp32 it is the softmax itself
+        saved.per_token["attention"] += width * k + keys_and_values + 4 * scores * kept + copy
 
     def bottleneck(self, saved: SavedBytes, grad_in: bool) -> None:
         """The input of ``down``, and the activation's input and output (ReLU: output alone)."""

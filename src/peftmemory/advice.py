@@ -1,9 +1,9 @@
 """Does it fit a card, what would make it fit, and which common settings do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from peftmemory.configs import ModelConfig, load_config, model_names
@@ -83,36 +83,37 @@ def fits_card(peak_bytes: int, card_gib: float) -> bool:
 
 
 def check_card(card_gib: float) -> None:
-    """Refuse a card without memory."""
+    """Refuse a card without memory.
+
+    Raises:
+        EstimateError: it is not above 0 GiB, or no number.
+    """
     if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
 
 
-def changes(described: Method, step: Step) -> Iterator[tuple[str, Method | None, Step]]:
-    """Yield what could be changed, from what costs nothing to what costs accuracy or time.
+def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
+    """Return what could be changed, from what costs nothing to what costs accuracy or time.
 
     Each is a name, another method or None, and fields of the step.
     """
-    has = lambda name, value: step.get(name) == value
-    if has("attention", "eager"):
-        yield "fused attention (sdpa)", None, {"attention": "sdpa"}
-    if step.get("optimizer", "adamw_torch") == "adamw_torch":
-        yield "fused AdamW", None, {"optimizer": "adamw_torch_fused"}
-    if step.get("loss", "plain") == "plain":
-        yield "the chunked loss", None, {"loss": "chunked"}
-    if not step.get("checkpointing") and not isinstance(described, Prefix):
-        yield "gradient checkpointing", None, {"checkpointing": True}
-    if step["batch"] > 1:
-        yield "a batch of 1 and accumulation", None, {"batch": 1, "accumulation": True}
-    if not has("optimizer", "adamw_8bit"):
-        yield "8-bit AdamW", None, {"optimizer": "adamw_8bit"}
-    if has("precision", "fp32"):
-        yield "bf16 weights", None, PRECISIONS["bf16"] | {"autocast": False}
-    if isinstance(described, Full):
-        yield "LoRA instead of full fine-tuning", EVERYWHERE, {}
-        yield "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED
-    elif isinstance(described, Lora) and not described.use_dora and not has("precision", "nf4"):
-        yield "a 4-bit base (QLoRA)", None, QUANTISED
+    full, optimizer = isinstance(described, Full), setting.optimizer
+    adapted = isinstance(described, Lora) and not described.use_dora
+    recomputes = setting.checkpointing or isinstance(described, Prefix)
+    bf16, one = {"precision": "bf16", "autocast": False}, {"batch": 1, "accumulation": True}
+    possible = (
+        (setting.attention == "eager", "fused attention (sdpa)", None, {"attention": "sdpa"}),
+        (optimizer == "adamw_torch", "fused AdamW", None, {"optimizer": "adamw_torch_fused"}),
+        (setting.loss == "plain", "the chunked loss", None, {"loss": "chunked"}),
+        (not recomputes, "gradient checkpointing", None, {"checkpointing": True}),
+        (setting.batch > 1, "a batch of 1 and accumulation", None, one),
+        (optimizer != "adamw_8bit", "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
+        (setting.precision == "fp32", "bf16 weights", None, bf16),
+        (full, "LoRA instead of full fine-tuning", EVERYWHERE, {}),
+        (full, "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED),
+        (adapted and setting.precision != "nf4", "a 4-bit base (QLoRA)", None, QUANTISED),
+    )
+    return [change for applies, *change in possible if applies]
 
 
 def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> Advice:
@@ -139,7 +140,8 @@ def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> A
     before = peak(())
     holds = [card for card in CARDS_GIB if fits_card(before, card)]
     fits_now = fits_card(before, card_gib)
-    chosen = () if fits_now else fewest(tuple(changes(described, step)), peak, card_gib)
+    possible = () if fits_now else tuple(changes(described, read_setting(**step)))
+    chosen = fewest(possible, peak, card_gib)
     after = peak(chosen)
     names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
     return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
@@ -151,40 +153,28 @@ def peak_of(config: ModelConfig, method: Method, setting: StepSetting) -> int:
     return closed_form(config, method, setting).peak
 
 
-def fewest(possible: tuple, peak, card_gib: float) -> tuple:
+def fewest(possible: tuple, peak: Callable[[tuple], int], card_gib: float) -> tuple:
     """Return one change that fits, or several none of which can be left out, or all of them."""
-    for one in possible:
-        if fits_card(peak((one,)), card_gib):
-            return (one,)
-    chosen = possible
-    for count in range(2, len(possible) + 1):
-        if fits_card(peak(possible[:count]), card_gib):
-            chosen = possible[:count]
-            break
-    else:
-        return possible
+    fitting = lambda chosen: fits_card(peak(chosen), card_gib)
+    first = (possible[:count] for count in range(2, len(possible) + 1))
+    chosen = next(filter(fitting, chain(((one,) for one in possible), first)), None)
+    if chosen is None or len(chosen) == 1:
+        return chosen or possible
     for one in reversed(chosen):
         fewer = tuple(other for other in chosen if other is not one)
-        if fits_card(peak(fewer), card_gib):
-            chosen = fewer
+        chosen = fewer if fitting(fewer) else chosen
     return chosen
 
 
-def candidates() -> Iterator[tuple[str, Any, Step]]:
-    """Yield method label, method and options from the most to the least memory, roughly."""
-    q_and_v = method("lora", r=8, target_modules=("q_proj", "v_proj"))
-    trained: list[tuple[str, Any, Step]] = [
-        ("full, fp32 + autocast", "full", PRECISIONS["mixed"]),
-        ("full, bf16", "full", {}),
-        ("full, bf16, 8-bit Adam", "full", {"optimizer": "adamw_8bit"}),
-        ("LoRA r=16 all-linear, bf16", EVERYWHERE, {}),
-        ("LoRA r=8 q,v, bf16", q_and_v, {}),
-        ("QLoRA r=16 all-linear, NF4", EVERYWHERE, PRECISIONS["nf4"]),
-    ]
-    for (label, what, options), checkpointing, loss in product(
-        trained, (False, True), ("plain", "chunked")
-    ):
-        yield label, what, {**options, "checkpointing": checkpointing, "loss": loss}
+# What people try, from the most to the least memory, roughly: label, method, fields of the step.
+COMMON: dict[str, tuple[Any, Step]] = {
+    "full, fp32 + autocast": ("full", PRECISIONS["mixed"]),
+    "full, bf16": ("full", {}),
+    "full, bf16, 8-bit Adam": ("full", {"optimizer": "adamw_8bit"}),
+    "LoRA r=16 all-linear, bf16": (EVERYWHERE, {}),
+    "LoRA r=8 q,v, bf16": (method("lora", r=8, target_modules=("q_proj", "v_proj")), {}),
+    "QLoRA r=16 all-linear, NF4": (EVERYWHERE, PRECISIONS["nf4"]),
+}
 
 
 def fits(
@@ -213,19 +203,20 @@ def fits(
     """
     check_card(card_gib)
     config, rows = load_config(model), []
-    for label, what, options in candidates():
-        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options}
+    for label, checkpointing, loss in product(COMMON, (False, True), ("plain", "chunked")):
+        what, options = COMMON[label]
+        switches = {"checkpointing": checkpointing, "loss": loss}
+        step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options, **switches}
         peak = peak_of(config, read_method(what), read_setting(**step))
-        row = {"method": label, "checkpointing": options["checkpointing"], "loss": options["loss"]}
-        rows.append({**row, "peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)})
+        found = {"peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)}
+        rows.append({"method": label, **switches, **found})
     return rows
 
 
 @cache
 def covered_models() -> tuple[str, ...]:
     """Return the names the closed form covers, from the smallest to the largest."""
-    configs = [load_config(name) for name in model_names()]
-    covered = [each for each in configs if each.model_type in LLAMA_LIKE]
+    covered = [c for c in map(load_config, model_names()) if c.model_type in LLAMA_LIKE]
     return tuple(each.name for each in sorted(covered, key=base_parameters))
 
 
@@ -237,7 +228,5 @@ def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
     """
     check_card(card_gib)
     described, setting = read_method(what), read_setting(**step)
-    for name in reversed(covered_models()):
-        if fits_card(peak_of(load_config(name), described, setting), card_gib):
-            return name
-    return None
+    holds = lambda name: fits_card(peak_of(load_config(name), described, setting), card_gib)
+    return next(filter(holds, reversed(covered_models())), None)

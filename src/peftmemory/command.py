@@ -8,12 +8,12 @@ from typing import Any
 from peftmemory.advice import PRECISIONS, advise, fits
 from peftmemory.configs import load_config
 from peftmemory.estimate import estimate
-from peftmemory.methods import Method, method
+from peftmemory.methods import method
 
-# An option of the command line and the field of a method it sets.
-FIELDS = {"rank": "r", "virtual_tokens": "num_virtual_tokens", "reduction": "reduction_factor"}
-CARD = "say which settings fit a card of this size"
+# The options that are fields of a method and of a step.
+OF_A_METHOD = ("r", "num_virtual_tokens", "reduction_factor", "target_modules")
 SWITCHES = ("checkpointing", "padding", "accumulation")
+OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", *SWITCHES)
 
 
 def reads(kind: type, words: str) -> Callable[[str], Any]:
@@ -32,14 +32,16 @@ whole, number = reads(int, "a whole number"), reads(float, "a number")
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Describe the command's arguments."""
+    """Describe the command's arguments; what goes to a method has the name of its field."""
     add = command.add_argument
     add("model", help="a name such as llama-3.1-8b, or the path of a config.json")
     add("--method", default="full", help="full (default), lora, dora, prefix, prompt, ia3, ln, …")
-    add("--rank", type=whole, help="rank r of LoRA or DoRA")
-    add("--targets", help="all-linear, or module names such as q_proj,v_proj")
-    add("--virtual-tokens", type=whole, help="virtual tokens of prefix or prompt tuning")
-    add("--reduction", type=number, help="reduction factor of houlsby or pfeiffer")
+    add("--rank", dest="r", metavar="RANK", type=whole, help="rank r of LoRA or DoRA")
+    add("--targets", dest="target_modules", help="all-linear, or names such as q_proj,v_proj")
+    virtual = "virtual tokens of prefix or prompt tuning"
+    add("--virtual-tokens", dest="num_virtual_tokens", metavar="TOKENS", type=whole, help=virtual)
+    factor = "reduction factor of houlsby or pfeiffer"
+    add("--reduction", dest="reduction_factor", metavar="FACTOR", type=number, help=factor)
     add("--batch", type=whole, default=1, help="sequences per step (1)")
     add("--seq", type=whole, default=1024, help="tokens per sequence (1024)")
     add("--precision", choices=list(PRECISIONS), default="bf16", help="default: bf16")
@@ -49,13 +51,19 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     for switch in SWITCHES:
         add(f"--{switch}", action="store_true")
     add("--trace", action="store_true", help="trace the real step instead: any model, seconds")
-    add("--card-gib", "--max-vram", type=number, metavar="GIB", help=CARD)
+    card = "say which settings fit a card of this size"
+    add("--card-gib", "--max-vram", type=number, metavar="GIB", help=card)
     add("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the estimate, and with ``--card-gib`` which settings fit; return the exit code."""
-    described, step = read(options)
+    load_config(options.model)  # the first thing a reader got wrong, if it is wrong
+    given = {name: getattr(options, name) for name in OF_A_METHOD}
+    if (names := options.target_modules) and names != "all-linear":
+        given["target_modules"] = tuple(names.split(","))
+    described = method(options.method, **{k: v for k, v in given.items() if v is not None})
+    step = {name: getattr(options, name) for name in OF_A_STEP} | PRECISIONS[options.precision]
     ask = estimate
     if options.trace:
         from peftmemory.tracing import trace_step as ask
@@ -72,23 +80,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read(options: argparse.Namespace) -> tuple[Method, dict[str, Any]]:
-    """Return the method and the step that the options name."""
-    load_config(options.model)  # the first thing a reader got wrong, if it is wrong
-    given = {field: getattr(options, name) for name, field in FIELDS.items()}
-    fields: dict[str, Any] = {field: size for field, size in given.items() if size is not None}
-    if options.targets:
-        names = tuple(options.targets.split(","))
-        fields["target_modules"] = options.targets if options.targets == "all-linear" else names
-    same = ("batch", "seq", "optimizer", "loss", "attention", *SWITCHES)
-    step = {name: getattr(options, name) for name in same}
-    return method(options.method, **fields), {**step, **PRECISIONS[options.precision]}
-
-
 def line(row: dict[str, Any]) -> str:
     """Return one row of ``fits`` as a line."""
-    mark = "fits" if row["fits"] else "-"
-    extras = "checkpointing" if row["checkpointing"] else ""
-    return (
-        f"{mark:5}{row['peak_gib']:8.1f} GiB  {row['method']:28} {row['loss']:8} {extras}".rstrip()
-    )
+    mark, extras = "fits" if row["fits"] else "-", "checkpointing" * row["checkpointing"]
+    size = f"{mark:5}{row['peak_gib']:8.1f} GiB"
+    return f"{size}  {row['method']:28} {row['loss']:8} {extras}".rstrip()

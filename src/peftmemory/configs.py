@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftmemory.errors import EstimateError
+from peftmemory.errors import EstimateError, check_size
 
 SHEETS = Path(__file__).with_name("model_configs")
 
@@ -53,9 +53,7 @@ class ModelConfig:
     def __post_init__(self):
         """Refuse shapes that no model can have."""
         for name in ALIASES:
-            size = getattr(self, name)
-            if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
-                raise EstimateError(f"{name} must be a positive whole number, not {size!r}.")
+            check_size(name, getattr(self, name))
         if self.heads % self.kv_heads:
             raise EstimateError(
                 f"{self.heads} attention heads cannot share {self.kv_heads} key/value heads evenly:"
@@ -107,13 +105,11 @@ def load_config(model: Any) -> ModelConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a published ``config.json``."""
     try:
-        return json.loads(path.read_text())
-    except OSError as error:
+        return dict(json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
         raise EstimateError(
-            f"Cannot read {path}: give the path of a model's config.json."
+            f"Cannot read {path} as JSON: give the path of a model's config.json."
         ) from error
-    except ValueError as error:
-        raise EstimateError(f"{path} is not JSON: give a model's config.json.") from error
 
 
 def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
@@ -123,17 +119,15 @@ def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
     for key in ("hidden_size", "layers", "heads", "vocab_size"):
         if sizes[key] is None:
             raise EstimateError(f"The configuration names no {key}: give a whole config.json.")
+        check_size(key, sizes[key])
     hidden, heads = sizes["hidden_size"], sizes["heads"]
-    if sizes["head_dim"] is None:
-        if not isinstance(heads, int) or heads <= 0 or hidden % heads:
-            raise EstimateError(
-                f"A hidden size of {hidden} does not divide into {heads} attention heads:"
-                " change one of the two, or name head_dim."
-            )
-        sizes["head_dim"] = hidden // heads
-    sizes["kv_heads"] = heads if sizes["kv_heads"] is None else sizes["kv_heads"]
-    if sizes["intermediate_size"] is None:
-        sizes["intermediate_size"] = 4 * hidden
+    if sizes["head_dim"] is None and hidden % heads:
+        raise EstimateError(
+            f"A hidden size of {hidden} does not divide into {heads} attention heads:"
+            " change one of the two, or name head_dim."
+        )
+    defaults = {"kv_heads": heads, "head_dim": hidden // heads, "intermediate_size": 4 * hidden}
+    sizes |= {key: size for key, size in defaults.items() if sizes[key] is None}
     model_type = raw.get("model_type", "llama")
     tied = raw.get("tie_word_embeddings", model_type in ("gpt2", "t5", "roberta"))
     return ModelConfig(name=name or model_type, model_type=model_type, tied=tied, raw=raw, **sizes)

@@ -7,7 +7,6 @@ from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
 
 LLAMA_LIKE = ("llama", "qwen3")
-FAMILIES = (*LLAMA_LIKE, "gpt2", "t5", "roberta")
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,13 @@ def linears(config: ModelConfig) -> list[Linear]:
     h, i, n = config.hidden_size, config.intermediate_size, config.layers
     q, kv = config.q_dim, config.kv_dim
     if config.model_type in LLAMA_LIKE:
-        attention = [("q_proj", h, q), ("k_proj", h, kv), ("v_proj", h, kv), ("o_proj", q, h)]
-        mlp = [("gate_proj", h, i), ("up_proj", h, i), ("down_proj", i, h)]
-        named = [(f"self_attn.{a}", b, c) for a, b, c in attention]
-        named += [(f"mlp.{a}", b, c) for a, b, c in mlp]
-        return [Linear(*shape, n) for shape in named]
+        widths = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+        attention = [Linear(f"self_attn.{name}", *width, n) for name, width in widths.items()]
+        mlp = [Linear(f"mlp.{name}_proj", h, i, n) for name in ("gate", "up")]
+        return [*attention, *mlp, Linear("mlp.down_proj", i, h, n)]
     if config.model_type == "gpt2":
-        shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h)]
-        shapes += [("mlp.c_fc", h, i), ("mlp.c_proj", i, h)]
-        return [Linear(*shape, n, bias=True) for shape in shapes]
+        shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h), ("mlp.c_fc", h, i)]
+        return [Linear(*shape, n, bias=True) for shape in [*shapes, ("mlp.c_proj", i, h)]]
     if config.model_type == "roberta":
         shapes = [(f"attention.self.{name}", h, h) for name in ("query", "key", "value")]
         shapes += [("attention.output.dense", h, h), ("intermediate.dense", h, i)]
@@ -54,7 +51,7 @@ def linears(config: ModelConfig) -> list[Linear]:
         return [*attention, Linear("attention.o", q, h, 3 * n), *ff]
     raise EstimateError(
         f"There is no formula for the family {config.model_type!r}: it covers"
-        f" {', '.join(FAMILIES)}."
+        f" {', '.join(LLAMA_LIKE)}, gpt2, t5, roberta."
     )
 
 
@@ -78,9 +75,8 @@ def outside_linears(config: ModelConfig) -> Counter[int]:
     if config.model_type == "gpt2":
         tensors[raw["n_positions"] * h] += 1
     if config.model_type == "roberta":
-        pooler = (h * h, h)
-        for size in (raw["max_position_embeddings"] * h, raw["type_vocab_size"] * h, *pooler):
-            tensors[size] += 1
+        pooler = [h * h, h]
+        tensors.update([raw["max_position_embeddings"] * h, raw["type_vocab_size"] * h, *pooler])
     return tensors
 
 

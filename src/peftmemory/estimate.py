@@ -1,25 +1,19 @@
 """What a step needs at its worst moment: the closed form, in the order in which a step runs."""
 
-from collections import Counter
 from typing import Any
 
 from peftmemory.activations import Layer
-from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
 from peftmemory.counts import LLAMA_LIKE, block_linear, elements
 from peftmemory.errors import EstimateError
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
-from peftmemory.phases import Moments
+from peftmemory.phases import Estimate
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
-from peftmemory.settings import StepSetting, read_setting
+from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.temporaries import layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
-
-
-class Estimate(Moments):
-    """What the closed form gives: six moments that can be the worst."""
 
 
 def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **options) -> Estimate:
@@ -54,22 +48,8 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
         method=describe(method),
         setting=setting,
         trainable=parameters(config, method).trainable,
-        moments=moments(Layer(config, method, setting)),
+        moments=StepBytes(Layer(config, method, setting)).moments(),
     )
-
-
-def moments(layer: Layer) -> dict[str, dict[str, int]]:
-    """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
-    step = StepBytes(layer)
-    found = {
-        "forward, loss": step.forward_loss(),
-        "backward, loss": step.backward_loss(),
-        "backward, last layer": step.backward_last_layer(),
-        "backward, first layer": step.backward_first_layer(),
-        "backward, embedding": step.backward_embedding(),
-        "optimizer": step.optimizer(),
-    }
-    return {moment: {k: v for k, v in kinds.items() if v} for moment, kinds in found.items()}
 
 
 class StepBytes:
@@ -103,52 +83,64 @@ class StepBytes:
         kept_anyway = self.full and c == layer.e or not plain
         self.hidden = 0 if kept_anyway else layer.e * h * n
         self.cache = prefix_cache(layer)
+        self.batch = 8 * setting.batch * setting.seq * (2 if setting.padding else 1)
 
-    def always(self, *, accumulated: bool = True) -> Counter[str]:
-        """Weights, optimiser states, the batch, a prefix's cache, gradients of earlier batches."""
-        batch = 8 * self.setting.tokens * (2 if self.setting.padding else 1)
-        return Counter(
-            frozen_weights=0 if self.full else self.weights,
-            trainable_weights=self.weights if self.full else self.gradients,
-            optimizer_states=self.states,
-            activations=batch + self.cache,
-            gradients=self.gradients if self.setting.accumulation and accumulated else 0,
-        )
+    def moments(self) -> dict[str, dict[str, int]]:
+        """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
+        return {
+            "forward, loss": self.forward_loss(),
+            "backward, loss": self.backward_loss(),
+            "backward, last layer": self.backward_last_layer(),
+            "backward, first layer": self.backward_first_layer(),
+            "backward, embedding": self.backward_embedding(),
+            "optimizer": self.optimizer(),
+        }
 
-    def forward_loss(self) -> Counter[str]:
+    def phase(self, *, activations, gradients=0, logits=0, temporaries=0) -> dict[str, int]:
+        """Return what a phase holds beside weights, optimiser states, batch and prefix's cache.
+
+        ``gradients`` are this batch's: those of earlier ones have all parameters' size.
+        """
+        kinds = {
+            "frozen_weights": 0 if self.full else self.weights,
+            "trainable_weights": self.weights if self.full else self.gradients,
+            "optimizer_states": self.states,
+            "activations": self.batch + self.cache + activations,
+            "gradients": self.gradients if self.setting.accumulation else gradients,
+            "logits": logits,
+            "temporaries": temporaries,
+        }
+        return {kind: size for kind, size in kinds.items() if size}
+
+    def forward_loss(self) -> dict[str, int]:
         """End of the forward pass: logits, their fp32 copy, the log-probabilities.
 
         Autocast's bf16 copies of trained fp32 weights are cached until its block ends; without
         checkpointing autograd keeps them anyway.
         """
-        kinds, layer = self.always(), self.layer
-        kinds["activations"] += self.saved + self.hidden
-        if self.full and self.setting.precision == "fp32" and self.setting.autocast:
-            kinds["activations"] += 2 * block_linear(self.config) * self.setting.checkpointing
-        if self.setting.loss == "chunked":
-            kinds["logits"] = self.tile
-        else:
-            copy = 4 * layer.rows * self.config.vocab_size if layer.c == 2 else 0
-            kinds["logits"] = self.log_probabilities + self.logits + copy
-        return kinds
+        layer, setting = self.layer, self.setting
+        activations = self.saved + self.hidden
+        if self.full and setting.precision == "fp32" and setting.autocast:
+            activations += 2 * block_linear(self.config) * setting.checkpointing
+        if setting.loss == "chunked":
+            return self.phase(activations=activations, logits=self.tile)
+        copy = 4 * layer.rows * self.config.vocab_size if layer.c == 2 else 0
+        logits = self.log_probabilities + self.logits + copy
+        return self.phase(activations=activations, logits=logits)
 
-    def backward_loss(self) -> Counter[str]:
+    def backward_loss(self) -> dict[str, int]:
         """The loss's backward pass: two more fp32 tensors of the logits' shape.
 
         The chunked loss sums its gradients in fp32, and then copies them to the stream's format.
         """
-        kinds = self.always()
-        kinds["activations"] += self.saved
+        logits = 3 * self.log_probabilities + self.logits
         if self.setting.loss == "chunked":
             hidden = self.layer.h * self.layer.rows
             sums = 4 * hidden + 2 * self.head_gradient
-            copies = self.layer.c * hidden + self.head_gradient
-            kinds["logits"] = sums + max(self.tile, copies)
-        else:
-            kinds["logits"] = 3 * self.log_probabilities + self.logits
-        return kinds
+            logits = sums + max(self.tile, self.layer.c * hidden + self.head_gradient)
+        return self.phase(activations=self.saved, logits=logits)
 
-    def backward_last_layer(self) -> Counter[str]:
+    def backward_last_layer(self) -> dict[str, int]:
         """The last layer's backward pass comes first: every other layer's activations are there.
 
         What the last norm, the head and the loss kept is gone. Under checkpointing the layer's
@@ -157,48 +149,43 @@ class StepBytes:
         layer = self.layer
         end = (4 * layer.h + 4 + (layer.c * layer.h if self.full else 0)) * layer.rows
         again = layer.other.total(layer.rows) + self.inputs
-        kinds = self.backward_layer(again if self.setting.checkpointing else self.saved - end)
-        if not self.setting.accumulation:
-            kinds["gradients"] = self.head_gradient
-        return kinds
+        activations = again if self.setting.checkpointing else self.saved - end
+        return self.backward_layer(activations, self.head_gradient)
 
-    def backward_first_layer(self) -> Counter[str]:
+    def backward_first_layer(self) -> dict[str, int]:
         """The first layer's backward pass comes last: all gradients but an embedding's are there."""
         layer = self.layer
-        kinds = self.backward_layer(
-            layer.first.total(layer.rows) + self.inputs // self.config.layers
-        )
-        if not self.setting.accumulation:
-            embedding = 0 if self.config.tied else self.head_gradient
-            kinds["gradients"] = self.gradients - embedding
-        return kinds
+        activations = layer.first.total(layer.rows) + self.inputs // self.config.layers
+        embedding = 0 if self.config.tied else self.head_gradient
+        return self.backward_layer(activations, self.gradients - embedding)
 
-    def backward_layer(self, activations: int) -> Counter[str]:
+    def backward_layer(self, activations: int, gradients: int) -> dict[str, int]:
         """A layer's backward pass, whose temporaries are its gradients of activations."""
-        kinds = self.always()
-        kinds["activations"] += activations + rotary(self.layer)
-        kinds["logits"] = self.logits
-        kinds["temporaries"] = layer_temporaries(self.layer)
-        return kinds
+        return self.phase(
+            activations=activations + rotary(self.layer),
+            gradients=gradients,
+            logits=self.logits,
+            temporaries=layer_temporaries(self.layer),
+        )
 
-    def backward_embedding(self) -> Counter[str]:
+    def backward_embedding(self) -> dict[str, int]:
         """End of the backward pass: all gradients, and the embedding's that is new.
 
         A tied embedding gets a second gradient from the output head; accumulated gradients stand
         beside new ones until these are added.
         """
-        kinds = self.always()
-        kinds["activations"] += self.layer.e * self.layer.h * self.layer.rows
-        kinds["gradients"] = self.gradients
-        kinds["logits"] = self.logits
-        kinds["temporaries"] = self.head_gradient * (self.config.tied + self.setting.accumulation)
-        return kinds
+        return self.phase(
+            activations=self.layer.e * self.layer.h * self.layer.rows,
+            gradients=self.gradients,
+            logits=self.logits,
+            temporaries=self.head_gradient * (self.config.tied + self.setting.accumulation),
+        )
 
-    def optimizer(self) -> Counter[str]:
+    def optimizer(self) -> dict[str, int]:
         """The optimiser's step: the foreach variant holds one temporary per parameter."""
-        kinds = self.always(accumulated=False)
-        kinds["activations"] -= self.cache  # gone with the outputs
-        kinds["gradients"] = self.gradients
-        if self.setting.optimizer == "adamw_torch":
-            kinds["temporaries"] = self.gradients
-        return kinds
+        foreach = self.setting.optimizer == "adamw_torch"
+        return self.phase(
+            activations=-self.cache,  # gone with the outputs
+            gradients=self.gradients,
+            temporaries=self.gradients if foreach else 0,
+        )

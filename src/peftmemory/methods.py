@@ -4,12 +4,10 @@ The fields carry PEFT's own names, and a real ``peft`` configuration is read as 
 classes exist only so that a formula can be evaluated without importing peft, which takes seconds.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
-from peftmemory.errors import EstimateError
+from peftmemory.errors import EstimateError, check_size
 
 Targets = tuple[str, ...] | str | None
 
@@ -17,8 +15,6 @@ Targets = tuple[str, ...] | str | None
 @dataclass(frozen=True)
 class Full:
     """Full fine-tuning: every parameter is trained."""
-
-    label: ClassVar[str] = "full fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,6 @@ class Lora:
     target_modules: Targets = None
     use_dora: bool = False
     lora_dropout: float = 0.0
-    label: ClassVar[str] = "LoRA"
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,6 @@ class Prefix:
     num_virtual_tokens: int = 30
     prefix_projection: bool = False
     encoder_hidden_size: int | None = None
-    label: ClassVar[str] = "prefix tuning"
 
 
 @dataclass(frozen=True)
@@ -47,21 +41,16 @@ class Prompt:
     """Prompt tuning (Lester et al., 2021): learned embeddings in front of the input."""
 
     num_virtual_tokens: int = 100
-    label: ClassVar[str] = "prompt tuning"
 
 
 @dataclass(frozen=True)
 class IA3:
     """(IA)3 (Liu et al., 2022): a learned factor on keys, values and the inner feed-forward."""
 
-    label: ClassVar[str] = "(IA)3"
-
 
 @dataclass(frozen=True)
 class LayerNorm:
     """LN tuning (Zhao et al., 2023): a trained copy of every norm."""
-
-    label: ClassVar[str] = "LN tuning"
 
 
 @dataclass(frozen=True)
@@ -70,30 +59,31 @@ class Bottleneck:
 
     placement: str = "houlsby"
     reduction_factor: float = 16
-    label: ClassVar[str] = "bottleneck adapters"
 
 
 Method = Full | Lora | Prefix | Prompt | IA3 | LayerNorm | Bottleneck
 
 
-class MethodRow(NamedTuple):
-    """A row of the table of methods: its class, PEFT's ``peft_type``, the fields its name sets."""
-
-    fields: type
-    peft_type: str | None
-    preset: Mapping[str, Any] = MappingProxyType({})
-
-
-METHODS = {
-    "full": MethodRow(Full, None),
-    "lora": MethodRow(Lora, "LORA"),
-    "dora": MethodRow(Lora, "LORA", {"use_dora": True}),
-    "prefix": MethodRow(Prefix, "PREFIX_TUNING"),
-    "prompt": MethodRow(Prompt, "PROMPT_TUNING"),
-    "ia3": MethodRow(IA3, "IA3"),
-    "ln": MethodRow(LayerNorm, "LN_TUNING"),
-    "houlsby": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "houlsby"}),
-    "pfeiffer": MethodRow(Bottleneck, "BOTTLENECK", {"placement": "pfeiffer"}),
+METHODS: dict[str, Method] = {
+    "full": Full(),
+    "lora": Lora(),
+    "dora": Lora(use_dora=True),
+    "prefix": Prefix(),
+    "prompt": Prompt(),
+    "ia3": IA3(),
+    "ln": LayerNorm(),
+    "houlsby": Bottleneck(placement="houlsby"),
+    "pfeiffer": Bottleneck(placement="pfeiffer"),
+}
+# Each class's name in words, and its ``peft_type``.
+KINDS = {
+    Full: ("full fine-tuning", None),
+    Lora: ("LoRA", "LORA"),
+    Prefix: ("prefix tuning", "PREFIX_TUNING"),
+    Prompt: ("prompt tuning", "PROMPT_TUNING"),
+    IA3: ("(IA)3", "IA3"),
+    LayerNorm: ("LN tuning", "LN_TUNING"),
+    Bottleneck: ("bottleneck adapters", "BOTTLENECK"),
 }
 # What a PEFT configuration may ask for beyond the fields above: no formula covers it.
 UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")
@@ -116,13 +106,12 @@ def method(name: str, **options: Any) -> Method:
     """
     if name not in METHODS:
         raise EstimateError(f"There is no method {name!r}: take one of {', '.join(METHODS)}.")
-    kind = METHODS[name]
-    known = [field.name for field in fields(kind.fields)]
+    known = [field.name for field in fields(METHODS[name])]
     for option in options:
         if option not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes no options"
             raise EstimateError(f"{name} has no option {option!r}: {takes}.")
-    return read_method(kind.fields(**{**kind.preset, **options}))
+    return read_method(replace(METHODS[name], **options))
 
 
 def read_method(described: Any) -> Method:
@@ -141,42 +130,34 @@ def read_method(described: Any) -> Method:
         raise EstimateError(
             f"{described!r} is no method: give a PEFT configuration or a name such as 'lora'."
         )
-    if isinstance(getattr(checked, "target_modules", None), list | set):
-        checked = replace(checked, target_modules=tuple(checked.target_modules))
+    names = getattr(checked, "target_modules", None)
+    if isinstance(names, list | set):  # PEFT makes a set, in no order, of a list
+        names = tuple(sorted(names) if isinstance(names, set) else names)
+        checked = replace(checked, target_modules=names)
     check(checked)
     return checked
-
-
-def peft_type(described: Method) -> str | None:
-    """Return the ``peft_type`` that PEFT gives a method, or None for full fine-tuning."""
-    return next(kind.peft_type for kind in METHODS.values() if kind.fields is type(described))
 
 
 def from_peft(config: Any) -> Method:
     """Read the fields that decide memory out of a PEFT configuration."""
     name = getattr(config.peft_type, "name", str(config.peft_type)).upper()
-    kind = next((kind.fields for kind in METHODS.values() if kind.peft_type == name), None)
+    kind = next((kind for kind, known in KINDS.items() if known[1] == name), None)
     trace_it = "trace it with peftmemory.tracing.trace_step."
     if kind is None:
         raise EstimateError(f"There is no formula for {name}: {trace_it}")
     for feature in UNSUPPORTED:
         if getattr(config, feature, None):
             raise EstimateError(f"The formulas do not cover {feature}: {trace_it}")
-    values = {field.name: getattr(config, field.name) for field in fields(kind)}
-    targets = values.get("target_modules")
-    if targets is not None and not isinstance(targets, str):
-        values["target_modules"] = tuple(sorted(targets))
-    return kind(**values)
+    return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})
 
 
 def check(described: Method) -> None:
     """Refuse sizes that no method can have."""
-    for name in ("r", "num_virtual_tokens", "reduction_factor"):
-        value = getattr(described, name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 1:
-            raise EstimateError(f"{name} must be at least 1, not {value!r}.")
-        if name != "reduction_factor" and int(value) != value:
-            raise EstimateError(f"{name} must be a whole number, not {value!r}.")
+    for name in ("r", "num_virtual_tokens"):
+        check_size(name, getattr(described, name, 1))
+    factor = getattr(described, "reduction_factor", 1)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 1:
+        raise EstimateError(f"reduction_factor must be at least 1, not {factor!r}.")
     if not 0 <= getattr(described, "lora_dropout", 0.0) < 1:
         raise EstimateError(
             f"lora_dropout must be between 0 and 1, not {described.lora_dropout!r}."
@@ -187,8 +168,7 @@ def check(described: Method) -> None:
 
 def describe(described: Method) -> str:
     """Return a method in words: ``LoRA r=16 all-linear``."""
-    label = "DoRA" if getattr(described, "use_dora", False) else described.label
-    words = [label]
+    words = ["DoRA" if getattr(described, "use_dora", False) else KINDS[type(described)][0]]
     for name, value in asdict(described).items():
         if name == "target_modules" and value:
             words.append(value if isinstance(value, str) else ",".join(value))

@@ -2,32 +2,34 @@
 
 from collections import Counter
 
+from peftmemory import constants
 from peftmemory.configs import ModelConfig
-from peftmemory.constants import (
-    ADAM_BLOCK,
-    ADAM_SMALLEST,
-    BYTE_CODES,
-    NF4_BLOCK,
-    NF4_CODES,
-    NF4_SECOND_BLOCK,
-)
 from peftmemory.counts import LLAMA_LIKE, base_parameters, block_linear, linears
 from peftmemory.methods import Full, LayerNorm, Method
 from peftmemory.settings import WEIGHT_BYTES, StepSetting
 
 
-def nf4_bytes(weights: int, *, double_quant: bool) -> int:
-    """Return the bytes of one NF4 matrix as bitsandbytes stores it, constants included.
+def nf4_tensors(weights: int, *, double_quant: bool) -> dict[str, tuple[int, int]]:
+    """Return the tensors of one NF4 matrix as bitsandbytes stores it: elements and bytes of each.
 
     ``4 + 32/64`` bits per weight; with double quantisation ``4 + 8/64 + 32/(64 * 256)`` (Dettmers
     et al., 2023, section 3), and two small tables.
     """
-    blocks, codes = -(-weights // NF4_BLOCK), 4 * NF4_CODES
-    packed = (weights + 1) // 2
+    blocks = -(-weights // constants.NF4_BLOCK)
+    tensors = {"packed": ((weights + 1) // 2, 1), "code": (constants.NF4_CODES, 4)}
     if not double_quant:
-        return packed + 4 * blocks + codes
-    constants = blocks + 4 * -(-blocks // NF4_SECOND_BLOCK) + 4 * BYTE_CODES + 4  # 4: their mean
-    return packed + constants + codes
+        return tensors | {"constants": (blocks, 4)}
+    second = {
+        "second": (-(-blocks // constants.NF4_SECOND_BLOCK), 4),
+        "second_code": (constants.BYTE_CODES, 4),
+    }
+    return tensors | {"constants": (blocks, 1), **second, "mean": (1, 4)}
+
+
+def nf4_bytes(weights: int, *, double_quant: bool) -> int:
+    """Return the bytes of one NF4 matrix, constants included."""
+    tensors = nf4_tensors(weights, double_quant=double_quant)
+    return sum(elements * each for elements, each in tensors.values())
 
 
 def base_bytes(config: ModelConfig, setting: StepSetting) -> int:
@@ -51,11 +53,9 @@ def trained_bytes_each(method: Method, setting: StepSetting) -> int:
     PEFT keeps adapters in fp32 on a 16-bit base unless ``autocast_adapter_dtype=False``; virtual
     tokens always; a tuned norm is a copy in the base's dtype.
     """
-    if isinstance(method, Full | LayerNorm):
-        return setting.stream_bytes
-    if hasattr(method, "num_virtual_tokens"):
-        return 4
-    return 4 if setting.autocast_adapter_dtype else setting.stream_bytes
+    fp32 = setting.autocast_adapter_dtype or hasattr(method, "num_virtual_tokens")
+    copied = isinstance(method, Full | LayerNorm)
+    return 4 if fp32 and not copied else setting.stream_bytes
 
 
 def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:
@@ -72,8 +72,8 @@ def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:
     """
     if optimizer != "adamw_8bit":
         return sum(count * (2 * size * each + 4) for size, count in tensors.items())
-    total = 0
+    total = 0 if max(tensors) < constants.ADAM_SMALLEST else 2 * 4 * constants.BYTE_CODES
     for size, count in tensors.items():
-        small = size < ADAM_SMALLEST
-        total += count * (8 * size if small else 2 * size + 8 * -(-size // ADAM_BLOCK))
-    return total + (2 * 4 * BYTE_CODES if max(tensors) >= ADAM_SMALLEST else 0)
+        small = size < constants.ADAM_SMALLEST
+        total += count * (8 * size if small else 2 * size + 8 * -(-size // constants.ADAM_BLOCK))
+    return total

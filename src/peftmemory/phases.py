@@ -18,8 +18,8 @@ COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What a step holds, moment by moment.
+class Estimate:
+    """What a step holds, moment by moment; by the closed form, the six that can be the worst.
 
     Attributes:
         model: the model's name.

@@ -34,7 +34,11 @@ def saved_by(layer: Layer) -> dict[str, int]:
                 total[kind] += round(times * n * per_token)
             total["weight copies"] += times * saved.fixed
         total["rest"] += rotary(layer)
-    total["rest"] += virtual_tokens(layer)
+    method, virtual = layer.method, getattr(layer.method, "num_virtual_tokens", 0)
+    total["rest"] += 8 * virtual  # their indices
+    if isinstance(method, Prefix) and method.prefix_projection:
+        widths = layer.config.kv_dim + (method.encoder_hidden_size or layer.config.kv_dim)
+        total["rest"] += 4 * layer.setting.batch * virtual * widths
     total.update(end(layer))
     return {kind: size for kind, size in total.items() if size}
 
@@ -45,30 +49,19 @@ def end(layer: Layer) -> dict[str, int]:
     norms = (4 * h + 4) * n + layer.norm_is_trained("final") * layer.e * h * n
     if layer.setting.loss == "chunked":  # the hidden states, without each sequence's last
         return {"norms": norms, "loss": layer.c * h * (n - layer.setting.batch)}
-    cast = layer.setting.autocast and layer.e == 4
     return {
         "norms": norms,
         # The log-probabilities in fp32, the shifted labels and the sum of their weights. The labels
         # of a single row are a view into the row that was padded by one.
         "loss": 4 * n * v + 8 * (n + (layer.setting.batch == 1)) + 4,
         "linear inputs": layer.c * h * n if isinstance(layer.method, Full) else 0,
-        "weight copies": 2 * h * v if cast else 0,
+        "weight copies": 2 * h * v if layer.setting.autocast and layer.e == 4 else 0,
     }
 
 
 def rotary(layer: Layer) -> int:
     """Return the bytes of the rotary cosines and sines."""
     return 2 * layer.positions * layer.config.head_dim * layer.e
-
-
-def virtual_tokens(layer: Layer) -> int:
-    """Return the bytes of the virtual tokens' indices and of the projection's activations."""
-    config, method = layer.config, layer.method
-    virtual = getattr(method, "num_virtual_tokens", 0)
-    if not (isinstance(method, Prefix) and method.prefix_projection):
-        return 8 * virtual
-    inner = method.encoder_hidden_size or config.kv_dim
-    return 8 * virtual + 4 * layer.setting.batch * virtual * (config.kv_dim + inner)
 
 
 def prefix_cache(layer: Layer) -> int:

@@ -1,9 +1,10 @@
-"""Which step: batch, length, precision and the switches that move memory."""
+"""Which step: batch, length, precision, the switches that move memory, the methods it goes with."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-from peftmemory.errors import EstimateError
+from peftmemory.errors import EstimateError, check_size
+from peftmemory.methods import IA3, Full, Lora, Method, Prefix
 
 # Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
@@ -62,23 +63,14 @@ class StepSetting:
     def __post_init__(self):
         """Check sizes and choices."""
         for name in ("batch", "seq"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise EstimateError(f"{name} must be a whole number of at least 1, not {size!r}.")
+            check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise EstimateError(
-                    f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}."
-                )
+            if (value := getattr(self, name)) not in allowed:
+                raise EstimateError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
         if self.prepare_kbit and self.precision != "nf4":
             raise EstimateError(
                 "prepare_kbit goes with precision='nf4': drop it or quantise the base."
             )
-
-    @property
-    def tokens(self) -> int:
-        """Tokens in the batch, N = batch times seq."""
-        return self.batch * self.seq
 
     @property
     def stream_bytes(self) -> int:
@@ -97,3 +89,27 @@ def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:
         if option not in known:
             raise EstimateError(f"There is no option {option!r}: take {', '.join(known[2:])}.")
     return StepSetting(batch=batch, seq=seq, **options)
+
+
+def refuse_together(method: Method, setting: StepSetting) -> None:
+    """Refuse a method in a setting where PEFT or bitsandbytes would fail.
+
+    Raises:
+        EstimateError: one sentence that says what to change.
+    """
+    four_bit = setting.precision == "nf4"
+    match method:
+        case Prefix() if setting.checkpointing:
+            why = "Prefix tuning does not go with gradient checkpointing: recomputing a layer would"
+            why += " add the prefix to its keys again; turn one of the two off."
+        case Full() if four_bit:
+            why = "4-bit weights cannot be trained: choose a PEFT method or another precision."
+        case IA3() if four_bit and not setting.prepare_kbit:
+            why = "(IA)3 in fp32 breaks a 16-bit stream over 4-bit layers in PEFT 0.21:"
+            why += " set prepare_kbit=True."
+        case Lora(use_dora=True) if four_bit:
+            why = "DoRA on a 4-bit base is neither traced nor covered by a formula:"
+            why += " take LoRA or bf16."
+        case _:
+            return
+    raise EstimateError(why)

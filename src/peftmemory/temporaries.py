@@ -6,8 +6,7 @@ whose peak it decides (a test traces them again: all within 0.1 %, full fine-tun
 Elsewhere, without checkpointing or with the plain loss, something larger decides.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from peftmemory.activations import Layer
@@ -23,26 +22,23 @@ class Line(NamedTuple):
 
     per_token: Callable[[Layer], int]
     method: str | Method
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: dict[str, Any]
 
 
-# h hidden size, i intermediate size; bytes per element: e of the residual stream, y of a linear
-# map's output, w of an adapter's weights.
+# By what happens to down_proj. h hidden size, i intermediate size; bytes per element: e of the
+# residual stream, y of a linear map's output, w of an adapter's weights.
+AUTOCAST, NF4 = {"autocast": True}, {"precision": "nf4"}
 LINES = {
-    "everything trained": Line(lambda at: 2 * at.y * at.i + 4 * at.h, "full"),
-    "down_proj scaled": Line(lambda at: (3 * at.y + at.w + 2) * at.i + 2 * at.e * at.h, "ia3"),
-    "down_proj frozen": Line(lambda at: 3 * at.y * at.i + 2 * at.e * at.h, "ln"),
-    "down_proj adapted, autocast": Line(
-        lambda at: 3 * at.y * at.i + 12 * at.h, EVERYWHERE, {"autocast": True}
+    "trained": Line(lambda at: 2 * at.y * at.i + 4 * at.h, "full", {}),
+    "scaled": Line(lambda at: (3 * at.y + at.w + 2) * at.i + 2 * at.e * at.h, "ia3", {}),
+    "frozen": Line(lambda at: 3 * at.y * at.i + 2 * at.e * at.h, "ln", {}),
+    "LoRA, autocast": Line(lambda at: 3 * at.y * at.i + 12 * at.h, EVERYWHERE, AUTOCAST),
+    "LoRA, autocast, 4-bit base": Line(
+        lambda at: 3 * at.y * at.i + 20 * at.h, EVERYWHERE, AUTOCAST | NF4
     ),
-    "down_proj adapted, autocast, 4-bit base": Line(
-        lambda at: 3 * at.y * at.i + 20 * at.h, EVERYWHERE, {"precision": "nf4", "autocast": True}
-    ),
-    "down_proj adapted in fp32": Line(lambda at: 2 * at.y * at.i + 14 * at.h, EVERYWHERE),
-    "down_proj adapted in fp32, 4-bit base": Line(
-        lambda at: 2 * at.y * at.i + 12 * at.h, EVERYWHERE, {"precision": "nf4"}
-    ),
-    "down_proj adapted in the base's format": Line(
+    "LoRA in fp32": Line(lambda at: 2 * at.y * at.i + 14 * at.h, EVERYWHERE, {}),
+    "LoRA in fp32, 4-bit base": Line(lambda at: 2 * at.y * at.i + 12 * at.h, EVERYWHERE, NF4),
+    "LoRA in the base's format": Line(
         lambda at: 2 * at.y * at.i + 4 * at.h, EVERYWHERE, {"autocast_adapter_dtype": False}
     ),
 }
@@ -51,17 +47,15 @@ LINES = {
 def line_of(layer: Layer) -> str:
     """Return which of ``LINES`` a layer is on."""
     if layer.full:
-        return "everything trained"
-    if "down_proj" in layer.scaled:
-        return "down_proj scaled"
+        return "trained"
     if "down_proj" not in layer.adapted:
-        return "down_proj frozen"
+        return "scaled" if "down_proj" in layer.scaled else "frozen"
     four_bit = ", 4-bit base" * (layer.setting.precision == "nf4")
     if layer.setting.autocast:
-        return "down_proj adapted, autocast" + four_bit
+        return "LoRA, autocast" + four_bit
     if layer.w != layer.e:
-        return "down_proj adapted in fp32" + four_bit
-    return "down_proj adapted in the base's format"
+        return "LoRA in fp32" + four_bit
+    return "LoRA in the base's format"
 
 
 def layer_temporaries(layer: Layer) -> int:

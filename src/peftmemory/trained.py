@@ -4,20 +4,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
+from peftmemory import methods
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import LLAMA_LIKE, Linear, base_parameters, elements, linears, model_tensors
 from peftmemory.errors import EstimateError
-from peftmemory.methods import (
-    IA3,
-    Bottleneck,
-    Full,
-    LayerNorm,
-    Lora,
-    Method,
-    Prefix,
-    Prompt,
-    read_method,
-)
 
 # PEFT's default targets (peft.utils.constants, 0.21).
 LORA_DEFAULT = {
@@ -25,6 +15,11 @@ LORA_DEFAULT = {
     "gpt2": ("c_attn",),
     "t5": ("q", "v"),
     "roberta": ("query", "value"),
+}
+NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
+IA3_SCALED = {  # feed-forward ones on their input
+    "llama": ("k_proj", "v_proj", "down_proj"),
+    "qwen3": ("q_proj", "v_proj", "down_proj"),
 }
 
 
@@ -48,7 +43,7 @@ class Parameters:
         return self.trainable / self.base
 
 
-def targets(config: ModelConfig, method: Lora) -> list[Linear]:
+def targets(config: ModelConfig, method: methods.Lora) -> list[Linear]:
     """Return the linear maps a LoRA configuration adapts, by PEFT's rules.
 
     A list holds names (or ends of paths), a string is ``"all-linear"`` or a pattern that has to
@@ -58,40 +53,35 @@ def targets(config: ModelConfig, method: Lora) -> list[Linear]:
     wanted = method.target_modules or LORA_DEFAULT.get(config.model_type)
     if wanted == "all-linear":
         return available
+    fits = lambda each, name: f".{each.path}".endswith(f".{name}")
     if isinstance(wanted, str):
-        whole = lambda each: f"model.layers.0.{each.path}"
-        found = [each for each in available if re.fullmatch(wanted, whole(each))]
-        missing = [] if found else [wanted]
-    else:
-        ends = lambda each, name: each.path == name or each.path.endswith("." + name)
-        found = [each for each in available if any(ends(each, name) for name in wanted)]
-        missing = [name for name in wanted if not any(ends(each, name) for each in available)]
-    if missing:
+        wanted = (wanted,)
+        fits = lambda each, pattern: re.fullmatch(pattern, f"model.layers.0.{each.path}")
+    found = [each for each in available if any(fits(each, name) for name in wanted)]
+    if missing := [name for name in wanted if not any(fits(each, name) for each in available)]:
         names = ", ".join(sorted({each.name for each in available}))
         raise EstimateError(f"{config.name} has no module {', '.join(missing)}: it has {names}.")
     return found
 
 
-def lora_tensors(config: ModelConfig, method: Lora) -> Counter[int]:
+def lora_tensors(config: ModelConfig, method: methods.Lora) -> Counter[int]:
     """Return A, B and DoRA's magnitude of every target: ``r (d_in + d_out)``, plus ``d_out``.
 
     Hu et al. (2021, section 4); Liu et al. (2024).
     """
     tensors: Counter[int] = Counter()
     for each in targets(config, method):
-        if method.r > min(each.d_in, each.d_out):
+        if method.r > (most := min(each.d_in, each.d_out)):
             raise EstimateError(
-                f"r={method.r} is more than {each.name} has room for: choose a rank of at most"
-                f" {min(each.d_in, each.d_out)}."
+                f"r={method.r} is more than {each.name} has room for: choose a rank of at most {most}."
             )
-        for width in (method.r * each.d_in, method.r * each.d_out):
-            tensors[width] += each.count
-        if method.use_dora:
-            tensors[each.d_out] += each.count
+        magnitude = [each.d_out] * method.use_dora
+        for size in (method.r * each.d_in, method.r * each.d_out, *magnitude):
+            tensors[size] += each.count
     return tensors
 
 
-def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
+def prefix_tensors(config: ModelConfig, method: methods.Prefix) -> Counter[int]:
     """Return a prefix's trained tensors: ``n 2 L kv_dim`` directly, or through an MLP.
 
     With the projection of Li and Liang (2021, section 4.3), as PEFT builds it on a width D =
@@ -105,7 +95,7 @@ def prefix_tensors(config: ModelConfig, method: Prefix) -> Counter[int]:
     return Counter([virtual * width, width * inner, inner, inner * out, out])
 
 
-def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
+def bottleneck_width(config: ModelConfig, method: methods.Bottleneck) -> int:
     """Return the bottleneck's width m."""
     if method.reduction_factor > config.hidden_size:
         raise EstimateError(
@@ -115,7 +105,7 @@ def bottleneck_width(config: ModelConfig, method: Bottleneck) -> int:
     return int(config.hidden_size // method.reduction_factor)
 
 
-def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
+def bottleneck_tensors(config: ModelConfig, method: methods.Bottleneck) -> Counter[int]:
     """Return ``2 h m + m + h`` per adapter (Houlsby et al., 2019, section 2.1)."""
     h, m = config.hidden_size, bottleneck_width(config, method)
     blocks = config.layers * (2 if config.model_type == "t5" else 1)
@@ -123,50 +113,44 @@ def bottleneck_tensors(config: ModelConfig, method: Bottleneck) -> Counter[int]:
     return Counter([h * m, h * m, m, h] * adapters)
 
 
-def tuned_norms(config: ModelConfig) -> int:
-    """Return how many norms LN tuning copies and trains, by PEFT's default targets."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"PEFT names no norms to tune for {config.model_type}: take a Llama model."
-        )
-    return 2 * config.layers + 1 if config.model_type == "llama" else config.layers
-
-
-def ia3_modules(config: ModelConfig) -> tuple[str, ...]:
-    """Return the modules (IA)3 scales by PEFT's default; feed-forward ones on their input."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"There is no formula for (IA)3 on {config.model_type}: take a Llama model."
-        )
-    return ("k_proj" if config.model_type == "llama" else "q_proj", "v_proj", "down_proj")
+def default_of(table: dict[str, tuple[str, ...]], config: ModelConfig) -> tuple[str, ...]:
+    """Return what PEFT tunes by default, out of ``NORMS_TUNED`` or ``IA3_SCALED``."""
+    if config.model_type not in table:
+        problem = "There is no formula for (IA)3 on"
+        if table is NORMS_TUNED:
+            problem = "PEFT names no norms to tune for"
+        raise EstimateError(f"{problem} {config.model_type}: take a Llama model.")
+    return table[config.model_type]
 
 
 def ia3_tensors(config: ModelConfig) -> Counter[int]:
     """Return one factor per scaled feature: outputs of k (Qwen3: q) and v, inputs of down."""
     tensors: Counter[int] = Counter()
-    scaled = ia3_modules(config)
+    scaled = default_of(IA3_SCALED, config)
     for each in linears(config):
         if each.name in scaled:
             tensors[each.d_in if each.name == "down_proj" else each.d_out] += each.count
     return tensors
 
 
-def trained_tensors(config: ModelConfig, method: Method) -> Counter[int]:
+def trained_tensors(config: ModelConfig, method: methods.Method) -> Counter[int]:
     """Return what the optimiser sees, as a count of tensors by number of elements."""
     match method:
-        case Full():
+        case methods.Full():
             return model_tensors(config)
-        case Lora():
+        case methods.Lora():
             return lora_tensors(config, method)
-        case Prefix():
+        case methods.Prefix():
             return prefix_tensors(config, method)
-        case Prompt():
+        case methods.Prompt():
             return Counter([method.num_virtual_tokens * config.hidden_size])
-        case IA3():
+        case methods.IA3():
             return ia3_tensors(config)
-        case LayerNorm():
-            return Counter({config.hidden_size: tuned_norms(config)})
-        case Bottleneck():
+        case methods.LayerNorm():
+            norms = default_of(NORMS_TUNED, config)
+            each_layer = len([norm for norm in norms if norm != "final"])
+            return Counter({config.hidden_size: each_layer * config.layers + ("final" in norms)})
+        case methods.Bottleneck():
             return bottleneck_tensors(config, method)
 
 
@@ -180,6 +164,6 @@ def parameters(model, method="full") -> Parameters:
     Raises:
         EstimateError: unknown model, method or target; a rank that does not fit.
     """
-    config, described = load_config(model), read_method(method)
+    config, described = load_config(model), methods.read_method(method)
     base, trainable = base_parameters(config), elements(trained_tensors(config, described))
-    return Parameters(base, 0 if isinstance(described, Full) else trainable, trainable)
+    return Parameters(base, 0 if isinstance(described, methods.Full) else trainable, trainable)

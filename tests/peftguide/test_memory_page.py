@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 import peftmemory
-from peftguide.pages import memory_page
+from peftguide.pages import memory
 from peftguide.pages.memory import as_html, controls, memory_calculator
 from pefthelpers.figures.memory import KINDS
 from peftmemory.errors import EstimateError
@@ -46,10 +46,13 @@ def test_the_answer_is_the_estimate():
     ("change", "sentence"),
     [
         ({"batch": 0}, "batch must be a whole number of at least 1"),
-        ({"rank": -4}, "r must be at least 1"),
+        ({"rank": -4}, "r must be a whole number of at least 1"),
         ({"rank": 100_000}, "choose a rank of at most"),
         ({"method": "prefix", "checkpointing": True}, "turn one of the two off"),
-        ({"method": "prompt", "virtual_tokens": 0}, "num_virtual_tokens must be at least 1"),
+        (
+            {"method": "prompt", "virtual_tokens": 0},
+            "num_virtual_tokens must be a whole number of at least 1",
+        ),
         ({"method": "full", "precision": "nf4"}, "4-bit weights cannot be trained"),
     ],
 )
@@ -74,7 +77,7 @@ def test_a_control_changes_the_answer(monkeypatch):
 
 @pytest.fixture(scope="module")
 def page():
-    return memory_page.page("llama-2-7b", 24)
+    return memory.page("llama-2-7b", 24)
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +87,12 @@ def everything():
 
 
 def everything_the_page_can_ask():
-    chosen = product(memory_page.TOKENS, (False, True), ("plain", "chunked"))
-    asked = product(memory_page.MODELS, memory_page.METHODS, chosen)
+    chosen = product(memory.TOKENS, (False, True), ("plain", "chunked"))
+    models = map(peftmemory.load_config, memory.MODELS)
+    asked = product(models, memory.METHODS, chosen)
     for place, (model, method, choice) in enumerate(asked):
-        step = memory_page.step_of(method, *choice)
-        what = memory_page.METHODS[method][0]
+        step = memory.step_of(method, *choice)
+        what = memory.METHODS[method][0]
         for card in peftmemory.CARDS_GIB:
             try:
                 said = str(peftmemory.advise(model, what, card_gib=card, **step))
@@ -127,10 +131,10 @@ def test_the_page_says_what_advise_says_in_every_setting(page, everything):
 def test_the_page_draws_the_packages_numbers(page):
     data = data_of(page)
     last = peftmemory.estimate(
-        memory_page.MODELS[-1],
+        memory.MODELS[-1],
         peftmemory.EVERYWHERE,
         batch=1,
-        seq=memory_page.TOKENS[-1],
+        seq=memory.TOKENS[-1],
         optimizer="adamw_torch_fused",
         precision="nf4",
         checkpointing=True,
@@ -143,37 +147,55 @@ def test_the_page_draws_the_packages_numbers(page):
     assert row[0] / 10 == round(last.peak / peftmemory.GIB, 1)
 
 
-def test_without_a_kernel_there_are_a_figure_and_a_page(capsys, monkeypatch):
-    shown = []
+def test_without_a_kernel_there_are_a_figure_and_a_page(page, monkeypatch):
+    shown, numbers = [], data_of(page)
+    del numbers["first"]
+    monkeypatch.setattr(memory, "numbers", lambda: numbers)  # they depend on no argument
     monkeypatch.setattr("IPython.display.display", lambda thing, raw=False: shown.append(thing))
     assert memory_calculator() is None
-    figure, page = shown[0]["text/html"], shown[1].data
+    figure, text = shown[0]["text/html"], shown[1].data
     assert figure.startswith('<img alt="Peak memory of one step of llama-3.1-8b')
-    assert "http" not in page and len(page) < 60_000
+    assert "http" not in text and len(text) < 60_000
 
 
-# Turn the page's controls through every setting, and collect its sentences.
-EVERYTHING = """() => {
-    const root = document.getElementById("memory-page"), said = [];
-    const at = (name) => root.querySelector(`[name=${name}]`);
+# Turn the page's controls through some settings, and collect its sentences.
+TURN = """(settings) => {
+    const root = document.getElementById("memory-page");
     const set = (name, value) => {
-        at(name)[at(name).type === "checkbox" ? "checked" : "value"] = value;
-        at(name).onchange();
+        const input = root.querySelector(`[name=${name}]`);
+        input[input.type === "checkbox" ? "checked" : "value"] = value;
+        input.onchange();
     };
-    const before = ["model", "method", "tokens", "card"].map((name) => [name, at(name).value]);
-    const options = (name) => [...at(name).options].map((option) => option.value);
-    for (const model of options("model")) { set("model", model);
-    for (const method of options("method")) { set("method", method);
-    for (const tokens of options("tokens")) { set("tokens", tokens);
-    for (const checkpointing of [false, true]) { set("checkpointing", checkpointing);
-    for (const loss of [false, true]) { set("loss", loss);
-    for (const card of options("card")) { set("card", card);
-        said.push(root.querySelector(".sentence").textContent);
-    } } } } } }
-    for (const [name, value] of [...before, ["checkpointing", false], ["loss", false]])
-        set(name, value);
-    return said;
+    return settings.map((setting) => {
+        for (const [name, value] of Object.entries(setting)) set(name, value);
+        return root.querySelector(".sentence").textContent;
+    });
 }"""
+SWITCHES = ("model", "method", "tokens", "checkpointing", "loss", "card")
+
+
+def spread(everything):
+    """Return settings by their controls, and what is said: every option of every control is among them."""
+    sizes = (len(memory.MODELS), len(memory.METHODS), len(memory.TOKENS), 2, 2)
+    for number, (place, card, said) in enumerate(everything):
+        if number % 43 == 0:  # shares no factor with the number of any control's options
+            yield dict(zip(SWITCHES, (*places(place, sizes), str(card)), strict=True)), said
+
+
+def places(place, sizes):
+    """Return the options that a row of the page's data stands for, as the controls know them."""
+    found = []
+    for size in reversed(sizes):
+        place, option = divmod(place, size)
+        found.append(bool(option) if size == 2 else str(option))
+    return reversed(found)
+
+
+def test_some_settings_hold_every_option(everything):
+    chosen = [setting for setting, _ in spread(everything)]
+    options = {name: {setting[name] for setting in chosen} for name in SWITCHES}
+    assert len(chosen) == 151
+    assert [len(found) for found in options.values()] == [6, 9, 6, 2, 2, 5]
 
 
 @browser
@@ -208,7 +230,10 @@ def test_moved_in_exported_html_it_changes_figure_and_numbers(tab, tmp_path, pag
     body, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
     (tmp_path / "page.html").write_text(body)
     tab.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
-    assert tab.evaluate(EVERYTHING) == [said for *_, said in everything]
+    settings, said = zip(*spread(everything), strict=True)
+    first = {"model": "3", "method": "4", "tokens": "2", "card": "24"}
+    first |= {"checkpointing": False, "loss": False}
+    assert tab.evaluate(TURN, [*settings, first])[:-1] == list(said)
     root, sentence = tab.locator("#memory-page"), tab.locator("#memory-page .sentence")
     before, words = root.get_attribute("data-peak-gib"), sentence.inner_text()
     assert "It does not fit a card of 24 GB" in words and "It would fit with" in words

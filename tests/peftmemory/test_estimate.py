@@ -197,12 +197,16 @@ def test_what_cannot_be_estimated_is_said_in_one_sentence(arguments, expected):
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("lora", {"r": 0}, "r must be at least 1"),
-        ("lora", {"r": -4}, "r must be at least 1"),
+        ("lora", {"r": 0}, "r must be a whole number of at least 1"),
+        ("lora", {"r": -4}, "r must be a whole number of at least 1"),
         ("lora", {"r": 2.5}, "r must be a whole number"),
         ("lora", {"lora_dropout": 1.0}, "lora_dropout must be between 0 and 1"),
         ("lora", {"rank": 4}, "lora has no option 'rank'"),
-        ("prefix", {"num_virtual_tokens": 0}, "num_virtual_tokens must be at least 1"),
+        (
+            "prefix",
+            {"num_virtual_tokens": 0},
+            "num_virtual_tokens must be a whole number of at least 1",
+        ),
         ("houlsby", {"reduction_factor": 0.5}, "reduction_factor must be at least 1"),
         ("full", {"r": 8}, "full has no option 'r': it takes no options"),
     ],
@@ -231,9 +235,10 @@ def test_methods_that_do_not_fit_the_model_are_refused(method, expected):
     [
         ({"num_attention_heads": 5, "num_key_value_heads": 5}, "does not divide into 5"),
         ({"num_key_value_heads": 3}, "cannot share 3 key/value heads"),
-        ({"num_hidden_layers": -1}, "layers must be a positive whole number"),
-        ({"vocab_size": 0}, "vocab_size must be a positive whole number"),
+        ({"num_hidden_layers": -1}, "layers must be a whole number of at least 1"),
+        ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1"),
         ({"hidden_size": None}, "names no hidden_size"),
+        ({"hidden_size": "wide"}, "hidden_size must be a whole number of at least 1, not 'wide'"),
         ({"model_type": "mamba"}, "no formula for the family"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,23 +10,18 @@ from torch import nn
 
 from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
-from peftmemory.methods import Full, Method, peft_type, read_method
+from peftmemory.methods import KINDS, Full, Method, read_method
 from peftmemory.settings import StepSetting
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
 
 
-class MaskedDropout(nn.Module):
+class MaskedDropout(nn.Dropout):
     """Dropout as a GPU keeps it for the backward pass: one byte per element.
 
     On a CPU ``nn.Dropout`` keeps a whole tensor of factors instead.
     """
-
-    def __init__(self, p: float):
-        """Drop with probability ``p``."""
-        super().__init__()
-        self.p = p
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x`` after dropout, same shape."""
@@ -67,17 +62,17 @@ def build_model(
 
 def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.Module:
     """Return the bare model in the setting's dtype, on ``device``."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers import AutoModelForSequenceClassification as Classifier
+    import transformers
 
     raw = {key: value for key, value in config.raw.items() if key != "model_type"}
     dtype = DTYPES.get(setting.precision, torch.bfloat16)
-    hf_config = AutoConfig.for_model(config.model_type, **{**raw, "torch_dtype": dtype})
+    hf_config = transformers.AutoConfig.for_model(
+        config.model_type, **{**raw, "torch_dtype": dtype}
+    )
     if config.model_type != "t5":
         hf_config.use_cache = False
-    kind = {"t5": AutoModelForSeq2SeqLM, "roberta": Classifier}.get(
-        config.model_type, AutoModelForCausalLM
-    )
+    names = {"t5": "Seq2SeqLM", "roberta": "SequenceClassification"}
+    kind = getattr(transformers, "AutoModelFor" + names.get(config.model_type, "CausalLM"))
     with torch.device(device):
         return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
 
@@ -101,12 +96,12 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     described: Method = read_method(method)
     if isinstance(described, Full):
         return None
-    values = {field.name: getattr(described, field.name) for field in fields(described)}
+    values = asdict(described)
     if isinstance(values.get("target_modules"), tuple):
         values["target_modules"] = list(values["target_modules"])
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(peft_type(described))
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(KINDS[type(described)][1])
     if kind is None:  # adapters come from outside: known once they are registered
         raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
     return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
@@ -118,18 +113,15 @@ def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
 
     # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
     # which is right only where it makes them fp32 in the end.
-    draw_nothing = next(model.parameters()).is_meta and setting.autocast_adapter_dtype
+    fp32 = setting.autocast_adapter_dtype
+    draw_nothing = next(model.parameters()).is_meta and fp32
     try:
-        wrapped = get_peft_model(
-            model,
-            peft_config,
-            autocast_adapter_dtype=setting.autocast_adapter_dtype,
-            low_cpu_mem_usage=draw_nothing,
-        )
+        options = {"autocast_adapter_dtype": fp32, "low_cpu_mem_usage": draw_nothing}
+        wrapped = get_peft_model(model, peft_config, **options)
     except (ValueError, TypeError, NotImplementedError) as error:
         sentence = str(error).split(". ")[0].rstrip(".")
         raise EstimateError(f"PEFT refuses this method on this model: {sentence}.") from error
-    if setting.precision == "nf4" and not setting.autocast_adapter_dtype:
+    if setting.precision == "nf4" and not fp32:
         cast_adapters(wrapped)
     for parent in list(wrapped.modules()):
         for name, child in list(parent.named_children()):
@@ -147,14 +139,13 @@ def cast_adapters(model: nn.Module) -> None:
 
 def use_chunked_loss(model: nn.Module) -> None:
     """Let the model return hidden states: the chunked loss applies the output head itself."""
-    from peftmemory.tracing.losses import PassThrough
-
-    bare = model.get_base_model() if hasattr(model, "peft_config") else model
-    if not isinstance(getattr(bare, "lm_head", None), nn.Linear):
+    head = getattr(model, "lm_head", None)
+    if not isinstance(head, nn.Linear):
         raise EstimateError(
             "The chunked loss needs a model with an output head: take loss='plain'."
         )
-    bare.lm_head = PassThrough(bare.lm_head)
+    model.set_output_embeddings(nn.Identity())
+    model.lm_head.weight = head.weight  # still tied to the embedding if it was
 
 
 def materialise(model: nn.Module) -> None:

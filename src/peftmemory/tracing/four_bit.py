@@ -8,7 +8,8 @@ import bitsandbytes as bnb
 import torch
 from torch import nn
 
-from peftmemory.constants import BYTE_CODES, NF4_BLOCK, NF4_CODES, NF4_SECOND_BLOCK
+from peftmemory.constants import NF4_BLOCK
+from peftmemory.model_states import nf4_tensors
 
 
 class DequantisedMatmul(torch.autograd.Function):
@@ -23,24 +24,23 @@ class DequantisedMatmul(torch.autograd.Function):
         """Return the product, shape (..., d_out)."""
         ctx.shape, ctx.double_quant = shape, double_quant
         ctx.save_for_backward(packed)
-        constants, weight = dequantised(packed, shape, double_quant, x.dtype)
-        del constants
-        return nn.functional.linear(x, weight)
+        return nn.functional.linear(x, dequantised(packed, shape, double_quant, x.dtype))
 
     @staticmethod
     def backward(ctx, gradient):
         """Return the gradient with respect to ``x``."""
         (packed,) = ctx.saved_tensors
-        constants, weight = dequantised(packed, ctx.shape, ctx.double_quant, gradient.dtype)
-        del constants
+        weight = dequantised(packed, ctx.shape, ctx.double_quant, gradient.dtype)
         return gradient @ weight, None, None, None
 
 
 def dequantised(packed, shape, double_quant, dtype):
-    """Allocate what dequantising allocates: the constants in fp32 if doubly quantised, ``W``."""
+    """Return ``W``, allocated beside its constants in fp32 if these are quantised too."""
     count = shape[0] * shape[1] // NF4_BLOCK
     constants = packed.new_empty(count, dtype=torch.float32) if double_quant else None
-    return constants, packed.new_empty(shape, dtype=dtype)
+    weight = packed.new_empty(shape, dtype=dtype)
+    del constants  # no longer than the weight takes
+    return weight
 
 
 class FakeLinear4bit(bnb.nn.Linear4bit):
@@ -57,22 +57,16 @@ class FakeLinear4bit(bnb.nn.Linear4bit):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.compute_dtype, self.double_quant = compute_dtype, double_quant
-        count = linear.weight.numel()
-        empty = lambda size, dtype: torch.empty(size, dtype=dtype, device=linear.weight.device)
-        self.weight = nn.Parameter(empty(((count + 1) // 2, 1), torch.uint8), requires_grad=False)
+        tensors = nf4_tensors(linear.weight.numel(), double_quant=double_quant)
+        packed, _ = tensors.pop("packed")
+        dtypes, device = {1: torch.uint8, 4: torch.float32}, linear.weight.device
+        empty = torch.empty((packed, 1), dtype=torch.uint8, device=device)
+        self.weight = nn.Parameter(empty, requires_grad=False)
         # PEFT copies these two when it wraps the layer.
         self.weight.compress_statistics, self.weight.quant_type = double_quant, "nf4"
         self.bias = linear.bias
-        blocks = -(-count // NF4_BLOCK)
-        sizes = {"code": (NF4_CODES, torch.float32)}  # each layer holds its own table
-        if double_quant:
-            second = -(-blocks // NF4_SECOND_BLOCK)
-            sizes |= {"constants": (blocks, torch.uint8), "second": (second, torch.float32)}
-            sizes |= {"second_code": (BYTE_CODES, torch.float32), "offset": ((), torch.float32)}
-        else:
-            sizes["constants"] = (blocks, torch.float32)
-        for name, (size, dtype) in sizes.items():
-            self.register_buffer(name, empty(size, dtype))
+        for name, (size, each) in tensors.items():
+            self.register_buffer(name, torch.empty(size, dtype=dtypes[each], device=device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return a tensor of shape (..., d_out) in ``x``'s dtype, by ``Linear4bit``'s steps."""

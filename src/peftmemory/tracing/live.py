@@ -51,11 +51,9 @@ class LiveStorages(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
             self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
-            self.born(out)
-        elif isinstance(out, tuple | list):
-            for tensor in tree_iter(out):
-                if isinstance(tensor, torch.Tensor):
-                    self.born(tensor)
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                self.born(tensor)
         return out
 
     def born(self, tensor: torch.Tensor) -> None:
@@ -104,7 +102,5 @@ class LiveStorages(TorchDispatchMode):
         self._total -= size
 
     def _is_logits(self, tensor: torch.Tensor) -> bool:
-        if not self._vocab_size or tensor.dim() < 2:
-            return False
-        rows = tensor.numel() // self._vocab_size
-        return tensor.shape[-1] == self._vocab_size and rows >= self._tokens
+        wide = tensor.dim() > 1 and tensor.shape[-1] == self._vocab_size
+        return wide and tensor.numel() >= self._tokens * self._vocab_size

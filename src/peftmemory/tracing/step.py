@@ -5,29 +5,26 @@ import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from peftmemory.compatibility import refuse_together
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import LLAMA_LIKE
 from peftmemory.errors import EstimateError
 from peftmemory.methods import describe, read_method
-from peftmemory.phases import Moments
-from peftmemory.settings import StepSetting, read_setting
+from peftmemory.phases import Estimate
+from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.tracing.build import build_model, materialise
+from peftmemory.tracing.gpu_only import ChunkedLoss, build_optimizer
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.losses import chunked_loss
-from peftmemory.tracing.optimizers import build_optimizer
 from peftmemory.trained import trained_tensors
-
-MOMENTS = ("forward", "backward", "optimizer")
 
 
 @dataclass(frozen=True)
-class Trace(Moments):
+class Trace(Estimate):
     """What a trace gives: the peaks of forward, backward and optimizer.
 
     Beside the formula's kinds of bytes there is ``inputs``, the batch.
@@ -39,7 +36,6 @@ class Trace(Moments):
     at_rest: int
 
 
-@contextmanager
 def unpacked():
     """Tell transformers that no row holds several documents.
 
@@ -48,12 +44,7 @@ def unpacked():
     """
     from transformers import masking_utils
 
-    before = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
-    try:
-        yield
-    finally:
-        masking_utils.find_packed_sequence_indices = before
+    return patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
 
 
 @contextmanager
@@ -61,8 +52,7 @@ def quiet():
     """Silence the libraries' advice, which is about models that will really be trained."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             yield
         finally:
@@ -87,7 +77,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         EstimateError: something in the question cannot be; the sentence says what to change.
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
-    check(config, method, setting)
+    words = check(config, method, setting)
     with quiet(), unpacked():
         built = build_model(config, method, setting)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
@@ -97,25 +87,29 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
             at_rest = sum(live.live.values())
     return Trace(
         model=config.name,
-        method=words(method),
+        method=words,
         setting=setting,
-        moments={moment: live.peaks[moment] for moment in MOMENTS},
+        moments={each: live.peaks[each] for each in ("forward", "backward", "optimizer")},
         trainable=trained,
         at_rest=at_rest,
     )
 
 
-def check(config: ModelConfig, method: Any, setting: StepSetting) -> None:
-    """Refuse what the formulas refuse, in the same sentences; leave other methods to PEFT."""
+def check(config: ModelConfig, method: Any, setting: StepSetting) -> str:
+    """Refuse what the formulas refuse, in the same sentences; return the method in words.
+
+    A method, or a feature such as ``modules_to_save``, that they do not cover is left to PEFT.
+    """
     try:
         described = read_method(method)
     except EstimateError:
         if not hasattr(method, "peft_type"):
             raise
-        return  # a method, or a feature such as modules_to_save, that the formulas do not cover
+        return type(method).__name__.removesuffix("Config")
     refuse_together(described, setting)
     if config.model_type in LLAMA_LIKE:
         trained_tensors(config, described)
+    return describe(described)
 
 
 def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages) -> int:
@@ -176,8 +170,8 @@ def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSett
             outputs = model(**inputs)
             return outputs, outputs.loss
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
-        bare = model.get_base_model() if hasattr(model, "peft_config") else model
-        return outputs, chunked_loss(outputs.logits, bare.lm_head.weight)
+        hidden = outputs.logits[:, :-1].flatten(0, 1)  # the output head returns its input
+        return outputs, ChunkedLoss.apply(hidden, model.lm_head.weight)
 
 
 @contextmanager
@@ -189,11 +183,3 @@ def autocast_as_on_gpu():
             yield
     finally:
         torch.set_autocast_enabled("cuda", False)
-
-
-def words(method: Any) -> str:
-    """Return a method in words, whatever it is given as."""
-    try:
-        return describe(read_method(method))
-    except EstimateError:
-        return type(method).__name__.removesuffix("Config")
