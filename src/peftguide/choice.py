@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftguide.evidence import Arm, Standing
-from peftguide.memory_need import peak, task_bytes
-from peftguide.reasons import STANDINGS, score, size
+from peftguide.memory_need import task_bytes
+from peftguide.reasons import STANDINGS, interval, size
 from peftguide.requirements import Requirements
 from peftguide.template import render
 from pefthelpers.methods import LABELS
@@ -54,7 +54,7 @@ class Choice:
             "learning rate": arm.learning_rate,
             "file bytes": arm.file_bytes,
             f"file bytes, {asked.model}": task_bytes(asked.model, method),
-            f"GiB, {asked.model}": peak(asked.model, method, asked.shape),
+            f"GiB, {asked.model}": asked.peak(method),
             "compared": self.compared(method),
             "record": f"{arm.record}.json",
         }
@@ -71,4 +71,4 @@ class Choice:
         return "\n".join([f"{self.label}", *why, "ruled out:", *others])
 
     def _repr_html_(self) -> str:
-        return render("choice.html", choice=self, labels=LABELS, score=score, size=size)
+        return render("choice.html", choice=self, labels=LABELS, interval=interval, size=size)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from peftguide.template import render
 from pefthelpers import results
 from pefthelpers.errors import UserError
@@ -66,14 +68,12 @@ def load(path: Path | None = None) -> tuple[Claim, ...]:
     Raises:
         UserError: there is no such file, or it is no ledger.
     """
-    import yaml
-
     path = path or data_dir() / "claims.yaml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        evidence = [tuple(Evidence(**item) for item in entry["evidence"]) for entry in entries]
-        pairs = zip(entries, evidence, strict=True)
-        return tuple(Claim(**{**entry, "evidence": shown}) for entry, shown in pairs)
+        for entry in entries:
+            entry["evidence"] = tuple(Evidence(**item) for item in entry["evidence"])
+        return tuple(Claim(**entry) for entry in entries)
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path.name} is no ledger that can be read: {why}") from error
@@ -112,7 +112,7 @@ def counts(claims: Iterable[Claim] | None = None):
     """
     import pandas as pd
 
-    claims = tuple(load() if claims is None else claims)
+    claims = load() if claims is None else tuple(claims)
     shown = {("verdict", word): sum(c.verdict == word for c in claims) for word in SIGNS}
     for how in HOWS:
         shown["evidence", how] = sum(any(e.how == how for e in c.evidence) for c in claims)

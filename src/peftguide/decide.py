@@ -14,14 +14,15 @@ from collections.abc import Mapping
 
 from peftguide import reasons
 from peftguide.choice import Choice
-from peftguide.evidence import KINDS, Arm, Records, Standing, arms, judge
-from peftguide.memory_need import SPECIAL, fits, peak
+from peftguide.evidence import KINDS, Arm, Records, arms, judge
+from peftguide.memory_need import SPECIAL, task_bytes
+from peftguide.reasons import interval, say, size
 from peftguide.recipes import configuration
 from peftguide.requirements import Requirements
-from pefthelpers.methods import LABELS, METHODS
+from pefthelpers.methods import LABELS, METHODS, SERIES
 
 SAME_SIZE = 2
-Reasons = dict[str, str]  # a method's key to why it is not chosen
+BELOW = ("worse", "unresolved")
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
@@ -37,73 +38,73 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     """
     asked = Requirements(task, **fields)
     found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
-    ruled = {name: reasons.say(asked, "no rows") for name in METHODS if name not in found}
-    refused = {name: refuse(asked, name, found) for name in found}
-    ruled |= {name: reason for name, reason in refused.items() if reason}
-    met = {name: arm for name, arm in found.items() if name not in ruled}
-    if not met:
-        why = reasons.nothing_fits(asked, found) if found else [reasons.say(asked, "no record")]
-        label = "Nothing fits" if found else "Nothing recorded"
+    ruled = {name: refuse(asked, name, found) for name in METHODS}
+    standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
+    if not standings:
+        label, why = reasons.nothing_fits(asked, found)
         return Choice(asked, None, label, why, labelled(ruled), arms=found)
-    standings = judge(met)
-    for name, standing in standings.items():
-        if standing.word in ("worse", "unresolved"):
-            ruled[name] = reasons.below(asked, standing, met)
-    left = prefer(asked, {n: arm for n, arm in met.items() if n not in ruled}, standings, ruled)
-    why = reasons.why(reasons.Case(asked, found, met, standings, left, records))
-    cell = configuration(left[0], asked.model, role_of(asked))
-    return Choice(asked, left[0], LABELS[left[0]], why, labelled(ruled), cell, found, standings)
+    left = {n: found[n] for n, each in standings.items() if each.word not in BELOW}
+    chosen, rules = prefer(asked, left)
+    best = next(LABELS[name] for name, each in standings.items() if each.word == "best")
+    for name, (word, *gap) in standings.items():
+        if name != chosen:
+            figures = {"best": best, "gap": interval(*gap), "but": rules.get(name)}
+            ruled[name] = say(asked, "tied" if word == "best" else word, **figures)
+    why = reasons.why(reasons.Case(asked, found[chosen], found, standings, records))
+    cell = configuration(chosen, asked.model, role_of(asked))
+    return Choice(asked, chosen, LABELS[chosen], why, labelled(ruled), cell, found, standings)
 
 
-def labelled(ruled: Reasons) -> Reasons:
+def labelled(ruled: Mapping[str, str]) -> dict[str, str]:
     """Return the reasons by the methods' labels, in the order of every table."""
-    return {LABELS[name]: ruled[name] for name in METHODS if name in ruled}
+    return {LABELS[name]: reason for name, reason in ruled.items() if reason}
 
 
-def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str | None:
-    """Return why a method does not meet the requirements, None if it does."""
+def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
+    """Return why a method does not meet the requirements, nothing if it does."""
+    if method not in found:
+        return say(asked, "no rows")
     if asked.latency == "merged" and not METHODS[method].mergeable:
-        return reasons.no_merge(asked, method)
+        return say(asked, "in series" if METHODS[method].where == SERIES else "in front")
     if asked.tooling == "peft" and not METHODS[method].in_peft:
-        return reasons.say(asked, "not in peft")
+        return say(asked, "not in peft")
     if method == "full" and asked.tasks > 1:
-        return reasons.own_model(asked, found)
+        whole, there = task_bytes(asked.model, "full") or 0, found["full"].file_bytes
+        least = min(arm.file_bytes for arm in found.values())
+        figures = {"whole": size(whole), "there": size(there), "least": size(least)}
+        return say(asked, "own model", **figures)
     if method == "qlora" and asked.model in SPECIAL:
-        return reasons.say(asked, "small")
+        return say(asked, "small")
     settings = ("full", "full in bf16") if method == "full" else (method,)
-    needs = [peak(asked.model, setting, asked.shape) for setting in settings]
-    held = any(fits(need, asked.card_gib) for need in needs)
-    return None if held else reasons.too_big(asked, method)
+    needs = [asked.peak(setting) for setting in settings]
+    if any(map(asked.fits, needs)):
+        return ""
+    sentence = "too big in bf16" if method == "full" else "too big"
+    return say(asked, sentence, gib=needs[0], low=needs[-1])
 
 
-def prefer(
-    asked: Requirements,
-    left: dict[str, Arm],
-    standings: Mapping[str, Standing],
-    ruled: Reasons,
-) -> list[str]:
-    """Return the methods left, the chosen first; say in ``ruled`` why each other one is not it."""
-    sixteen = [name for name in left if name != "qlora"]
+def prefer(asked: Requirements, left: Mapping[str, Arm]) -> tuple[str, dict[str, str]]:
+    """Return the chosen of the methods left, and by which rule each other one is not it."""
+    rules = {}
+    sixteen = {name: arm for name, arm in left.items() if name != "qlora"}
     if "qlora" in left and sixteen:
-        ruled["qlora"] = reasons.not_needed(asked, standings["qlora"])
-        left = {name: left[name] for name in sixteen}
+        four, lora = asked.peak("qlora"), asked.peak("lora")
+        rule = "16 bits" if asked.card_gib is None or four is None else "16 bits fit"
+        rules["qlora"], left = say(asked, rule, four=four, sixteen=lora), sixteen
     merging = [name for name in left if METHODS[name].mergeable]
     pool = merging if asked.tasks == 1 and merging else list(left)
     smallest = min(left[name].file_bytes for name in pool)
     small = [name for name in pool if left[name].file_bytes <= SAME_SIZE * smallest]
     order = list(METHODS)
     chosen = min(small, key=lambda name: (name == "full", order.index(name)))
-    others = [name for name in left if name != chosen]
-    for name in others:
-        figures = {"first": LABELS[chosen], "own": reasons.size(left[name].file_bytes)}
-        figures["least"] = reasons.size(left[chosen].file_bytes)
+    figures = {"first": LABELS[chosen], "least": size(left[chosen].file_bytes)}
+    for name in left:
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
-        ruled[name] = reasons.beside(asked, standings[name], rule, **figures)
-    return [chosen, *others]
+        rules[name] = say(asked, rule, own=size(left[name].file_bytes), **figures)
+    return chosen, rules
 
 
 def role_of(asked: Requirements) -> str:
     """Return what the model is used as: a decoder writes summaries as a decoder."""
-    if asked.task == "classify":
-        return "encoder"
-    return KINDS[asked.task].role if asked.model in SPECIAL else "decoder"
+    own = asked.task == "classify" or asked.model in SPECIAL
+    return KINDS[asked.task].role if own else "decoder"

@@ -5,6 +5,8 @@ import textwrap
 from functools import cache
 from typing import Any
 
+import yaml
+
 from peftguide.template import render
 from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, TASK_TYPES, fields
@@ -47,14 +49,16 @@ def configuration(method: str, model: str | None = None, role: str = "decoder") 
     return _rendered(method, json.dumps(sheet["source"]), role, names, whole=False)
 
 
+@cache
 def _rendered(method: str, model: str, role: str, names: str, *, whole: bool) -> str:
     if method not in METHODS:
         known = ", ".join(sorted(METHODS))
         raise UserError(f"There is no recipe {method!r}: take one of {known}.")
+    notes = yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))[method]
     row, given = METHODS[method], fields(method, names=names)
     values = {"key": method, "row": row, "model": model, "whole": whole, "fields": given}
     call = _call(row.config_class, {"task_type": TASK_TYPES[role], **given})
-    return render("recipe.py", call=call, **values, **_notes()[method])
+    return render("recipe.py", call=call, **values, **notes)
 
 
 def _call(name: str | None, given: dict[str, Any]) -> str:
@@ -68,11 +72,3 @@ def _call(name: str | None, given: dict[str, Any]) -> str:
         return f"{name}({inner})"
     lines = textwrap.wrap(inner, 96, break_long_words=False, break_on_hyphens=False)
     return "\n".join([f"{name}(", *(f"    {line}" for line in lines), ")"])
-
-
-@cache
-def _notes() -> dict[str, dict[str, str]]:
-    """Return each recipe's title, learning rate and where that comes from."""
-    import yaml
-
-    return yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))

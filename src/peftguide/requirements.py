@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from peftguide import memory_need
 from peftguide.evidence import KINDS
-from peftguide.memory_need import SPECIAL, Shape, model_names
+from peftguide.memory_need import SPECIAL, model_names
 from pefthelpers.errors import UserError
 from peftmemory.advice import check_card
 
@@ -58,7 +59,10 @@ class Requirements:
                 f"SmolLM model for {self.task!r}."
             )
 
-    @property
-    def shape(self) -> Shape:
-        """The training step's size."""
-        return Shape(self.batch, self.seq)
+    def peak(self, method: str) -> float | None:
+        """Return the peak of a method's step in GiB; None where no formula covers it."""
+        return memory_need.peak(self.model, method, self.batch, self.seq)
+
+    def fits(self, gib: float | None) -> bool:
+        """Tell whether a peak fits the card."""
+        return memory_need.fits(gib, self.card_gib)

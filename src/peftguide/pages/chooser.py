@@ -2,7 +2,8 @@
 
 import html
 import json
-from itertools import product
+from collections import defaultdict
+from itertools import count, product
 from typing import Any
 
 import peftguide
@@ -49,7 +50,7 @@ def fields() -> Fields:
         "task": TASKS,
         "model": {name: name for name in peftguide.model_names()},
         "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
-        "tasks": {str(count): count for count in (1, 10, 100)},
+        "tasks": {str(number): number for number in (1, 10, 100)},
         "latency": dict(zip(LATENCY_WORDS, LATENCIES, strict=True)),
         "tooling": dict(zip(TOOLING_WORDS, TOOLING, strict=True)),
     }
@@ -84,14 +85,6 @@ def controls(model: str, card_gib: int | None) -> Any:
     return box
 
 
-class Pool(dict):
-    """Values, each kept once: the page names them by their place."""
-
-    def place(self, value: Any) -> int:
-        """Return a value's place, a new one at its first occurrence."""
-        return self.setdefault(value, len(self))
-
-
 def page(model: str, card_gib: int | None) -> str:
     """Return the page: HTML with its script and its answers, nothing from the network."""
     data = json.dumps(numbers(model, card_gib), separators=(",", ":"), ensure_ascii=False)
@@ -108,13 +101,13 @@ def numbers(model: str, card_gib: int | None) -> dict[str, Any]:
     shown = fields()
     for name, values in ON_PAGE.items():
         shown[name] = {word: value for word, value in shown[name].items() if value in values}
-    answers, parts, lines = Pool(), Pool(), Pool()
+    # Values, each kept once: a pool gives a new one the next place.
+    answers, parts, lines = (defaultdict(count().__next__) for _ in range(3))
     places = []
     for values in product(*(options.values() for options in shown.values())):
         text = answer(**dict(zip(shown, values, strict=True)))
         cut = [part.split("\n") for part in text.split("\n<h4>")]
-        found = (parts.place(tuple(map(lines.place, part))) for part in cut)
-        places.append(answers.place(tuple(found)))
+        places.append(answers[tuple(parts[tuple(lines[line] for line in part)] for part in cut)])
     start = first(model, card_gib)
     at = {name: list(options.values()) for name, options in shown.items()}
     begin = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in shown]
