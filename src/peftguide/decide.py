@@ -11,18 +11,82 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from peftguide import reasons
-from peftguide.choice import Choice
-from peftguide.evidence import KINDS, Arm, Records, arms, judge
+from peftguide.evidence import KINDS, Arm, Records, Standing, arms, judge
 from peftguide.memory_need import SPECIAL, task_bytes
-from peftguide.reasons import interval, say, size
+from peftguide.reasons import STANDINGS, interval, say, size
 from peftguide.recipes import configuration
 from peftguide.requirements import Requirements
+from peftguide.template import render
 from pefthelpers.methods import LABELS, METHODS, SERIES
 
 SAME_SIZE = 2
 BELOW = ("worse", "unresolved")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The guide's answer.
+
+    Attributes:
+        asked: the requirements.
+        method: a key of ``methods.METHODS``, or None where nothing fits or nothing is recorded.
+        label: the method in words.
+        why: sentences, each made from a record or a memory estimate.
+        alternatives: label of each other method to the reason that ruled it out.
+        configuration: a cell to copy; empty without a method.
+        arms: the supporting rows by method.
+        standings: how each method that was compared stands to the best of them.
+    """
+
+    asked: Requirements
+    method: str | None
+    label: str
+    why: list[str]
+    alternatives: dict[str, str]
+    configuration: str = ""
+    arms: Mapping[str, Arm] = field(default_factory=dict, repr=False)
+    standings: Mapping[str, Standing] = field(default_factory=dict, repr=False)
+
+    @property
+    def rows(self):
+        """The supporting rows as a DataFrame, one a recorded method."""
+        import pandas as pd
+
+        found = [self._row(method, self.arms[method]) for method in LABELS if method in self.arms]
+        return pd.DataFrame(found).set_index("method") if found else pd.DataFrame()
+
+    def _row(self, method: str, arm: Arm) -> dict[str, Any]:
+        asked = self.asked
+        return {
+            "method": LABELS[method],
+            "mean": arm.mean,
+            "±": arm.half,
+            "seeds": len(arm.test),
+            "learning rate": arm.learning_rate,
+            "file bytes": arm.file_bytes,
+            f"file bytes, {asked.model}": task_bytes(asked.model, method),
+            f"GiB, {asked.model}": asked.peak(method),
+            "compared": self.compared(method),
+            "record": f"{arm.record}.json",
+        }
+
+    def compared(self, method: str) -> str:
+        """Return how a method stands to the best of those compared, in words."""
+        standing = self.standings.get(method)
+        return STANDINGS[standing.word] if standing else "ruled out before"
+
+    def __str__(self) -> str:
+        """Return the answer as text: the method, why, and what was ruled out."""
+        why = [f"  - {sentence}" for sentence in self.why]
+        others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
+        return "\n".join([f"{self.label}", *why, "ruled out:", *others])
+
+    def _repr_html_(self) -> str:
+        return render("choice.html", choice=self, labels=LABELS, interval=interval, size=size)
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
@@ -50,8 +114,11 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         if name != chosen:
             figures = {"best": best, "gap": interval(*gap), "but": rules.get(name)}
             ruled[name] = say(asked, "tied" if word == "best" else word, **figures)
-    why = reasons.why(reasons.Case(asked, found[chosen], found, standings, records))
-    cell = configuration(chosen, asked.model, role_of(asked))
+    case = reasons.Case(asked, found[chosen], found, standings, records)
+    why = [said for rule in reasons.RULES if (said := rule(case))]
+    # A decoder writes summaries as a decoder.
+    own = task == "classify" or asked.model in SPECIAL
+    cell = configuration(chosen, asked.model, KINDS[task].role if own else "decoder")
     return Choice(asked, chosen, LABELS[chosen], why, labelled(ruled), cell, found, standings)
 
 
@@ -102,9 +169,3 @@ def prefer(asked: Requirements, left: Mapping[str, Arm]) -> tuple[str, dict[str,
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
         rules[name] = say(asked, rule, own=size(left[name].file_bytes), **figures)
     return chosen, rules
-
-
-def role_of(asked: Requirements) -> str:
-    """Return what the model is used as: a decoder writes summaries as a decoder."""
-    own = asked.task == "classify" or asked.model in SPECIAL
-    return KINDS[asked.task].role if own else "decoder"

@@ -5,7 +5,7 @@ from typing import Any
 
 import peftmemory
 from pefthelpers.methods import METHODS, counted
-from peftmemory.advice import CARD_OVERHEAD_GIB, PRECISIONS, covered_models
+from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.errors import EstimateError
 
 CARDS = (8, *peftmemory.CARDS_GIB)
@@ -63,8 +63,3 @@ def task_bytes(model: str, method: str) -> int | None:
     except EstimateError:
         return None
     return count * (2 if method == "full" else 4)
-
-
-def fits(gib: float | None, card_gib: float | None) -> bool:
-    """Tell whether a peak fits a card beside the CUDA context; without a card all does."""
-    return card_gib is None or gib is None or gib + CARD_OVERHEAD_GIB <= card_gib

@@ -1,22 +1,20 @@
 """The guide as text: the same function walked over its fields, equal branches drawn once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from peftguide.decide import choose
 from peftguide.evidence import KINDS, Records
 from peftguide.memory_need import CARDS
 from peftguide.reasons import interval
-from peftguide.requirements import LATENCIES, TOOLING
 
-# What the tree shows of each field; the special models where a task has one.
+# What the tree shows of each field, in words; the special models where a task has one.
 DECODERS = ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b")
 MODELS = {"classify": ("roberta-base",), "summarise": ("t5-base",)}
-WORDS = {
+FIELDS = {
     "tasks": {1: "one task", 10: "ten tasks from one base"},
     "latency": {"small": "a little more latency will do", "merged": "latency of the base alone"},
     "tooling": {"any": "any tooling", "peft": "peft alone"},
-    "card_gib": {card: f"{card} GB" for card in CARDS},
 }
 
 
@@ -29,25 +27,25 @@ def tree(records: Records | None = None) -> str:
     Args:
         records: rows to use instead of those on disk.
     """
-    fields = {"tasks": tuple(WORDS["tasks"]), "latency": LATENCIES, "tooling": TOOLING}
-    text = ""
+    text, cards = "", {card: f"{card} GB" for card in CARDS}
     for task, kind in KINDS.items():
-        asked = fields | {"model": MODELS.get(task, DECODERS), "card_gib": CARDS}
-        found = branch(asked, {"task": task, "records": records})
+        models = {model: model for model in MODELS.get(task, DECODERS)}
+        fields = FIELDS | {"model": models, "card_gib": cards}
+        found = branch(fields, {"task": task, "records": records})
         alone = "\n " if isinstance(found, str) else ""
         text += f"{task}: {kind.words}{alone}{drawn(found, '  ')}\n"
     return text.rstrip("\n")
 
 
-def branch(fields: Mapping[str, Sequence[Any]], fixed: dict[str, Any]) -> str | tuple:
+def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> str | tuple:
     """Return a leaf as text, or the groups of a field's values with the branch each leads to."""
     if not fields:
         return leaf(**fixed)
     (name, values), *rest = fields.items()
     groups: dict[str | tuple, list[str]] = {}
-    for value in values:
+    for value, word in values.items():
         found = branch(dict(rest), {**fixed, name: value})
-        groups.setdefault(found, []).append(WORDS.get(name, {}).get(value, str(value)))
+        groups.setdefault(found, []).append(word)
     alone = next(iter(groups)) if len(groups) == 1 else None
     return alone or tuple((", ".join(words), found) for found, words in groups.items())
 

@@ -10,10 +10,11 @@ import yaml
 
 import peftmemory
 from peftguide.evidence import KINDS, MARGIN, Arm, Records, Standing, base_row, half_width, paired
-from peftguide.memory_need import CARD_OVERHEAD_GIB, CARDS, described, fits, step, task_bytes
+from peftguide.memory_need import CARDS, described, step, task_bytes
 from peftguide.requirements import Requirements
 from pefthelpers import results
 from pefthelpers.methods import LABELS
+from peftmemory.advice import CARD_OVERHEAD_GIB
 
 STANDINGS = {
     "best": "highest mean",
@@ -65,11 +66,6 @@ def size(count: float) -> str:
 def interval(mean: float, half: float) -> str:
     """Return a mean, or how far one lies below another, with its interval."""
     return f"{mean:.3f} ± {half:.3f}"
-
-
-def why(case: Case) -> list[str]:
-    """Return why the method of ``case.arm`` is chosen, as sentences."""
-    return [said for rule in RULES if (said := rule(case))]
 
 
 def measured(case: Case) -> str:
@@ -159,7 +155,6 @@ def forgetting(case: Case) -> str | None:
 
 
 def scope(case: Case) -> str:
-    """Say how far the scores carry."""
     return say(case.asked, "scope")
 
 
@@ -183,7 +178,7 @@ def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, li
 def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
     """Return which card, model or change would make a method's step of ``gib`` GiB fit."""
     what, options = described(method), step(method, asked.batch, asked.seq)
-    card = next((card for card in CARDS if fits(gib, card)), None)
+    card = next((card for card in CARDS if gib + CARD_OVERHEAD_GIB <= card), None)
     small = peftmemory.largest_fitting(what, card_gib=asked.card_gib, **options)
     changes = peftmemory.advise(asked.model, what, card_gib=asked.card_gib, **options).changes
     would = f" With {' and '.join(changes)} it would fit, not measured here."

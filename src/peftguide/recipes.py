@@ -71,4 +71,4 @@ def _call(name: str | None, given: dict[str, Any]) -> str:
     if len(inner) <= 80:
         return f"{name}({inner})"
     lines = textwrap.wrap(inner, 96, break_long_words=False, break_on_hyphens=False)
-    return "\n".join([f"{name}(", *(f"    {line}" for line in lines), ")"])
+    return textwrap.indent("\n".join([f"{name}(", *lines]), "    ").strip() + "\n)"

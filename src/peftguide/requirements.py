@@ -6,7 +6,7 @@ from peftguide import memory_need
 from peftguide.evidence import KINDS
 from peftguide.memory_need import SPECIAL, model_names
 from pefthelpers.errors import UserError
-from peftmemory.advice import check_card
+from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
 
 LATENCIES = ("small", "merged")
 TOOLING = ("any", "peft")
@@ -64,5 +64,5 @@ class Requirements:
         return memory_need.peak(self.model, method, self.batch, self.seq)
 
     def fits(self, gib: float | None) -> bool:
-        """Tell whether a peak fits the card."""
-        return memory_need.fits(gib, self.card_gib)
+        """Tell whether a peak fits the card beside the CUDA context; without a card all does."""
+        return None in (gib, self.card_gib) or gib + CARD_OVERHEAD_GIB <= self.card_gib

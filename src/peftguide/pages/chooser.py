@@ -7,7 +7,6 @@ from itertools import count, product
 from typing import Any
 
 import peftguide
-from peftguide.requirements import LATENCIES, TOOLING
 from peftguide.template import render
 from pefthelpers import session
 from pefthelpers.errors import UserError
@@ -19,8 +18,7 @@ TASKS = {
     "classify: labels": "classify",
     "summarise": "summarise",
 }
-LATENCY_WORDS = ("a little more will do", "not more than the base")
-TOOLING_WORDS = ("any", "peft alone")
+START = {"task": "learn", "tasks": 1, "latency": "small", "tooling": "any"}
 # What the page holds the answers to; a live kernel has all models and cards.
 ON_PAGE = {
     "model": ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b", "roberta-base", "t5-base"),
@@ -51,15 +49,9 @@ def fields() -> Fields:
         "model": {name: name for name in peftguide.model_names()},
         "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
         "tasks": {str(number): number for number in (1, 10, 100)},
-        "latency": dict(zip(LATENCY_WORDS, LATENCIES, strict=True)),
-        "tooling": dict(zip(TOOLING_WORDS, TOOLING, strict=True)),
+        "latency": {"a little more will do": "small", "not more than the base": "merged"},
+        "tooling": {"any": "any", "peft alone": "peft"},
     }
-
-
-def first(model: str, card_gib: int | None) -> dict[str, Any]:
-    """Return what is chosen at first."""
-    start = {"task": "learn", "model": model, "card_gib": card_gib, "tasks": 1}
-    return start | {"latency": "small", "tooling": "any"}
 
 
 def answer(**asked: Any) -> str:
@@ -75,7 +67,7 @@ def controls(model: str, card_gib: int | None) -> Any:
     import ipywidgets as widgets
     from IPython.display import HTML
 
-    chosen, parts = first(model, card_gib), {}
+    chosen, parts = START | {"model": model, "card_gib": card_gib}, {}
     for name, options in fields().items():
         pick = {"options": list(options.items()), "value": chosen[name]}
         parts[name] = widgets.Dropdown(description=name.removesuffix("_gib"), **pick)
@@ -108,7 +100,7 @@ def numbers(model: str, card_gib: int | None) -> dict[str, Any]:
         text = answer(**dict(zip(shown, values, strict=True)))
         cut = [part.split("\n") for part in text.split("\n<h4>")]
         places.append(answers[tuple(parts[tuple(lines[line] for line in part)] for part in cut)])
-    start = first(model, card_gib)
+    start = START | {"model": model, "card_gib": card_gib}
     at = {name: list(options.values()) for name, options in shown.items()}
     begin = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in shown]
     named = [[name, list(options)] for name, options in shown.items()]
