@@ -27,19 +27,12 @@ REFERENCE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on.
+    """What a verdict rests on: a cell of a notebook, or a paper."""
 
-    Attributes:
-        how: one of ``HOWS``.
-        notebook: stem of the notebook, for a cell.
-        cell: id of the cell in it.
-        source: author, year, and table or section, for a paper.
-    """
-
-    how: str
-    notebook: str = ""
-    cell: str = ""
-    source: str = ""
+    how: str  # one of ``HOWS``
+    notebook: str = ""  # its stem
+    cell: str = ""  # its id
+    source: str = ""  # author, year, and table or section
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,7 @@ def sections(notebook: str) -> dict[str, str]:
     heading, found = "", {}
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            headings = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
-            heading = headings[-1] if headings else heading
+            here = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
+            heading = [heading, *here][-1]
         found[cell.get("id", "")] = heading.replace("`", "")
     return found

@@ -104,27 +104,18 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
     ruled = {name: refuse(asked, name, found) for name in METHODS}
     standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
-    if not standings:
-        label, why = reasons.nothing_fits(asked, found)
-        return Choice(asked, None, label, why, labelled(ruled), arms=found)
-    left = {n: found[n] for n, each in standings.items() if each.word not in BELOW}
-    chosen, rules = prefer(asked, left)
-    best = next(LABELS[name] for name, each in standings.items() if each.word == "best")
-    for name, (word, *gap) in standings.items():
-        if name != chosen:
-            figures = {"best": best, "gap": interval(*gap), "but": rules.get(name)}
-            ruled[name] = say(asked, "tied" if word == "best" else word, **figures)
-    case = reasons.Case(asked, found[chosen], found, standings, records)
-    why = [said for rule in reasons.RULES if (said := rule(case))]
-    # A decoder writes summaries as a decoder.
-    own = task == "classify" or asked.model in SPECIAL
-    cell = configuration(chosen, asked.model, KINDS[task].role if own else "decoder")
-    return Choice(asked, chosen, LABELS[chosen], why, labelled(ruled), cell, found, standings)
-
-
-def labelled(ruled: Mapping[str, str]) -> dict[str, str]:
-    """Return the reasons by the methods' labels, in the order of every table."""
-    return {LABELS[name]: reason for name, reason in ruled.items() if reason}
+    if standings:
+        chosen, below = prefer(asked, found, standings)
+        ruled |= below
+        case = reasons.Case(asked, found[chosen], found, standings, records)
+        label, why = LABELS[chosen], [said for rule in reasons.RULES if (said := rule(case))]
+        # A decoder writes summaries as a decoder.
+        own = task == "classify" or asked.model in SPECIAL
+        cell = configuration(chosen, asked.model, KINDS[task].role if own else "decoder")
+    else:
+        chosen, cell, (label, why) = None, "", reasons.nothing_fits(asked, found)
+    others = {LABELS[name]: reason for name, reason in ruled.items() if reason}
+    return Choice(asked, chosen, label, why, others, cell, found, standings)
 
 
 def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
@@ -150,22 +141,27 @@ def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
     return say(asked, sentence, gib=needs[0], low=needs[-1])
 
 
-def prefer(asked: Requirements, left: Mapping[str, Arm]) -> tuple[str, dict[str, str]]:
-    """Return the chosen of the methods left, and by which rule each other one is not it."""
-    rules = {}
-    sixteen = {name: arm for name, arm in left.items() if name != "qlora"}
-    if "qlora" in left and sixteen:
-        four, lora = asked.peak("qlora"), asked.peak("lora")
-        rule = "16 bits" if asked.card_gib is None or four is None else "16 bits fit"
-        rules["qlora"], left = say(asked, rule, four=four, sixteen=lora), sixteen
+def prefer(
+    asked: Requirements, found: Mapping[str, Arm], standings: Mapping[str, Standing]
+) -> tuple[str, dict[str, str]]:
+    """Return the chosen of the methods compared, and why each other one is not it."""
+    near = [name for name, standing in standings.items() if standing.word not in BELOW]
+    left = [name for name in near if name != "qlora"] or near
     merging = [name for name in left if METHODS[name].mergeable]
-    pool = merging if asked.tasks == 1 and merging else list(left)
-    smallest = min(left[name].file_bytes for name in pool)
-    small = [name for name in pool if left[name].file_bytes <= SAME_SIZE * smallest]
+    pool = merging if asked.tasks == 1 and merging else left
+    smallest = min(found[name].file_bytes for name in pool)
+    small = [name for name in pool if found[name].file_bytes <= SAME_SIZE * smallest]
     order = list(METHODS)
     chosen = min(small, key=lambda name: (name == "full", order.index(name)))
-    figures = {"first": LABELS[chosen], "least": size(left[chosen].file_bytes)}
-    for name in left:
+    figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
+    figures |= {"first": LABELS[chosen], "least": size(found[chosen].file_bytes)}
+    figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
+    ruled = {}
+    for name, (word, *gap) in standings.items():
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
-        rules[name] = say(asked, rule, own=size(left[name].file_bytes), **figures)
-    return chosen, rules
+        if name not in left:
+            rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
+        but = say(asked, rule, own=size(found[name].file_bytes), **figures)
+        word = "tied" if word == "best" else word
+        ruled[name] = say(asked, word, gap=interval(*gap), but=but, **figures)
+    return chosen, ruled | {chosen: ""}

@@ -40,7 +40,12 @@ def tree(records: Records | None = None) -> str:
 def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> str | tuple:
     """Return a leaf as text, or the groups of a field's values with the branch each leads to."""
     if not fields:
-        return leaf(**fixed)
+        choice = choose(**fixed)
+        if choice.method is None:
+            return choice.label.lower()
+        arm = choice.arms[choice.method]
+        where = f"{arm.record}.json, {len(arm.test)} seeds"
+        return f"{choice.label}: {interval(arm.mean, arm.half)} ({where})"
     (name, values), *rest = fields.items()
     groups: dict[str | tuple, list[str]] = {}
     for value, word in values.items():
@@ -48,16 +53,6 @@ def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> st
         groups.setdefault(found, []).append(word)
     alone = next(iter(groups)) if len(groups) == 1 else None
     return alone or tuple((", ".join(words), found) for found, words in groups.items())
-
-
-def leaf(**asked: Any) -> str:
-    """Return an answer and the row it rests on in a few words."""
-    choice = choose(**asked)
-    if choice.method is None:
-        return choice.label.lower()
-    arm = choice.arms[choice.method]
-    where = f"{arm.record}.json, {len(arm.test)} seeds"
-    return f"{choice.label}: {interval(arm.mean, arm.half)} ({where})"
 
 
 def drawn(found: str | tuple, indent: str) -> str:

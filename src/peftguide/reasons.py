@@ -30,21 +30,13 @@ PUBLISHED = "peft_metamathqa_scores/rows"  # on Llama-3.2-3B, one seed each: see
 
 
 class Case(NamedTuple):
-    """What a decision rests on.
-
-    Attributes:
-        asked: the requirements.
-        arm: the rows of the chosen method.
-        found: those of every recorded method.
-        standings: how each method that meets the requirements stands to the best of them.
-        records: rows that were given instead of those on disk.
-    """
+    """What a decision rests on."""
 
     asked: Requirements
-    arm: Arm
-    found: Mapping[str, Arm]
-    standings: Mapping[str, Standing]
-    records: Records | None
+    arm: Arm  # the rows of the chosen method
+    found: Mapping[str, Arm]  # those of every recorded method
+    standings: Mapping[str, Standing]  # of each method that meets the requirements
+    records: Records | None  # rows that were given instead of those on disk
 
 
 def say(asked: Requirements, sentence: str, **figures: Any) -> str:
@@ -81,9 +73,8 @@ def ties(case: Case) -> str:
     chosen, words = case.arm.method, {name: each.word for name, each in case.standings.items()}
     if words[chosen] == "close":
         best = next(LABELS[name] for name, word in words.items() if word == "best")
-        return say(
-            case.asked, "first by cost", best=best, gap=interval(*case.standings[chosen][1:])
-        )
+        gap = interval(*case.standings[chosen][1:])
+        return say(case.asked, "first by cost", best=best, gap=gap)
     equal = [name for name in LABELS if words.get(name) in ("best", "tied") and name != chosen]
     if not equal:
         return say(case.asked, "only" if len(words) == 1 else "ahead")
@@ -155,6 +146,7 @@ def forgetting(case: Case) -> str | None:
 
 
 def scope(case: Case) -> str:
+    """Say how far the scores carry."""
     return say(case.asked, "scope")
 
 

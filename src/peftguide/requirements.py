@@ -4,12 +4,9 @@ from dataclasses import dataclass
 
 from peftguide import memory_need
 from peftguide.evidence import KINDS
-from peftguide.memory_need import SPECIAL, model_names
+from peftguide.memory_need import SPECIAL
 from pefthelpers.errors import UserError
 from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
-
-LATENCIES = ("small", "merged")
-TOOLING = ("any", "peft")
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class Requirements:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        allowed = {"task": tuple(KINDS), "model": tuple(model_names())}
-        allowed |= {"latency": LATENCIES, "tooling": TOOLING}
+        allowed = {"task": KINDS, "model": memory_need.model_names()}
+        allowed |= {"latency": ("small", "merged"), "tooling": ("any", "peft")}
         for name, values in allowed.items():
             if (given := getattr(self, name)) not in values:
                 raise UserError(f"There is no {name} {given!r}: take one of {', '.join(values)}.")

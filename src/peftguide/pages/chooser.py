@@ -25,7 +25,6 @@ ON_PAGE = {
     "card_gib": (8, 16, 24, 48, 80),
     "tasks": (1, 10),
 }
-Fields = dict[str, dict[str, Any]]
 
 
 def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> Any:
@@ -42,7 +41,7 @@ def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> An
     display(HTML(page(model, card_gib)))
 
 
-def fields() -> Fields:
+def fields() -> dict[str, dict[str, Any]]:
     """Return what can be chosen: a field of ``Requirements`` to its values by their words."""
     return {
         "task": TASKS,
