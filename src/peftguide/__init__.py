@@ -4,12 +4,11 @@ from peftguide.decide import Choice, choose
 from peftguide.evidence import KINDS, arms, judge
 from peftguide.memory_need import CARDS, model_names
 from peftguide.outline import tree
-from peftguide.recipes import INSTALL, configuration, recipe
+from peftguide.recipes import configuration, recipe
 from peftguide.requirements import Requirements
 
 __all__ = [
     "CARDS",
-    "INSTALL",
     "KINDS",
     "Choice",
     "Requirements",

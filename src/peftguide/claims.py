@@ -130,10 +130,8 @@ def table(claims: Sequence[Claim] | None = None):
     """
     from IPython.display import HTML
 
-    shown = load() if claims is None else claims
-    figures = {claim.claim: resolve(claim.figure) for claim in shown}
-    known = {"signs": SIGNS, "figures": figures, "sections": sections}
-    return HTML(render("claims.html", claims=shown, **known))
+    known = {"signs": SIGNS, "resolve": resolve, "sections": sections}
+    return HTML(render("claims.html", claims=load() if claims is None else claims, **known))
 
 
 @cache

@@ -161,7 +161,8 @@ def prefer(
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
         if name not in left:
             rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
-        but = say(asked, rule, own=size(found[name].file_bytes), **figures)
+        own = size(found[name].file_bytes)
+        but = say(asked, rule, own=own, **figures) if name in near else ""
         word = "tied" if word == "best" else word
         ruled[name] = say(asked, word, gap=interval(*gap), but=but, **figures)
     return chosen, ruled | {chosen: ""}

@@ -41,23 +41,14 @@ Records = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Arm:
-    """One method on one kind of task at its chosen learning rate.
+    """One method on one kind of task at its chosen learning rate."""
 
-    Attributes:
-        method: its key.
-        record: the name of the file under ``data/results``.
-        learning_rate: chosen on validation with seed 0.
-        file_bytes: the size of what is saved.
-        test: seed to test score.
-        general_loss: loss on old texts, one value a seed, where the study has it.
-    """
-
-    method: str
-    record: str
-    learning_rate: float
-    file_bytes: int
-    test: dict[int, float]
-    general_loss: list[float] = field(default_factory=list)
+    method: str  # its key
+    record: str  # the name of the file under ``data/results``
+    learning_rate: float  # chosen on validation with seed 0
+    file_bytes: int  # the size of what is saved
+    test: dict[int, float]  # seed to test score
+    general_loss: list[float] = field(default_factory=list)  # on old texts, one value a seed
 
     @cached_property
     def mean(self) -> float:

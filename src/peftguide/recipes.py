@@ -16,13 +16,6 @@ from peftmemory.configs import read_sheet
 # Whose modules a model has, by transformers' `model_type`; all others have Llama's.
 ARCHITECTURES = {"roberta": "encoder", "t5": "seq2seq"}
 KITCHEN = '"data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"'
-# The environment as it is today; ``adapters`` replaced ``adapter-transformers`` and stays on
-# transformers 4: give it an environment of its own.
-INSTALL = (
-    "pip install transformers peft trl datasets accelerate",
-    "pip install bitsandbytes            # QLoRA and 8-bit AdamW",
-    "pip install adapters                # AdapterHub's library; apart: it pins transformers 4",
-)
 
 
 def recipe(method: str) -> str:
@@ -71,4 +64,4 @@ def _call(name: str | None, given: dict[str, Any]) -> str:
     if len(inner) <= 80:
         return f"{name}({inner})"
     lines = textwrap.wrap(inner, 96, break_long_words=False, break_on_hyphens=False)
-    return textwrap.indent("\n".join([f"{name}(", *lines]), "    ").strip() + "\n)"
+    return "\n    ".join([f"{name}(", *lines]) + "\n)"

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from peftguide import memory_need
 from peftguide.evidence import KINDS
-from peftguide.memory_need import SPECIAL
 from pefthelpers.errors import UserError
 from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
 
@@ -39,7 +38,7 @@ class Requirements:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        allowed = {"task": KINDS, "model": memory_need.model_names()}
+        allowed = {"task": tuple(KINDS), "model": memory_need.model_names()}
         allowed |= {"latency": ("small", "merged"), "tooling": ("any", "peft")}
         for name, values in allowed.items():
             if (given := getattr(self, name)) not in values:
@@ -50,11 +49,9 @@ class Requirements:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if SPECIAL.get(self.model, self.task) != self.task:
-            raise UserError(
-                f"{self.model} is for task {SPECIAL[self.model]!r} here: take a Llama, Qwen or "
-                f"SmolLM model for {self.task!r}."
-            )
+        if (only := memory_need.SPECIAL.get(self.model, self.task)) != self.task:
+            other = f"take a Llama, Qwen or SmolLM model for {self.task!r}"
+            raise UserError(f"{self.model} is for task {only!r} here: {other}.")
 
     def peak(self, method: str) -> float | None:
         """Return the peak of a method's step in GiB; None where no formula covers it."""

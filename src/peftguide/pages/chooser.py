@@ -3,6 +3,7 @@
 import html
 import json
 from collections import defaultdict
+from functools import cache
 from itertools import count, product
 from typing import Any
 
@@ -76,32 +77,38 @@ def controls(model: str, card_gib: int | None) -> Any:
     return box
 
 
+def on_page() -> dict[str, dict[str, Any]]:
+    """Return those of ``fields`` that the page holds the answers to."""
+    kept = lambda name, options: ON_PAGE.get(name, options.values())
+    return {
+        name: {word: value for word, value in options.items() if value in kept(name, options)}
+        for name, options in fields().items()
+    }
+
+
 def page(model: str, card_gib: int | None) -> str:
     """Return the page: HTML with its script and its answers, nothing from the network."""
-    data = json.dumps(numbers(model, card_gib), separators=(",", ":"), ensure_ascii=False)
+    start = START | {"model": model, "card_gib": card_gib}
+    at = {name: list(options.values()) for name, options in on_page().items()}
+    first = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in at]
+    data = json.dumps(numbers() | {"first": first}, separators=(",", ":"), ensure_ascii=False)
     return render("chooser.html", data=data.replace("</", "<\\/"))
 
 
-def numbers(model: str, card_gib: int | None) -> dict[str, Any]:
+@cache
+def numbers() -> dict[str, Any]:
     """Return what the page needs: its controls, and ``answer`` for every combination.
 
     ``places`` runs through the fields, the last one fastest: each is a place in ``answers``. To say
     a sentence once, an answer is a list of places in ``parts``, the parts of its HTML between
     headings, and a part a list of places in ``lines``.
     """
-    shown = fields()
-    for name, values in ON_PAGE.items():
-        shown[name] = {word: value for word, value in shown[name].items() if value in values}
+    shown, places = on_page(), []
     # Values, each kept once: a pool gives a new one the next place.
     answers, parts, lines = (defaultdict(count().__next__) for _ in range(3))
-    places = []
     for values in product(*(options.values() for options in shown.values())):
         text = answer(**dict(zip(shown, values, strict=True)))
         cut = [part.split("\n") for part in text.split("\n<h4>")]
         places.append(answers[tuple(parts[tuple(lines[line] for line in part)] for part in cut)])
-    start = START | {"model": model, "card_gib": card_gib}
-    at = {name: list(options.values()) for name, options in shown.items()}
-    begin = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in shown]
-    named = [[name, list(options)] for name, options in shown.items()]
     pools = {"answers": list(answers), "parts": list(parts), "lines": list(lines)}
-    return {"fields": named, "first": begin, "places": places, **pools}
+    return {"fields": [[n, list(words)] for n, words in shown.items()], "places": places, **pools}
