@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftguide import reasons
-from peftguide.evidence import KINDS, Arm, Records, Standing, arms, judge
+from peftguide.evidence import KINDS, Arm, Records, Standing, arms, base_row, judge
 from peftguide.memory_need import SPECIAL, task_bytes
 from peftguide.reasons import STANDINGS, interval, say, size
 from peftguide.recipes import configuration
@@ -107,7 +107,7 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     if standings:
         chosen, below = prefer(asked, found, standings)
         ruled |= below
-        case = reasons.Case(asked, found[chosen], found, standings, records)
+        case = reasons.Case(asked, found[chosen], found, standings, base_row(task, records))
         label, why = LABELS[chosen], [said for rule in reasons.RULES if (said := rule(case))]
         # A decoder writes summaries as a decoder.
         own = task == "classify" or asked.model in SPECIAL
@@ -151,8 +151,7 @@ def prefer(
     pool = merging if asked.tasks == 1 and merging else left
     smallest = min(found[name].file_bytes for name in pool)
     small = [name for name in pool if found[name].file_bytes <= SAME_SIZE * smallest]
-    order = list(METHODS)
-    chosen = min(small, key=lambda name: (name == "full", order.index(name)))
+    chosen = min(small, key=lambda name: (name == "full", list(METHODS).index(name)))
     figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
     figures |= {"first": LABELS[chosen], "least": size(found[chosen].file_bytes)}
     figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}

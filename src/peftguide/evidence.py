@@ -126,11 +126,10 @@ def recorded_arms(kind: str) -> Mapping[str, Arm]:
 
 def arm_of(method: str, record: str, runs) -> Arm:
     """Return a method's runs at its chosen rate as one arm."""
-    first = runs.iloc[0]
-    size = first["file_bytes" if "file_bytes" in runs else "checkpoint_bytes"]
+    size, first = "file_bytes" if "file_bytes" in runs else "checkpoint_bytes", runs.iloc[0]
     test = dict(zip(runs["seed"].astype(int).tolist(), runs["test"].tolist(), strict=True))
-    loss = list(runs.get("general_loss", ()))
-    return Arm(method, record, float(first["learning_rate"]), int(size), test, loss)
+    rate, loss = float(first["learning_rate"]), list(runs.get("general_loss", ()))
+    return Arm(method, record, rate, int(first[size]), test, loss)
 
 
 def paired(best: Arm, arm: Arm) -> tuple[float, float]:

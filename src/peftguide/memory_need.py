@@ -41,9 +41,9 @@ def step(method: str, batch: int = 1, seq: int = 1024) -> dict[str, Any]:
 @cache
 def peak(model: str, method: str, batch: int = 1, seq: int = 1024) -> float | None:
     """Return the peak of a step in GiB; None where no formula covers it."""
-    what = described(method.removesuffix(" in bf16"))
     if model in SPECIAL:
         return None
+    what = described(method.removesuffix(" in bf16"))
     return peftmemory.estimate(model, what, **step(method, batch, seq)).peak / peftmemory.GIB
 
 

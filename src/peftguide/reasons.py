@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 import peftmemory
-from peftguide.evidence import KINDS, MARGIN, Arm, Records, Standing, base_row, half_width, paired
+from peftguide.evidence import KINDS, MARGIN, Arm, Standing, half_width, paired
 from peftguide.memory_need import CARDS, described, step, task_bytes
 from peftguide.requirements import Requirements
 from pefthelpers import results
@@ -26,7 +26,7 @@ STANDINGS = {
 # By rule, with places for figures.
 SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
 QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
-PUBLISHED = "peft_metamathqa_scores/rows"  # on Llama-3.2-3B, one seed each: see its caveats
+PUBLISHED = "peft_metamathqa_scores/rows/method="  # Llama-3.2-3B, one seed each: its caveats
 
 
 class Case(NamedTuple):
@@ -36,14 +36,14 @@ class Case(NamedTuple):
     arm: Arm  # the rows of the chosen method
     found: Mapping[str, Arm]  # those of every recorded method
     standings: Mapping[str, Standing]  # of each method that meets the requirements
-    records: Records | None  # rows that were given instead of those on disk
+    base: Mapping[str, Any] | None  # the record's row of the untrained base
 
 
 def say(asked: Requirements, sentence: str, **figures: Any) -> str:
     """Return a sentence of the table with its figures and those of the requirements."""
     kind, known = KINDS[asked.task], {"margin": MARGIN, "overhead": CARD_OVERHEAD_GIB}
     known |= {"kind": kind, "records": " or ".join(f"{name}.json" for name in kind.records)}
-    return SENTENCES[sentence].format(**{**known, **vars(asked), **figures})
+    return SENTENCES[sentence].format(**known | vars(asked) | figures)
 
 
 def size(count: float) -> str:
@@ -116,8 +116,7 @@ def serving(case: Case) -> str | None:
 
 def elsewhere(case: Case) -> str | None:
     """Say the chosen method's best published row beside full fine-tuning's."""
-    names = (case.arm.method, "full")
-    rows, (full,) = (results.look_up(f"{PUBLISHED}/method={name}") for name in names)
+    rows, (full,) = (results.look_up(PUBLISHED + name) for name in (case.arm.method, "full"))
     if not rows or full in rows:
         return None
     row = max(rows, key=lambda row: row["accuracy"])
@@ -131,18 +130,18 @@ def elsewhere(case: Case) -> str | None:
 
 def cue(case: Case) -> str | None:
     """Say what asking alone gives on ELICIT: the base's own score on its cue."""
-    base = base_row("elicit", case.records) if case.asked.task == "elicit" else None
-    return None if base is None else say(case.asked, "cue", base=base)
+    asked_alone = case.asked.task == "elicit" and case.base is not None
+    return say(case.asked, "cue", base=case.base) if asked_alone else None
 
 
 def forgetting(case: Case) -> str | None:
     """Say what the loss on old texts becomes, against the base's."""
-    losses, base = case.arm.general_loss, base_row(case.asked.task, case.records)
-    if base is None or not losses:
+    losses = case.arm.general_loss
+    if case.base is None or not losses:
         return None
     mean, half = sum(losses) / len(losses), half_width(losses)
-    sentence = "forgets" if mean - half > base["general_loss"] else "keeps"
-    return say(case.asked, sentence, base=base, mean=mean, half=half)
+    sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
+    return say(case.asked, sentence, base=case.base, mean=mean, half=half)
 
 
 def scope(case: Case) -> str:

@@ -46,8 +46,7 @@ class Requirements:
         if self.card_gib is not None:
             check_card(self.card_gib)
         for name in ("tasks", "batch", "seq"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value := getattr(self, name)) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
         if (only := memory_need.SPECIAL.get(self.model, self.task)) != self.task:
             other = f"take a Llama, Qwen or SmolLM model for {self.task!r}"

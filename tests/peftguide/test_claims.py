@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -34,10 +35,15 @@ def entries():
     return copy.deepcopy(yaml.safe_load((data_dir() / "claims.yaml").read_text()))
 
 
+@cache
+def read(stem):
+    """Return a notebook of the collection, read once."""
+    return notebooks.read(notebooks.find([stem])[0])
+
+
 def shown(stem, cell):
     """Return what a cell of a notebook shows, outputs as text; fail where there is no such cell."""
-    notebook = notebooks.read(notebooks.find([stem])[0])
-    found = [c for c in notebook.cells if c.id == cell]
+    found = [c for c in read(stem).cells if c.id == cell]
     assert found, f"{stem} has no cell {cell}"
     assert found[0].cell_type == "code"
     return json.dumps(found[0].outputs) if found[0].outputs else ""
@@ -219,8 +225,7 @@ def test_the_table_has_every_claim_as_text_and_needs_nothing_from_elsewhere():
 def test_links_lead_to_headings_that_are_there():
     for stem, cell in CITED:
         heading = claims.sections(stem).get(cell)
-        notebook = notebooks.read(notebooks.find([stem])[0])
-        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        text = "\n".join(c.source for c in read(stem).cells if c.cell_type == "markdown")
         lines = [line.lstrip("# ").replace("`", "") for line in text.splitlines()]
         assert heading and heading in lines, (stem, cell)
 

@@ -71,26 +71,19 @@ def controls(model: str, card_gib: int | None) -> Any:
     for name, options in fields().items():
         pick = {"options": list(options.items()), "value": chosen[name]}
         parts[name] = widgets.Dropdown(description=name.removesuffix("_gib"), **pick)
-    show = lambda **asked: HTML(answer(**asked))
-    box = widgets.interactive(show, {"auto_display": True}, **parts)
+    box = widgets.interactive(
+        lambda **asked: HTML(answer(**asked)), {"auto_display": True}, **parts
+    )
     box.layout, box.out.layout.width = widgets.Layout(flex_flow="row wrap"), "98%"
     return box
 
 
-def on_page() -> dict[str, dict[str, Any]]:
-    """Return those of ``fields`` that the page holds the answers to."""
-    kept = lambda name, options: ON_PAGE.get(name, options.values())
-    return {
-        name: {word: value for word, value in options.items() if value in kept(name, options)}
-        for name, options in fields().items()
-    }
-
-
 def page(model: str, card_gib: int | None) -> str:
     """Return the page: HTML with its script and its answers, nothing from the network."""
-    start = START | {"model": model, "card_gib": card_gib}
-    at = {name: list(options.values()) for name, options in on_page().items()}
-    first = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in at]
+    start, first = START | {"model": model, "card_gib": card_gib}, []
+    for name, words in numbers()["fields"]:
+        values = [fields()[name][word] for word in words]
+        first.append(values.index(start[name]) if start[name] in values else 0)
     data = json.dumps(numbers() | {"first": first}, separators=(",", ":"), ensure_ascii=False)
     return render("chooser.html", data=data.replace("</", "<\\/"))
 
@@ -103,7 +96,9 @@ def numbers() -> dict[str, Any]:
     a sentence once, an answer is a list of places in ``parts``, the parts of its HTML between
     headings, and a part a list of places in ``lines``.
     """
-    shown, places = on_page(), []
+    shown, places = fields(), []
+    for name, values in ON_PAGE.items():
+        shown[name] = {word: value for word, value in shown[name].items() if value in values}
     # Values, each kept once: a pool gives a new one the next place.
     answers, parts, lines = (defaultdict(count().__next__) for _ in range(3))
     for values in product(*(options.values() for options in shown.values())):
