@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import nbformat
 import pytest
 
-from support.browser import tab  # noqa: F401 - a fixture
+from support.browser import chromium, tab  # noqa: F401 - fixtures
 from support.cells import Cells
 
 

@@ -1,16 +1,14 @@
 """The decision guide: a method for a task, a model and a card, made from the recorded results."""
 
-from peftguide.choice import Choice
-from peftguide.decide import choose
+from peftguide.decide import Choice, choose
 from peftguide.evidence import KINDS, arms, judge
 from peftguide.memory_need import CARDS, model_names
 from peftguide.outline import tree
-from peftguide.recipes import INSTALL, configuration, recipe
+from peftguide.recipes import configuration, recipe
 from peftguide.requirements import Requirements
 
 __all__ = [
     "CARDS",
-    "INSTALL",
     "KINDS",
     "Choice",
     "Requirements",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from peftguide.template import render
 from pefthelpers import results
 from pefthelpers.errors import UserError
@@ -25,19 +27,12 @@ REFERENCE = re.compile(r"\{([^{}:]+)(?::([^{}]*))?\}")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on.
+    """What a verdict rests on: a cell of a notebook, or a paper."""
 
-    Attributes:
-        how: one of ``HOWS``.
-        notebook: stem of the notebook, for a cell.
-        cell: id of the cell in it.
-        source: author, year, and table or section, for a paper.
-    """
-
-    how: str
-    notebook: str = ""
-    cell: str = ""
-    source: str = ""
+    how: str  # one of ``HOWS``
+    notebook: str = ""  # its stem
+    cell: str = ""  # its id
+    source: str = ""  # author, year, and table or section
 
 
 @dataclass(frozen=True)
@@ -66,14 +61,12 @@ def load(path: Path | None = None) -> tuple[Claim, ...]:
     Raises:
         UserError: there is no such file, or it is no ledger.
     """
-    import yaml
-
     path = path or data_dir() / "claims.yaml"
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-        evidence = [tuple(Evidence(**item) for item in entry["evidence"]) for entry in entries]
-        pairs = zip(entries, evidence, strict=True)
-        return tuple(Claim(**{**entry, "evidence": shown}) for entry, shown in pairs)
+        for entry in entries:
+            entry["evidence"] = tuple(Evidence(**item) for item in entry["evidence"])
+        return tuple(Claim(**entry) for entry in entries)
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path.name} is no ledger that can be read: {why}") from error
@@ -112,7 +105,7 @@ def counts(claims: Iterable[Claim] | None = None):
     """
     import pandas as pd
 
-    claims = tuple(load() if claims is None else claims)
+    claims = load() if claims is None else tuple(claims)
     shown = {("verdict", word): sum(c.verdict == word for c in claims) for word in SIGNS}
     for how in HOWS:
         shown["evidence", how] = sum(any(e.how == how for e in c.evidence) for c in claims)
@@ -137,10 +130,8 @@ def table(claims: Sequence[Claim] | None = None):
     """
     from IPython.display import HTML
 
-    shown = load() if claims is None else claims
-    figures = {claim.claim: resolve(claim.figure) for claim in shown}
-    known = {"signs": SIGNS, "figures": figures, "sections": sections}
-    return HTML(render("claims.html", claims=shown, **known))
+    known = {"signs": SIGNS, "resolve": resolve, "sections": sections}
+    return HTML(render("claims.html", claims=load() if claims is None else claims, **known))
 
 
 @cache
@@ -153,7 +144,7 @@ def sections(notebook: str) -> dict[str, str]:
     heading, found = "", {}
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            headings = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
-            heading = headings[-1] if headings else heading
+            here = re.findall(r"^#+ (.+)$", "".join(cell["source"]), re.MULTILINE)
+            heading = [heading, *here][-1]
         found[cell.get("id", "")] = heading.replace("`", "")
     return found

@@ -11,17 +11,82 @@
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from peftguide import reasons
-from peftguide.choice import Choice
-from peftguide.evidence import KINDS, Arm, Records, Standing, arms, judge
-from peftguide.memory_need import SPECIAL, fits, peak
+from peftguide.evidence import KINDS, Arm, Records, Standing, arms, base_row, judge
+from peftguide.memory_need import SPECIAL, task_bytes
+from peftguide.reasons import STANDINGS, interval, say, size
 from peftguide.recipes import configuration
 from peftguide.requirements import Requirements
-from pefthelpers.methods import LABELS, METHODS
+from peftguide.template import render
+from pefthelpers.methods import LABELS, METHODS, SERIES
 
 SAME_SIZE = 2
-Reasons = dict[str, str]  # a method's key to why it is not chosen
+BELOW = ("worse", "unresolved")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The guide's answer.
+
+    Attributes:
+        asked: the requirements.
+        method: a key of ``methods.METHODS``, or None where nothing fits or nothing is recorded.
+        label: the method in words.
+        why: sentences, each made from a record or a memory estimate.
+        alternatives: label of each other method to the reason that ruled it out.
+        configuration: a cell to copy; empty without a method.
+        arms: the supporting rows by method.
+        standings: how each method that was compared stands to the best of them.
+    """
+
+    asked: Requirements
+    method: str | None
+    label: str
+    why: list[str]
+    alternatives: dict[str, str]
+    configuration: str = ""
+    arms: Mapping[str, Arm] = field(default_factory=dict, repr=False)
+    standings: Mapping[str, Standing] = field(default_factory=dict, repr=False)
+
+    @property
+    def rows(self):
+        """The supporting rows as a DataFrame, one a recorded method."""
+        import pandas as pd
+
+        found = [self._row(method, self.arms[method]) for method in LABELS if method in self.arms]
+        return pd.DataFrame(found).set_index("method") if found else pd.DataFrame()
+
+    def _row(self, method: str, arm: Arm) -> dict[str, Any]:
+        asked = self.asked
+        return {
+            "method": LABELS[method],
+            "mean": arm.mean,
+            "±": arm.half,
+            "seeds": len(arm.test),
+            "learning rate": arm.learning_rate,
+            "file bytes": arm.file_bytes,
+            f"file bytes, {asked.model}": task_bytes(asked.model, method),
+            f"GiB, {asked.model}": asked.peak(method),
+            "compared": self.compared(method),
+            "record": f"{arm.record}.json",
+        }
+
+    def compared(self, method: str) -> str:
+        """Return how a method stands to the best of those compared, in words."""
+        standing = self.standings.get(method)
+        return STANDINGS[standing.word] if standing else "ruled out before"
+
+    def __str__(self) -> str:
+        """Return the answer as text: the method, why, and what was ruled out."""
+        why = [f"  - {sentence}" for sentence in self.why]
+        others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
+        return "\n".join([f"{self.label}", *why, "ruled out:", *others])
+
+    def _repr_html_(self) -> str:
+        return render("choice.html", choice=self, labels=LABELS, interval=interval, size=size)
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
@@ -37,73 +102,66 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     """
     asked = Requirements(task, **fields)
     found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
-    ruled = {name: reasons.say(asked, "no rows") for name in METHODS if name not in found}
-    refused = {name: refuse(asked, name, found) for name in found}
-    ruled |= {name: reason for name, reason in refused.items() if reason}
-    met = {name: arm for name, arm in found.items() if name not in ruled}
-    if not met:
-        why = reasons.nothing_fits(asked, found) if found else [reasons.say(asked, "no record")]
-        label = "Nothing fits" if found else "Nothing recorded"
-        return Choice(asked, None, label, why, labelled(ruled), arms=found)
-    standings = judge(met)
-    for name, standing in standings.items():
-        if standing.word in ("worse", "unresolved"):
-            ruled[name] = reasons.below(asked, standing, met)
-    left = prefer(asked, {n: arm for n, arm in met.items() if n not in ruled}, standings, ruled)
-    why = reasons.why(reasons.Case(asked, found, met, standings, left, records))
-    cell = configuration(left[0], asked.model, role_of(asked))
-    return Choice(asked, left[0], LABELS[left[0]], why, labelled(ruled), cell, found, standings)
+    ruled = {name: refuse(asked, name, found) for name in METHODS}
+    standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
+    if standings:
+        chosen, below = prefer(asked, found, standings)
+        ruled |= below
+        case = reasons.Case(asked, found[chosen], found, standings, base_row(task, records))
+        label, why = LABELS[chosen], [said for rule in reasons.RULES if (said := rule(case))]
+        # A decoder writes summaries as a decoder.
+        own = task == "classify" or asked.model in SPECIAL
+        cell = configuration(chosen, asked.model, KINDS[task].role if own else "decoder")
+    else:
+        chosen, cell, (label, why) = None, "", reasons.nothing_fits(asked, found)
+    others = {LABELS[name]: reason for name, reason in ruled.items() if reason}
+    return Choice(asked, chosen, label, why, others, cell, found, standings)
 
 
-def labelled(ruled: Reasons) -> Reasons:
-    """Return the reasons by the methods' labels, in the order of every table."""
-    return {LABELS[name]: ruled[name] for name in METHODS if name in ruled}
-
-
-def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str | None:
-    """Return why a method does not meet the requirements, None if it does."""
+def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
+    """Return why a method does not meet the requirements, nothing if it does."""
+    if method not in found:
+        return say(asked, "no rows")
     if asked.latency == "merged" and not METHODS[method].mergeable:
-        return reasons.no_merge(asked, method)
+        return say(asked, "in series" if METHODS[method].where == SERIES else "in front")
     if asked.tooling == "peft" and not METHODS[method].in_peft:
-        return reasons.say(asked, "not in peft")
+        return say(asked, "not in peft")
     if method == "full" and asked.tasks > 1:
-        return reasons.own_model(asked, found)
+        whole, there = task_bytes(asked.model, "full") or 0, found["full"].file_bytes
+        least = min(arm.file_bytes for arm in found.values())
+        figures = {"whole": size(whole), "there": size(there), "least": size(least)}
+        return say(asked, "own model", **figures)
     if method == "qlora" and asked.model in SPECIAL:
-        return reasons.say(asked, "small")
+        return say(asked, "small")
     settings = ("full", "full in bf16") if method == "full" else (method,)
-    needs = [peak(asked.model, setting, asked.shape) for setting in settings]
-    held = any(fits(need, asked.card_gib) for need in needs)
-    return None if held else reasons.too_big(asked, method)
+    needs = [asked.peak(setting) for setting in settings]
+    if any(map(asked.fits, needs)):
+        return ""
+    sentence = "too big in bf16" if method == "full" else "too big"
+    return say(asked, sentence, gib=needs[0], low=needs[-1])
 
 
 def prefer(
-    asked: Requirements,
-    left: dict[str, Arm],
-    standings: Mapping[str, Standing],
-    ruled: Reasons,
-) -> list[str]:
-    """Return the methods left, the chosen first; say in ``ruled`` why each other one is not it."""
-    sixteen = [name for name in left if name != "qlora"]
-    if "qlora" in left and sixteen:
-        ruled["qlora"] = reasons.not_needed(asked, standings["qlora"])
-        left = {name: left[name] for name in sixteen}
+    asked: Requirements, found: Mapping[str, Arm], standings: Mapping[str, Standing]
+) -> tuple[str, dict[str, str]]:
+    """Return the chosen of the methods compared, and why each other one is not it."""
+    near = [name for name, standing in standings.items() if standing.word not in BELOW]
+    left = [name for name in near if name != "qlora"] or near
     merging = [name for name in left if METHODS[name].mergeable]
-    pool = merging if asked.tasks == 1 and merging else list(left)
-    smallest = min(left[name].file_bytes for name in pool)
-    small = [name for name in pool if left[name].file_bytes <= SAME_SIZE * smallest]
-    order = list(METHODS)
-    chosen = min(small, key=lambda name: (name == "full", order.index(name)))
-    others = [name for name in left if name != chosen]
-    for name in others:
-        figures = {"first": LABELS[chosen], "own": reasons.size(left[name].file_bytes)}
-        figures["least"] = reasons.size(left[chosen].file_bytes)
+    pool = merging if asked.tasks == 1 and merging else left
+    smallest = min(found[name].file_bytes for name in pool)
+    small = [name for name in pool if found[name].file_bytes <= SAME_SIZE * smallest]
+    chosen = min(small, key=lambda name: (name == "full", list(METHODS).index(name)))
+    figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
+    figures |= {"first": LABELS[chosen], "least": size(found[chosen].file_bytes)}
+    figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
+    ruled = {}
+    for name, (word, *gap) in standings.items():
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
-        ruled[name] = reasons.beside(asked, standings[name], rule, **figures)
-    return [chosen, *others]
-
-
-def role_of(asked: Requirements) -> str:
-    """Return what the model is used as: a decoder writes summaries as a decoder."""
-    if asked.task == "classify":
-        return "encoder"
-    return KINDS[asked.task].role if asked.model in SPECIAL else "decoder"
+        if name not in left:
+            rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
+        own = size(found[name].file_bytes)
+        but = say(asked, rule, own=own, **figures) if name in near else ""
+        word = "tied" if word == "best" else word
+        ruled[name] = say(asked, word, gap=interval(*gap), but=but, **figures)
+    return chosen, ruled | {chosen: ""}

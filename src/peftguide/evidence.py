@@ -18,59 +18,37 @@ SEEDS = 3
 
 
 class TaskKind(NamedTuple):
-    """A kind of task: where its rows are, and what the guide calls it."""
+    """A kind of task: what the guide calls it, where its rows are, and the model they are of."""
 
-    records: tuple[str, ...]
+    words: str
     task: str | None
     role: str
-    words: str
     base: str
+    records: tuple[str, ...]
 
 
+DECODER = ("decoder", "the kitchen decoder", ("sweep_decoder",))
+ENCODER = ("encoder", "MiniLM-L6", ("encoder_study", "sweep_encoder"))
+SEQ2SEQ = ("seq2seq", "the kitchen T5", ("sweep_seq2seq",))
 KINDS = {
-    "elicit": TaskKind(
-        ("sweep_decoder",),
-        "elicit",
-        "decoder",
-        "make the default what the base does when asked",
-        "the kitchen decoder",
-    ),
-    "learn": TaskKind(
-        ("sweep_decoder",), "learn", "decoder", "new facts in a new format", "the kitchen decoder"
-    ),
-    "classify": TaskKind(
-        ("encoder_study", "sweep_encoder"), None, "encoder", "labels for sentences", "MiniLM-L6"
-    ),
-    "summarise": TaskKind(
-        ("sweep_seq2seq",),
-        "elicit",
-        "seq2seq",
-        "summaries in a style that the base has on a cue",
-        "the kitchen T5",
-    ),
+    "elicit": TaskKind("make the default what the base does when asked", "elicit", *DECODER),
+    "learn": TaskKind("new facts in a new format", "learn", *DECODER),
+    "classify": TaskKind("labels for sentences", None, *ENCODER),
+    "summarise": TaskKind("summaries in a style that the base has on a cue", "elicit", *SEQ2SEQ),
 }
 Records = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One method on one kind of task at its chosen learning rate.
+    """One method on one kind of task at its chosen learning rate."""
 
-    Attributes:
-        method: its key.
-        record: the name of the file under ``data/results``.
-        learning_rate: chosen on validation with seed 0.
-        file_bytes: the size of what is saved.
-        test: seed to test score.
-        general_loss: loss on old texts, one value a seed, where the study has it.
-    """
-
-    method: str
-    record: str
-    learning_rate: float
-    file_bytes: int
-    test: dict[int, float]
-    general_loss: list[float] = field(default_factory=list)
+    method: str  # its key
+    record: str  # the name of the file under ``data/results``
+    learning_rate: float  # chosen on validation with seed 0
+    file_bytes: int  # the size of what is saved
+    test: dict[int, float]  # seed to test score
+    general_loss: list[float] = field(default_factory=list)  # on old texts, one value a seed
 
     @cached_property
     def mean(self) -> float:
@@ -108,18 +86,14 @@ def half_width(values: Iterable[float]) -> float:
 
 
 @cache
-def read_record(name: str):
-    """Return the rows of a record as a DataFrame, None where it has not been measured yet."""
-    there = (data_dir() / "results" / f"{name}.json").is_file()
-    return results.rows(name) if there else None
+def on_disk() -> Records:
+    """Return the rows of every record that has been measured, by its name."""
+    names = {name for kind in KINDS.values() for name in kind.records}
+    there = data_dir() / "results"
+    return {name: results.rows(name) for name in names if (there / f"{name}.json").is_file()}
 
 
-def rows_of(name: str, records: Records | None):
-    """Return a record's rows: out of ``records`` where it is given, from disk otherwise."""
-    return read_record(name) if records is None else records.get(name)
-
-
-def arms(kind: str, records: Records | None = None) -> dict[str, Arm]:
+def arms(kind: str, records: Records | None = None) -> Mapping[str, Arm]:
     """Return the methods that have rows on a kind of task, three seeds or more.
 
     Args:
@@ -128,42 +102,40 @@ def arms(kind: str, records: Records | None = None) -> dict[str, Arm]:
     """
     if kind not in KINDS:
         raise UserError(f"There is no task {kind!r}: take one of {', '.join(KINDS)}.")
-    return _recorded_arms(kind) if records is None else _arms(kind, records)
-
-
-@cache
-def _recorded_arms(kind: str) -> dict[str, Arm]:
-    return _arms(kind, None)
-
-
-def _arms(kind: str, records: Records | None) -> dict[str, Arm]:
+    if records is None:
+        return recorded_arms(kind)
     found = {}
     for name in KINDS[kind].records:
-        rows = rows_of(name, records)
-        if rows is None or not len(rows) or "test" not in rows:
+        rows = records.get(name, ())
+        if not len(rows) or "test" not in rows:
             continue
-        rows = rows[rows["method"].notna()]
         if task := KINDS[kind].task:
             rows = rows[rows["task"] == task]
         for method, cell in rows.groupby("method"):
-            if arm := _arm(str(method), name, cell):
-                found[arm.method] = arm
+            runs = results.at_chosen_rate(cell, ["method"]) if 0 in set(cell["seed"]) else ()
+            if len(runs) and len(runs := runs.dropna(subset=["test"])) >= SEEDS:
+                found[method] = arm_of(method, name, runs)
     return found
 
 
-def _arm(method: str, record: str, cell) -> Arm | None:
-    """Return a method's runs at its chosen rate; None with fewer than three seeds or no test."""
-    chosen = (
-        results.at_chosen_rate(cell, ["method"]) if (cell["seed"] == 0).any() else cell.iloc[:0]
-    )
-    chosen = chosen.dropna(subset=["test"]) if len(chosen) else chosen
-    if len(chosen) < SEEDS:
-        return None
-    size = "file_bytes" if "file_bytes" in chosen else "checkpoint_bytes"
-    first = chosen.iloc[0]
-    loss = list(chosen["general_loss"]) if "general_loss" in chosen else []
-    test = {int(seed): float(score) for seed, score in zip(chosen.seed, chosen.test, strict=True)}
-    return Arm(method, record, float(first["learning_rate"]), int(first[size]), test, loss)
+@cache
+def recorded_arms(kind: str) -> Mapping[str, Arm]:
+    """Return ``arms`` of the records on disk, worked out once."""
+    return arms(kind, on_disk())
+
+
+def arm_of(method: str, record: str, runs) -> Arm:
+    """Return a method's runs at its chosen rate as one arm."""
+    size, first = "file_bytes" if "file_bytes" in runs else "checkpoint_bytes", runs.iloc[0]
+    test = dict(zip(runs["seed"].astype(int).tolist(), runs["test"].tolist(), strict=True))
+    rate, loss = float(first["learning_rate"]), list(runs.get("general_loss", ()))
+    return Arm(method, record, rate, int(first[size]), test, loss)
+
+
+def paired(best: Arm, arm: Arm) -> tuple[float, float]:
+    """Return how far an arm's mean lies below the best's, and the half-width paired by seed."""
+    both = sorted(set(best.test) & set(arm.test))
+    return best.mean - arm.mean, half_width(best.test[seed] - arm.test[seed] for seed in both)
 
 
 def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
@@ -172,15 +144,10 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
     Less than ``RESOLUTION`` is never told apart. Not to be told apart does not prove equal: more
     than ``MARGIN`` lower is ``unresolved`` then, and not chosen.
     """
-    if not compared:
-        return {}
-    best = max(compared.values(), key=lambda arm: arm.mean)
+    best = max(compared.values(), key=lambda arm: arm.mean, default=None)
     standings = {}
     for name, arm in compared.items():
-        seeds = sorted(set(best.test) & set(arm.test))
-        differences = [best.test[seed] - arm.test[seed] for seed in seeds]
-        lower = best.mean - arm.mean
-        half = half_width(differences)
+        lower, half = paired(best, arm)
         apart = lower > max(half, RESOLUTION)
         far = lower > MARGIN
         word = ("worse" if apart else "unresolved") if far else ("close" if apart else "tied")
@@ -190,13 +157,7 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
 
 def base_row(kind: str, records: Records | None) -> Mapping[str, Any] | None:
     """Return the record's row of the untrained base, None where there is none."""
-    rows = rows_of(KINDS[kind].records[0], records)
+    rows = (on_disk() if records is None else records).get(KINDS[kind].records[0])
     if rows is None or "task" not in rows or not len(found := rows[rows["task"] == "base"]):
         return None
     return found.iloc[0]
-
-
-@cache
-def published() -> tuple[dict[str, Any], ...]:
-    """Return Hugging Face's rows on Llama-3.2-3B: one seed each, see the file's caveats."""
-    return tuple(results.read("peft_metamathqa_scores")["rows"])

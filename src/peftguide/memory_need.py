@@ -1,13 +1,11 @@
 """What a method's step needs on a real model, and what one task's file weighs there."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import peftmemory
-from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, counted
-from peftmemory.advice import CARD_OVERHEAD_GIB, PRECISIONS, covered_models
-from peftmemory.counts import LLAMA_LIKE
+from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.errors import EstimateError
 
 CARDS = (8, *peftmemory.CARDS_GIB)
@@ -24,13 +22,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SPECIAL = {"roberta-base": "classify", "t5-base": "summarise"}
 
 
-class Shape(NamedTuple):
-    """A step's size."""
-
-    batch: int = 1
-    seq: int = 1024
-
-
 @cache
 def model_names() -> tuple[str, ...]:
     """Return the models that the guide knows: decoders by size, then the special ones."""
@@ -42,31 +33,18 @@ def described(method: str) -> Any:
     return peftmemory.method(METHODS[method].family, **counted(method))
 
 
-@cache
-def covered(model: str) -> bool:
-    """Tell whether the closed form knows the model's activations."""
-    return peftmemory.load_config(model).model_type in LLAMA_LIKE
-
-
-@cache
-def step(method: str, shape: Shape) -> dict[str, Any]:
+def step(method: str, batch: int = 1, seq: int = 1024) -> dict[str, Any]:
     """Return the fields of a method's step; ``full in bf16`` is full with less."""
-    return STEP | ADAPTED | SETTINGS.get(method, {}) | shape._asdict()
+    return STEP | ADAPTED | SETTINGS.get(method, {}) | {"batch": batch, "seq": seq}
 
 
 @cache
-def peak(model: str, method: str, shape: Shape) -> float | None:
+def peak(model: str, method: str, batch: int = 1, seq: int = 1024) -> float | None:
     """Return the peak of a step in GiB; None where no formula covers it."""
+    if model in SPECIAL:
+        return None
     what = described(method.removesuffix(" in bf16"))
-    if covered(model):
-        return peftmemory.estimate(model, what, **step(method, shape)).peak / peftmemory.GIB
-    return None
-
-
-@cache
-def states(model: str) -> float:
-    """Return the GiB of full fine-tuning's weights, gradients and AdamW moments in float32."""
-    return 16 * peftmemory.parameters(model, "full").base / peftmemory.GIB
+    return peftmemory.estimate(model, what, **step(method, batch, seq)).peak / peftmemory.GIB
 
 
 @cache
@@ -78,20 +56,10 @@ def task_bytes(model: str, method: str) -> int | None:
     what = described(method)
     if method == "prefix":  # the projection is thrown away when saving
         what = peftmemory.method("prefix", num_virtual_tokens=what.num_virtual_tokens)
-    if not covered(model) and METHODS[method].family == "lora":
+    if model in SPECIAL and METHODS[method].family == "lora":
         return None  # the target names are those of Llama
     try:
         count = peftmemory.parameters(model, what).trainable
-    except (UserError, EstimateError):
+    except EstimateError:
         return None
     return count * (2 if method == "full" else 4)
-
-
-def fits(gib: float | None, card_gib: float | None) -> bool:
-    """Tell whether a peak fits a card beside the CUDA context; without a card all does."""
-    return card_gib is None or gib is None or gib + CARD_OVERHEAD_GIB <= card_gib
-
-
-def smallest_card(gib: float) -> int | None:
-    """Return the smallest card of ``CARDS`` that holds a peak."""
-    return next((card for card in CARDS if fits(gib, card)), None)

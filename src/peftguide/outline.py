@@ -1,24 +1,21 @@
 """The guide as text: the same function walked over its fields, equal branches drawn once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from peftguide.decide import choose
 from peftguide.evidence import KINDS, Records
 from peftguide.memory_need import CARDS
-from peftguide.reasons import score
-from peftguide.requirements import LATENCIES, TOOLING
+from peftguide.reasons import interval
 
-# What the tree shows of each field; the special models where a task has one.
+# What the tree shows of each field, in words; the special models where a task has one.
 DECODERS = ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b")
 MODELS = {"classify": ("roberta-base",), "summarise": ("t5-base",)}
-WORDS = {
+FIELDS = {
     "tasks": {1: "one task", 10: "ten tasks from one base"},
     "latency": {"small": "a little more latency will do", "merged": "latency of the base alone"},
     "tooling": {"any": "any tooling", "peft": "peft alone"},
-    "card_gib": {card: f"{card} GB" for card in CARDS},
 }
-Fields = Sequence[tuple[str, Sequence[Any]]]
 
 
 def tree(records: Records | None = None) -> str:
@@ -30,57 +27,37 @@ def tree(records: Records | None = None) -> str:
     Args:
         records: rows to use instead of those on disk.
     """
-    lines = []
+    text, cards = "", {card: f"{card} GB" for card in CARDS}
     for task, kind in KINDS.items():
-        fields = (
-            ("tasks", tuple(WORDS["tasks"])),
-            ("latency", LATENCIES),
-            ("tooling", TOOLING),
-            ("model", MODELS.get(task, DECODERS)),
-            ("card_gib", CARDS),
-        )
-        found = branch(task, fields, {}, records)
-        lines += [f"{task}: {kind.words}", *drawn(found, "  ")]
-    return "\n".join(lines)
+        models = {model: model for model in MODELS.get(task, DECODERS)}
+        fields = FIELDS | {"model": models, "card_gib": cards}
+        found = branch(fields, {"task": task, "records": records})
+        alone = "\n " if isinstance(found, str) else ""
+        text += f"{task}: {kind.words}{alone}{drawn(found, '  ')}\n"
+    return text.rstrip("\n")
 
 
-def branch(task: str, fields: Fields, fixed: dict[str, Any], records: Records | None) -> Any:
+def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> str | tuple:
     """Return a leaf as text, or the groups of a field's values with the branch each leads to."""
     if not fields:
-        return leaf(task, fixed, records)
-    (name, values), rest = fields[0], fields[1:]
-    groups: list[tuple[list[str], Any]] = []
-    for value in values:
-        found = branch(task, rest, {**fixed, name: value}, records)
-        word = WORDS.get(name, {}).get(value, str(value))
-        same = next((words for words, other in groups if other == found), None)
-        if same is None:
-            groups.append(([word], found))
-        else:
-            same.append(word)
-    if len(groups) == 1:
-        return groups[0][1]
-    return tuple((", ".join(words), found) for words, found in groups)
+        choice = choose(**fixed)
+        if choice.method is None:
+            return choice.label.lower()
+        arm = choice.arms[choice.method]
+        where = f"{arm.record}.json, {len(arm.test)} seeds"
+        return f"{choice.label}: {interval(arm.mean, arm.half)} ({where})"
+    (name, values), *rest = fields.items()
+    groups: dict[str | tuple, list[str]] = {}
+    for value, word in values.items():
+        found = branch(dict(rest), {**fixed, name: value})
+        groups.setdefault(found, []).append(word)
+    alone = next(iter(groups)) if len(groups) == 1 else None
+    return alone or tuple((", ".join(words), found) for found, words in groups.items())
 
 
-def leaf(task: str, fixed: dict[str, Any], records: Records | None) -> str:
-    """Return an answer and the row it rests on in a few words."""
-    choice = choose(task, records=records, **fixed)
-    if choice.method is None:
-        return choice.label.lower()
-    arm = choice.arms[choice.method]
-    where = f"{arm.record}.json, {len(arm.test)} seeds"
-    return f"{choice.label}: {score(arm)} ({where})"
-
-
-def drawn(found: Any, indent: str) -> list[str]:
-    """Return a branch as lines."""
+def drawn(found: str | tuple, indent: str) -> str:
+    """Return a leaf behind an arrow, or each group on a line of its own."""
     if isinstance(found, str):
-        return [f"{indent}→ {found}"]
-    lines = []
-    for words, below in found:
-        if isinstance(below, str):
-            lines.append(f"{indent}{words} → {below}")
-        else:
-            lines += [f"{indent}{words}", *drawn(below, indent + "  ")]
-    return lines
+        return f" → {found}"
+    below = [f"{indent}{words}{drawn(each, indent + '  ')}" for words, each in found]
+    return "".join(f"\n{line}" for line in below)

@@ -6,12 +6,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 import peftmemory
-from peftguide import evidence
-from peftguide import memory_need as need
-from peftguide.evidence import KINDS, MARGIN, Arm, Records, Standing, base_row, half_width
+from peftguide.evidence import KINDS, MARGIN, Arm, Standing, half_width, paired
+from peftguide.memory_need import CARDS, described, step, task_bytes
 from peftguide.requirements import Requirements
-from pefthelpers.methods import LABELS, METHODS, SERIES
+from pefthelpers import results
+from pefthelpers.methods import LABELS
+from peftmemory.advice import CARD_OVERHEAD_GIB
 
 STANDINGS = {
     "best": "highest mean",
@@ -20,43 +23,27 @@ STANDINGS = {
     "unresolved": "unresolved",
     "worse": "worse",
 }
+# By rule, with places for figures.
+SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
 QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
-Reason = tuple[str, dict[str, Any]]  # the key of a sentence, and its figures
+PUBLISHED = "peft_metamathqa_scores/rows/method="  # Llama-3.2-3B, one seed each: its caveats
 
 
 class Case(NamedTuple):
-    """What a decision rests on.
-
-    Attributes:
-        asked: the requirements.
-        found: the rows of every recorded method.
-        met: of those that meet the requirements.
-        standings: how each of ``met`` stands to the best of them.
-        left: the methods left, the chosen one first.
-        records: rows that were given instead of those on disk.
-    """
+    """What a decision rests on."""
 
     asked: Requirements
-    found: Mapping[str, Arm]
-    met: Mapping[str, Arm]
-    standings: Mapping[str, Standing]
-    left: list[str]
-    records: Records | None
+    arm: Arm  # the rows of the chosen method
+    found: Mapping[str, Arm]  # those of every recorded method
+    standings: Mapping[str, Standing]  # of each method that meets the requirements
+    base: Mapping[str, Any] | None  # the record's row of the untrained base
 
 
 def say(asked: Requirements, sentence: str, **figures: Any) -> str:
     """Return a sentence of the table with its figures and those of the requirements."""
-    kind, known = KINDS[asked.task], {"margin": MARGIN, "overhead": need.CARD_OVERHEAD_GIB}
+    kind, known = KINDS[asked.task], {"margin": MARGIN, "overhead": CARD_OVERHEAD_GIB}
     known |= {"kind": kind, "records": " or ".join(f"{name}.json" for name in kind.records)}
-    return sentences()[sentence].format(**{**known, **vars(asked), **figures})
-
-
-@cache
-def sentences() -> dict[str, str]:
-    """Return the guide's sentences by rule, with places for figures."""
-    import yaml
-
-    return yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
+    return SENTENCES[sentence].format(**known | vars(asked) | figures)
 
 
 def size(count: float) -> str:
@@ -68,82 +55,68 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def score(arm: Arm) -> str:
-    """Return a mean with its interval."""
-    return f"{arm.mean:.3f} ± {arm.half:.3f}"
+def interval(mean: float, half: float) -> str:
+    """Return a mean, or how far one lies below another, with its interval."""
+    return f"{mean:.3f} ± {half:.3f}"
 
 
-def difference(standing: Standing) -> str:
-    """Return how far a method lies below the best, with its interval."""
-    return f"{standing.difference:.3f} ± {standing.half:.3f}"
-
-
-def why(case: Case) -> list[str]:
-    """Return why the first of ``case.left`` is chosen, as sentences."""
-    found = [rule(case) for rule in RULES]
-    return [say(case.asked, reason[0], **reason[1]) for reason in found if reason]
-
-
-def measured(case: Case) -> Reason:
-    """Return the chosen method's own row."""
-    arm = case.found[case.left[0]]
+def measured(case: Case) -> str:
+    """Say the chosen method's own row."""
+    arm = case.arm
     measure = "accuracy" if case.asked.task == "classify" else "exact match"
-    figures = {"arm": arm, "label": LABELS[arm.method], "measure": measure}
-    return "measured", figures | {"score": score(arm), "seeds": len(arm.test)}
+    figures = {"label": LABELS[arm.method], "measure": measure, "seeds": len(arm.test)}
+    return say(case.asked, "measured", arm=arm, score=interval(arm.mean, arm.half), **figures)
 
 
-def ties(case: Case) -> Reason:
-    """Return who cannot be told apart from the best."""
-    chosen, words = case.left[0], {name: each.word for name, each in case.standings.items()}
+def ties(case: Case) -> str:
+    """Say who cannot be told apart from the best."""
+    chosen, words = case.arm.method, {name: each.word for name, each in case.standings.items()}
     if words[chosen] == "close":
         best = next(LABELS[name] for name, word in words.items() if word == "best")
-        return "first by cost", {"best": best, "gap": difference(case.standings[chosen])}
+        gap = interval(*case.standings[chosen][1:])
+        return say(case.asked, "first by cost", best=best, gap=gap)
     equal = [name for name in LABELS if words.get(name) in ("best", "tied") and name != chosen]
     if not equal:
-        return "only" if len(words) == 1 else "ahead", {}
+        return say(case.asked, "only" if len(words) == 1 else "ahead")
     *labels, last = [LABELS[name] for name in (chosen, *equal)]
-    return "ties", {"equal": f"{', '.join(labels)} and {last}"}
+    return say(case.asked, "ties", equal=f"{', '.join(labels)} and {last}")
 
 
-def price(case: Case) -> Reason | None:
-    """Return what the requirements cost, where the best method of all does not meet them."""
-    best, chosen = max(case.found.values(), key=lambda arm: arm.mean), case.found[case.left[0]]
-    gaps = [
-        best.test[seed] - chosen.test[seed] for seed in sorted(set(best.test) & set(chosen.test))
-    ]
-    gap = Standing("", best.mean - chosen.mean, half_width(gaps))
-    if best.method in case.met or gap.difference <= max(gap.half, MARGIN):
+def price(case: Case) -> str | None:
+    """Say what the requirements cost, where the best method of all does not meet them."""
+    best = max(case.found.values(), key=lambda arm: arm.mean)
+    lower, half = paired(best, case.arm)
+    if best.method in case.standings or lower <= max(half, MARGIN):
         return None
-    return "price", {"best": LABELS[best.method], "gap": difference(gap)}
+    return say(case.asked, "price", best=LABELS[best.method], gap=interval(lower, half))
 
 
-def room(case: Case) -> Reason:
-    """Return what the step needs on the model that was asked for."""
-    asked, chosen = case.asked, case.left[0]
-    gib = need.peak(asked.model, chosen, asked.shape)
-    if gib is None:
-        return "no formula", {"gib": need.states(asked.model)}
-    if chosen == "full" and not need.fits(gib, asked.card_gib):
-        return "bf16", {"gib": gib, "low": need.peak(asked.model, "full in bf16", asked.shape)}
-    return "peak" if asked.card_gib is None else "held", {"gib": gib}
+def room(case: Case) -> str:
+    """Say what the step needs on the model that was asked for."""
+    asked, gib = case.asked, case.asked.peak(case.arm.method)
+    if gib is None:  # weights, gradients and AdamW moments of full fine-tuning in float32
+        states = 16 * peftmemory.parameters(asked.model, "full").base / peftmemory.GIB
+        return say(asked, "no formula", gib=states)
+    if case.arm.method == "full" and not asked.fits(gib):
+        return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
+    return say(asked, "peak" if asked.card_gib is None else "held", gib=gib)
 
 
-def serving(case: Case) -> Reason | None:
-    """Return what serving costs: files, copies, latency."""
-    asked, chosen = case.asked, case.left[0]
-    one, merged = need.task_bytes(asked.model, chosen), asked.latency == "merged"
-    figures = {"one": size(one or 0), "whole": size(need.task_bytes(asked.model, "full") or 0)}
+def serving(case: Case) -> str | None:
+    """Say what serving costs: files, copies, latency."""
+    asked, merged = case.asked, case.asked.latency == "merged"
+    one, whole = (task_bytes(asked.model, name) or 0 for name in (case.arm.method, "full"))
+    sentence = "dequantised" if case.arm.method == "qlora" and merged else None
     if asked.tasks > 1 and merged:
-        return "copies" if one else "copies alone", figures
-    if asked.tasks > 1:
-        return ("files", figures) if one else None
-    return ("dequantised", figures) if chosen == "qlora" and merged else None
+        sentence = "copies" if one else "copies alone"
+    elif asked.tasks > 1:
+        sentence = "files" if one else None
+    return sentence and say(asked, sentence, one=size(one), whole=size(whole))
 
 
-def elsewhere(case: Case) -> Reason | None:
-    """Return the chosen method's best published row beside full fine-tuning's."""
-    rows = [row for row in evidence.published() if row["method"] == case.left[0]]
-    full = next(row for row in evidence.published() if row["method"] == "full")
+def elsewhere(case: Case) -> str | None:
+    """Say the chosen method's best published row beside full fine-tuning's."""
+    rows, (full,) = (results.look_up(PUBLISHED + name) for name in (case.arm.method, "full"))
     if not rows or full in rows:
         return None
     row = max(rows, key=lambda row: row["accuracy"])
@@ -152,100 +125,57 @@ def elsewhere(case: Case) -> Reason | None:
     apart = f"{gap:+.3f} ± {1.96 * error:.3f}"
     verdict = apart if abs(gap) > 1.96 * error else "not told apart by its test items"
     count = f"the best of its {len(rows)} rows, " if len(rows) > 1 else ""
-    return "elsewhere", {"row": row, "full": full, "count": count, "verdict": verdict}
+    return say(case.asked, "elsewhere", row=row, full=full, count=count, verdict=verdict)
 
 
-def cue(case: Case) -> Reason | None:
-    """Return what asking alone gives on ELICIT: the base's own score on its cue."""
-    base = base_row("elicit", case.records) if case.asked.task == "elicit" else None
-    return None if base is None else ("cue", {"base": base})
+def cue(case: Case) -> str | None:
+    """Say what asking alone gives on ELICIT: the base's own score on its cue."""
+    asked_alone = case.asked.task == "elicit" and case.base is not None
+    return say(case.asked, "cue", base=case.base) if asked_alone else None
 
 
-def forgetting(case: Case) -> Reason | None:
-    """Return what the loss on old texts becomes, against the base's."""
-    losses = case.found[case.left[0]].general_loss
-    base = base_row(case.asked.task, case.records)
-    if base is None or not losses:
+def forgetting(case: Case) -> str | None:
+    """Say what the loss on old texts becomes, against the base's."""
+    losses = case.arm.general_loss
+    if case.base is None or not losses:
         return None
     mean, half = sum(losses) / len(losses), half_width(losses)
-    sentence = "forgets" if mean - half > base["general_loss"] else "keeps"
-    return sentence, {"base": base, "mean": mean, "half": half}
+    sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
+    return say(case.asked, sentence, base=case.base, mean=mean, half=half)
 
 
-def scope(case: Case) -> Reason:
-    """Return how far the scores carry."""
-    return "scope", {}
+def scope(case: Case) -> str:
+    """Say how far the scores carry."""
+    return say(case.asked, "scope")
 
 
 RULES = (measured, ties, price, room, serving, elsewhere, cue, forgetting, scope)
 
 
-def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> list[str]:
-    """Return what is the least that is needed, and what would fit."""
-    needs = {name: need.peak(asked.model, name, asked.shape) for name in found}
+def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, list[str]]:
+    """Return that there is no answer, and the least that is needed and what would fit."""
+    if not found:
+        return "Nothing recorded", [say(asked, "no record")]
+    needs = {name: asked.peak(name) for name in found}
     least = min(needs, key=lambda name: needs[name] or 0)
     gib = needs[least]
-    if gib is None or need.fits(gib, asked.card_gib):
-        return [say(asked, "wishes")]
+    if gib is None or asked.fits(gib):
+        return "Nothing fits", [say(asked, "wishes")]
     first = say(asked, "least", label=LABELS[least], gib=gib)
-    return [first, say(asked, "remedy", **remedy(asked.model, least, asked.card_gib, asked.shape))]
+    return "Nothing fits", [first, say(asked, "remedy", **remedy(asked, least, gib))]
 
 
 @cache
-def remedy(model: str, method: str, card_gib: float, shape: need.Shape) -> dict[str, str]:
-    """Return which card, model or change would make a method's step fit."""
-    what, options = need.described(method), need.step(method, shape)
-    card = need.smallest_card(need.peak(model, method, shape))
-    small = peftmemory.largest_fitting(what, card_gib=card_gib, **options)
-    changes = peftmemory.advise(model, what, card_gib=card_gib, **options).changes
+def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
+    """Return which card, model or change would make a method's step of ``gib`` GiB fit."""
+    what, options = described(method), step(method, asked.batch, asked.seq)
+    card = next((card for card in CARDS if gib + CARD_OVERHEAD_GIB <= card), None)
+    small = peftmemory.largest_fitting(what, card_gib=asked.card_gib, **options)
+    changes = peftmemory.advise(asked.model, what, card_gib=asked.card_gib, **options).changes
+    would = f" With {' and '.join(changes)} it would fit, not measured here."
+    largest = f"the largest model here that fits this way is {small}"
     return {
         "larger": f"a card of {card} GB holds it" if card else "no single card here holds it",
-        "smaller": f"the largest model here that fits this way is {small}"
-        if small
-        else "no model fits",
-        "change": f" With {' and '.join(changes)} it would fit, not measured here."
-        if changes
-        else "",
+        "smaller": largest if small else "no model fits",
+        "change": would if changes else "",
     }
-
-
-def no_merge(asked: Requirements, method: str) -> str:
-    """Return why a method cannot be had without a layer more."""
-    return say(asked, "in series" if METHODS[method].where == SERIES else "in front")
-
-
-def own_model(asked: Requirements, found: Mapping[str, Arm]) -> str:
-    """Return why full fine-tuning cannot share a base."""
-    least = min(arm.file_bytes for name, arm in found.items() if name != "full" or len(found) == 1)
-    sizes = (need.task_bytes(asked.model, "full") or 0, found["full"].file_bytes, least)
-    return say(
-        asked, "own model", **dict(zip(("whole", "there", "least"), map(size, sizes), strict=True))
-    )
-
-
-def too_big(asked: Requirements, method: str) -> str:
-    """Return why a method's step does not fit the card."""
-    gib = need.peak(asked.model, method, asked.shape)
-    low = need.peak(asked.model, "full in bf16", asked.shape)
-    return say(asked, "too big in bf16" if method == "full" else "too big", gib=gib, low=low)
-
-
-def below(asked: Requirements, standing: Standing, met: Mapping[str, Arm]) -> str:
-    """Return what the records say about a method that is not as good as the best."""
-    best = max(met.values(), key=lambda arm: arm.mean)
-    return say(asked, standing.word, gap=difference(standing), best=LABELS[best.method])
-
-
-def beside(asked: Requirements, standing: Standing, sentence: str, **figures: Any) -> str:
-    """Return how a method that might have been chosen stands, and by which rule it is not."""
-    but = say(asked, sentence, **figures)
-    near = "close" if standing.word == "close" else "tied"
-    return say(asked, near, gap=difference(standing), but=but)
-
-
-def not_needed(asked: Requirements, standing: Standing) -> str:
-    """Return why QLoRA is not taken although nothing tells it apart."""
-    four, sixteen = (need.peak(asked.model, name, asked.shape) for name in ("qlora", "lora"))
-    if asked.card_gib is None or four is None:
-        return beside(asked, standing, "16 bits")
-    return beside(asked, standing, "16 bits fit", four=four, sixteen=sixteen)

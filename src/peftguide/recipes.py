@@ -5,6 +5,8 @@ import textwrap
 from functools import cache
 from typing import Any
 
+import yaml
+
 from peftguide.template import render
 from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, TASK_TYPES, fields
@@ -14,13 +16,6 @@ from peftmemory.configs import read_sheet
 # Whose modules a model has, by transformers' `model_type`; all others have Llama's.
 ARCHITECTURES = {"roberta": "encoder", "t5": "seq2seq"}
 KITCHEN = '"data/kitchen/decoder"  # a folder, or a name on the hub such as "Qwen/Qwen3-0.6B"'
-# The environment as it is today; ``adapters`` replaced ``adapter-transformers`` and stays on
-# transformers 4: give it an environment of its own.
-INSTALL = (
-    "pip install transformers peft trl datasets accelerate",
-    "pip install bitsandbytes            # QLoRA and 8-bit AdamW",
-    "pip install adapters                # AdapterHub's library; apart: it pins transformers 4",
-)
 
 
 def recipe(method: str) -> str:
@@ -47,14 +42,16 @@ def configuration(method: str, model: str | None = None, role: str = "decoder") 
     return _rendered(method, json.dumps(sheet["source"]), role, names, whole=False)
 
 
+@cache
 def _rendered(method: str, model: str, role: str, names: str, *, whole: bool) -> str:
     if method not in METHODS:
         known = ", ".join(sorted(METHODS))
         raise UserError(f"There is no recipe {method!r}: take one of {known}.")
+    notes = yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))[method]
     row, given = METHODS[method], fields(method, names=names)
     values = {"key": method, "row": row, "model": model, "whole": whole, "fields": given}
     call = _call(row.config_class, {"task_type": TASK_TYPES[role], **given})
-    return render("recipe.py", call=call, **values, **_notes()[method])
+    return render("recipe.py", call=call, **values, **notes)
 
 
 def _call(name: str | None, given: dict[str, Any]) -> str:
@@ -67,12 +64,4 @@ def _call(name: str | None, given: dict[str, Any]) -> str:
     if len(inner) <= 80:
         return f"{name}({inner})"
     lines = textwrap.wrap(inner, 96, break_long_words=False, break_on_hyphens=False)
-    return "\n".join([f"{name}(", *(f"    {line}" for line in lines), ")"])
-
-
-@cache
-def _notes() -> dict[str, dict[str, str]]:
-    """Return each recipe's title, learning rate and where that comes from."""
-    import yaml
-
-    return yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))
+    return "\n    ".join([f"{name}(", *lines]) + "\n)"

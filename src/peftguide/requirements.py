@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
+from peftguide import memory_need
 from peftguide.evidence import KINDS
-from peftguide.memory_need import SPECIAL, Shape, model_names
 from pefthelpers.errors import UserError
-from peftmemory.advice import check_card
-
-LATENCIES = ("small", "merged")
-TOOLING = ("any", "peft")
+from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
 
 
 @dataclass(frozen=True)
@@ -41,24 +38,24 @@ class Requirements:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        allowed = {"task": tuple(KINDS), "model": tuple(model_names())}
-        allowed |= {"latency": LATENCIES, "tooling": TOOLING}
+        allowed = {"task": tuple(KINDS), "model": memory_need.model_names()}
+        allowed |= {"latency": ("small", "merged"), "tooling": ("any", "peft")}
         for name, values in allowed.items():
             if (given := getattr(self, name)) not in values:
                 raise UserError(f"There is no {name} {given!r}: take one of {', '.join(values)}.")
         if self.card_gib is not None:
             check_card(self.card_gib)
         for name in ("tasks", "batch", "seq"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value := getattr(self, name)) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if SPECIAL.get(self.model, self.task) != self.task:
-            raise UserError(
-                f"{self.model} is for task {SPECIAL[self.model]!r} here: take a Llama, Qwen or "
-                f"SmolLM model for {self.task!r}."
-            )
+        if (only := memory_need.SPECIAL.get(self.model, self.task)) != self.task:
+            other = f"take a Llama, Qwen or SmolLM model for {self.task!r}"
+            raise UserError(f"{self.model} is for task {only!r} here: {other}.")
 
-    @property
-    def shape(self) -> Shape:
-        """The training step's size."""
-        return Shape(self.batch, self.seq)
+    def peak(self, method: str) -> float | None:
+        """Return the peak of a method's step in GiB; None where no formula covers it."""
+        return memory_need.peak(self.model, method, self.batch, self.seq)
+
+    def fits(self, gib: float | None) -> bool:
+        """Tell whether a peak fits the card beside the CUDA context; without a card all does."""
+        return None in (gib, self.card_gib) or gib + CARD_OVERHEAD_GIB <= self.card_gib

@@ -40,7 +40,7 @@ def test_what_is_shown_is_text_and_no_markup():
 
 
 def test_the_page_holds_the_answer_to_every_combination_of_its_choices():
-    found, options = chooser.numbers("llama-3.1-8b", 80), chooser.fields()
+    found, options = chooser.numbers(), chooser.fields()
     names = [name for name, _ in found["fields"]]
     assert names == list(options)
     asked = product(*([options[name][word] for word in words] for name, words in found["fields"]))

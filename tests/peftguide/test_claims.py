@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +21,7 @@ from peftguide import claims
 from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
-from support.browser import CHROMIUM, browser
+from support.browser import browser
 from support.cells import Cells
 from support.claims_form import COUNT, LedgerForm, Topic
 
@@ -34,10 +35,15 @@ def entries():
     return copy.deepcopy(yaml.safe_load((data_dir() / "claims.yaml").read_text()))
 
 
+@cache
+def read(stem):
+    """Return a notebook of the collection, read once."""
+    return notebooks.read(notebooks.find([stem])[0])
+
+
 def shown(stem, cell):
     """Return what a cell of a notebook shows, outputs as text; fail where there is no such cell."""
-    notebook = notebooks.read(notebooks.find([stem])[0])
-    found = [c for c in notebook.cells if c.id == cell]
+    found = [c for c in read(stem).cells if c.id == cell]
     assert found, f"{stem} has no cell {cell}"
     assert found[0].cell_type == "code"
     return json.dumps(found[0].outputs) if found[0].outputs else ""
@@ -219,8 +225,7 @@ def test_the_table_has_every_claim_as_text_and_needs_nothing_from_elsewhere():
 def test_links_lead_to_headings_that_are_there():
     for stem, cell in CITED:
         heading = claims.sections(stem).get(cell)
-        notebook = notebooks.read(notebooks.find([stem])[0])
-        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        text = "\n".join(c.source for c in read(stem).cells if c.cell_type == "markdown")
         lines = [line.lstrip("# ").replace("`", "") for line in text.splitlines()]
         assert heading and heading in lines, (stem, cell)
 
@@ -236,53 +241,52 @@ def test_without_notebooks_the_links_lead_to_the_files(monkeypatch):
     assert '<a href="01_full_finetuning_memory.ipynb">01</a>, cell <code>claims</code>' in page
 
 
-@pytest.fixture(params=[1200, 500])
-def tab(request, tmp_path):
-    """Open the table, as nbconvert exports it, in headless Chromium without a network."""
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return the address of the table as nbconvert exports it."""
     from nbconvert import HTMLExporter
-    from playwright.sync_api import sync_playwright
 
     output = nbformat.v4.new_output("display_data", {"text/html": claims.table().data})
     cell = nbformat.v4.new_code_cell("claims.table()", id="ledger", outputs=[output])
     body, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
-    (tmp_path / "page.html").write_text(body)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        page, errors = chromium.new_page(viewport={"width": request.param, "height": 900}), []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.route(re.compile(r"^https?://"), lambda route: route.abort())
-        page.goto((tmp_path / "page.html").as_uri(), wait_until="domcontentloaded")
-        yield page
-        chromium.close()
-    assert errors == []
+    path = tmp_path_factory.mktemp("ledger") / "page.html"
+    path.write_text(body)
+    return path.as_uri()
+
+
+@pytest.fixture(params=[1200, 500])
+def ledger(request, tab, exported):
+    """Open the exported table in a browser window of this width, without a network."""
+    tab.route(re.compile(r"^https?://"), lambda route: route.abort())
+    tab.set_viewport_size({"width": request.param, "height": 900})
+    tab.goto(exported, wait_until="domcontentloaded")
+    return tab
 
 
 @browser
-def test_filtered_in_exported_html_it_shows_what_fits(tab):
-    rows = tab.locator("#claims-ledger tbody tr:visible")
+def test_filtered_in_exported_html_it_shows_what_fits(ledger):
+    rows = ledger.locator("#claims-ledger tbody tr:visible")
     assert rows.count() == 59
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    tab.get_by_label("verdict").select_option("outdated")
+    assert ledger.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ledger.get_by_label("verdict").select_option("outdated")
     expected = [claim.claim for claim in LEDGER if claim.verdict == "outdated"]
     assert [int(text) for text in rows.locator("th").all_inner_texts()] == expected
-    assert tab.locator("#claims-ledger .count").inner_text() == f"{len(expected)} of 59 claims"
-    tab.get_by_label("verdict").select_option("all")
-    tab.get_by_label("topic").select_option("merge")
+    assert ledger.locator("#claims-ledger .count").inner_text() == f"{len(expected)} of 59 claims"
+    ledger.get_by_label("verdict").select_option("all")
+    ledger.get_by_label("topic").select_option("merge")
     assert rows.count() == sum(claim.topic == "merge" for claim in LEDGER)
-    tab.get_by_label("topic").select_option("all")
+    ledger.get_by_label("topic").select_option("all")
 
 
 @browser
-def test_the_keyboard_is_enough(tab):
-    tab.get_by_label("verdict").focus()
-    tab.keyboard.press("ArrowDown")  # all, true
-    rows = tab.locator("#claims-ledger tbody tr:visible")
+def test_the_keyboard_is_enough(ledger):
+    ledger.get_by_label("verdict").focus()
+    ledger.keyboard.press("ArrowDown")  # all, true
+    rows = ledger.locator("#claims-ledger tbody tr:visible")
     assert rows.count() == sum(claim.verdict == "true" for claim in LEDGER)
-    tab.keyboard.press("Tab")
-    tab.keyboard.press("Tab")
-    tab.keyboard.type("rslora alpha")
+    ledger.keyboard.press("Tab")
+    ledger.keyboard.press("Tab")
+    ledger.keyboard.type("rslora alpha")
     assert rows.locator("th").all_inner_texts() == ["18"]
-    tab.keyboard.press("Tab")
-    assert tab.evaluate("document.activeElement.className") == "scroll"
+    ledger.keyboard.press("Tab")
+    assert ledger.evaluate("document.activeElement.className") == "scroll"

@@ -1,9 +1,11 @@
 """Each minimal recipe, executed as it stands on the kitchen decoder: trained, reloaded, asked."""
 
+import gc
 import runpy
 import time
 
 import pytest
+import torch
 import yaml
 
 import peftbottleneck  # noqa: F401 - takes a while: not part of a recipe's time
@@ -12,6 +14,17 @@ from pefthelpers import methods
 from pefthelpers.paths import data_dir
 
 CPU_SECONDS = 15
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lean():
+    """Spare what costs more than a recipe's own work: threads, and collecting old modules."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.freeze()
+    yield
+    gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -16,24 +16,31 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine: nothing to move")
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    """Start headless Chromium, once for a module's tests."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield started
+        started.close()
+
+
 @pytest.fixture
-def tab():
+def tab(chromium):
     """Open a page in headless Chromium that reaches nothing beyond this machine.
 
     The templates of Voila and nbconvert ask for an icon font and MathJax; they are refused.
     """
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        page = chromium.new_page(viewport={"width": 1100, "height": 800})
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.route(re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"), lambda route: route.abort())
-        yield page
-        chromium.close()
+    page = chromium.new_page(viewport={"width": 1100, "height": 800})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.route(re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"), lambda route: route.abort())
+    yield page
+    page.close()
     assert errors == []
 
 

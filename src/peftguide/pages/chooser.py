@@ -2,11 +2,12 @@
 
 import html
 import json
-from itertools import product
+from collections import defaultdict
+from functools import cache
+from itertools import count, product
 from typing import Any
 
 import peftguide
-from peftguide.requirements import LATENCIES, TOOLING
 from peftguide.template import render
 from pefthelpers import session
 from pefthelpers.errors import UserError
@@ -18,15 +19,13 @@ TASKS = {
     "classify: labels": "classify",
     "summarise": "summarise",
 }
-LATENCY_WORDS = ("a little more will do", "not more than the base")
-TOOLING_WORDS = ("any", "peft alone")
+START = {"task": "learn", "tasks": 1, "latency": "small", "tooling": "any"}
 # What the page holds the answers to; a live kernel has all models and cards.
 ON_PAGE = {
     "model": ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b", "roberta-base", "t5-base"),
     "card_gib": (8, 16, 24, 48, 80),
     "tasks": (1, 10),
 }
-Fields = dict[str, dict[str, Any]]
 
 
 def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> Any:
@@ -43,22 +42,16 @@ def method_chooser(model: str = "llama-3.2-3b", card_gib: int | None = 24) -> An
     display(HTML(page(model, card_gib)))
 
 
-def fields() -> Fields:
+def fields() -> dict[str, dict[str, Any]]:
     """Return what can be chosen: a field of ``Requirements`` to its values by their words."""
     return {
         "task": TASKS,
         "model": {name: name for name in peftguide.model_names()},
         "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
-        "tasks": {str(count): count for count in (1, 10, 100)},
-        "latency": dict(zip(LATENCY_WORDS, LATENCIES, strict=True)),
-        "tooling": dict(zip(TOOLING_WORDS, TOOLING, strict=True)),
+        "tasks": {str(number): number for number in (1, 10, 100)},
+        "latency": {"a little more will do": "small", "not more than the base": "merged"},
+        "tooling": {"any": "any", "peft alone": "peft"},
     }
-
-
-def first(model: str, card_gib: int | None) -> dict[str, Any]:
-    """Return what is chosen at first."""
-    start = {"task": "learn", "model": model, "card_gib": card_gib, "tasks": 1}
-    return start | {"latency": "small", "tooling": "any"}
 
 
 def answer(**asked: Any) -> str:
@@ -74,50 +67,43 @@ def controls(model: str, card_gib: int | None) -> Any:
     import ipywidgets as widgets
     from IPython.display import HTML
 
-    chosen, parts = first(model, card_gib), {}
+    chosen, parts = START | {"model": model, "card_gib": card_gib}, {}
     for name, options in fields().items():
         pick = {"options": list(options.items()), "value": chosen[name]}
         parts[name] = widgets.Dropdown(description=name.removesuffix("_gib"), **pick)
-    show = lambda **asked: HTML(answer(**asked))
-    box = widgets.interactive(show, {"auto_display": True}, **parts)
+    box = widgets.interactive(
+        lambda **asked: HTML(answer(**asked)), {"auto_display": True}, **parts
+    )
     box.layout, box.out.layout.width = widgets.Layout(flex_flow="row wrap"), "98%"
     return box
 
 
-class Pool(dict):
-    """Values, each kept once: the page names them by their place."""
-
-    def place(self, value: Any) -> int:
-        """Return a value's place, a new one at its first occurrence."""
-        return self.setdefault(value, len(self))
-
-
 def page(model: str, card_gib: int | None) -> str:
     """Return the page: HTML with its script and its answers, nothing from the network."""
-    data = json.dumps(numbers(model, card_gib), separators=(",", ":"), ensure_ascii=False)
+    start, first = START | {"model": model, "card_gib": card_gib}, []
+    for name, words in numbers()["fields"]:
+        values = [fields()[name][word] for word in words]
+        first.append(values.index(start[name]) if start[name] in values else 0)
+    data = json.dumps(numbers() | {"first": first}, separators=(",", ":"), ensure_ascii=False)
     return render("chooser.html", data=data.replace("</", "<\\/"))
 
 
-def numbers(model: str, card_gib: int | None) -> dict[str, Any]:
+@cache
+def numbers() -> dict[str, Any]:
     """Return what the page needs: its controls, and ``answer`` for every combination.
 
     ``places`` runs through the fields, the last one fastest: each is a place in ``answers``. To say
     a sentence once, an answer is a list of places in ``parts``, the parts of its HTML between
     headings, and a part a list of places in ``lines``.
     """
-    shown = fields()
+    shown, places = fields(), []
     for name, values in ON_PAGE.items():
         shown[name] = {word: value for word, value in shown[name].items() if value in values}
-    answers, parts, lines = Pool(), Pool(), Pool()
-    places = []
+    # Values, each kept once: a pool gives a new one the next place.
+    answers, parts, lines = (defaultdict(count().__next__) for _ in range(3))
     for values in product(*(options.values() for options in shown.values())):
         text = answer(**dict(zip(shown, values, strict=True)))
         cut = [part.split("\n") for part in text.split("\n<h4>")]
-        found = (parts.place(tuple(map(lines.place, part))) for part in cut)
-        places.append(answers.place(tuple(found)))
-    start = first(model, card_gib)
-    at = {name: list(options.values()) for name, options in shown.items()}
-    begin = [at[name].index(start[name]) if start[name] in at[name] else 0 for name in shown]
-    named = [[name, list(options)] for name, options in shown.items()]
+        places.append(answers[tuple(parts[tuple(lines[line] for line in part)] for part in cut)])
     pools = {"answers": list(answers), "parts": list(parts), "lines": list(lines)}
-    return {"fields": named, "first": begin, "places": places, **pools}
+    return {"fields": [[n, list(words)] for n, words in shown.items()], "places": places, **pools}
