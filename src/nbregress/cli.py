@@ -10,11 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pefthelpers import __version__
 from pefthelpers.errors import UserError
-from peftmemory.command import add_arguments as add_memory_arguments
+from peftmemory import command as memory_command
+from peftmemory.command import reads
 from peftmemory.errors import EstimateError
 
 RUN_EXTRA = ("papermill", "nbformat", "nbclient", "nbconvert", "jupyter_client", "psutil", "rich")
@@ -34,9 +35,8 @@ TOP.add_argument("--version", action="version", version=__version__)
 COMMANDS = TOP.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
 
-def option(*names: str, **settings) -> tuple[tuple[str, ...], dict]:
-    """Describe an option as ``add_argument`` takes it, before there is a parser to add it to."""
-    return names, settings
+# Described as ``add_argument`` takes it, above the command that it belongs to.
+option = lambda name, **settings: (name, settings)
 
 
 def command(*options, runs: bool = True) -> Callable[[Callable], Callable]:
@@ -51,26 +51,11 @@ def command(*options, runs: bool = True) -> Callable[[Callable], Callable]:
         text = (function.__doc__ or "").splitlines()[0]
         parser = COMMANDS.add_parser(function.__name__, help=text, description=text)
         parser.set_defaults(function=function, runs=runs)
-        for names, settings in options:
-            parser.add_argument(*names, **settings)
+        for name, settings in options:
+            parser.add_argument(name, **settings)
         return function
 
     return register
-
-
-def at_least(least: int, kind: type, words: str) -> Callable[[str], Any]:
-    """Return what argparse reads a number with; its error says in ``words`` what the option takes."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = -1
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"takes {words} from {least}, not {text!r}")
-        return value
-
-    return read
 
 
 def parameter(text: str) -> tuple[str, object]:
@@ -88,8 +73,11 @@ NOTEBOOK = option("notebook", nargs="*", help="02, 02_lora, a path; default: all
 ONES_OWN = "default: the collection's own"
 BASELINES = option("--baselines", type=Path, metavar="FOLDER", help=ONES_OWN)
 SEVERAL = {"action": "append", "default": []}
-JOBS = {"type": at_least(1, int, "a whole number"), "help": "notebooks at a time; default: 1"}
-LIMIT = {"type": at_least(0, float, "a number of seconds"), "metavar": "SECONDS"}
+JOBS = {
+    "type": reads(int, "a whole number from 1", least=1),
+    "help": "notebooks at a time; default: 1",
+}
+LIMIT = {"type": reads(float, "a number of seconds from 0", least=0), "metavar": "SECONDS"}
 NO_LIMIT = "for a {}; default: %(default)s; 0: no limit"
 SHARED = (
     NOTEBOOK,
@@ -212,15 +200,13 @@ def lint(options: argparse.Namespace) -> int:
     """Check notebooks against the house style; 1 if a rule is broken."""
     from nbregress import lint, notebooks
 
-    found = 0
+    found = []
     for path in notebooks.find(options.notebook):
         if options.fix:
             lint.fix(path)
-        for problem in lint.problems(path):
-            print(f"{path.name}: {problem}")
-            found += 1
-    print(f"{found} problems")
-    return int(found > 0)
+        found += [f"{path.name}: {problem}" for problem in lint.problems(path)]
+    print(*found, f"{len(found)} problems", sep="\n")
+    return int(bool(found))
 
 
 @command(option("profile", help="laptop"), runs=False)
@@ -234,14 +220,12 @@ def fetch(options: argparse.Namespace) -> None:
 @command(runs=False)
 def memory(options: argparse.Namespace) -> int:
     """Estimate a training step's memory, and say what fits a card."""
-    from peftmemory import command
-
     if options.trace:
         import peftbottleneck  # noqa: F401 - makes adapters known to PEFT, so that they can be traced
-    return command.run(options)
+    return memory_command.run(options)
 
 
-add_memory_arguments(COMMANDS.choices["memory"])
+memory_command.add_arguments(COMMANDS.choices["memory"])
 
 
 @command(option("method", help="lora, qlora, dora, prefix, houlsby, full, …"), runs=False)
@@ -260,28 +244,23 @@ def doctor(_: argparse.Namespace) -> None:
     print("\n".join(doctor.findings()))
 
 
-def check_extra() -> None:
-    """Refuse a command that runs notebooks where only notebooks' own packages are installed."""
-    if missing := [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what runs "
-            "and compares notebooks."
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
     try:
         options = TOP.parse_args(arguments)
-        if options.runs:
-            check_extra()
+        missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
+        if options.runs and missing:
+            raise UserError(
+                f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
+                "runs and compares notebooks."
+            )
         return options.function(options) or 0
     except (UserError, EstimateError) as error:
         print(f"pefthelpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = "finished notebooks are kept, --resume runs the rest."
-        print(f"pefthelpers: stopped; {kept}", file=sys.stderr)
+        said = "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest."
+        print(said, file=sys.stderr)
         return 130
 
 

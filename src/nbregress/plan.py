@@ -90,9 +90,9 @@ def matching(paths: list[Path], globs: list[str]) -> list[Path]:
 def recorded_seconds(path: Path, profile: str) -> float:
     """Return how long a notebook took when it was recorded; unknown ones count as the longest."""
     folder = "baselines" if profile == "tiny" else "results"
-    record = data_dir() / folder / f"{path.stem}.{profile}.json"
     try:
-        return float(json.loads(record.read_text())["seconds"])
+        record = (data_dir() / folder / f"{path.stem}.{profile}.json").read_text()
+        return float(json.loads(record)["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return float("inf")
 
