@@ -48,7 +48,7 @@ def command(*options, runs: bool = True) -> Callable[[Callable], Callable]:
     """
 
     def register(function: Callable) -> Callable:
-        text = (function.__doc__ or "").splitlines()[0]
+        text = function.__doc__.splitlines()[0]
         parser = COMMANDS.add_parser(function.__name__, help=text, description=text)
         parser.set_defaults(function=function, runs=runs)
         for name, settings in options:
@@ -70,20 +70,17 @@ def parameter(text: str) -> tuple[str, object]:
 
 
 NOTEBOOK = option("notebook", nargs="*", help="02, 02_lora, a path; default: all")
-ONES_OWN = "default: the collection's own"
-BASELINES = option("--baselines", type=Path, metavar="FOLDER", help=ONES_OWN)
+BASELINES = option("--baselines", type=Path, metavar="FOLDER", help="default: the collection's own")
 SEVERAL = {"action": "append", "default": []}
-JOBS = {
-    "type": reads(int, "a whole number from 1", least=1),
-    "help": "notebooks at a time; default: 1",
-}
+FROM_1 = reads(int, "a whole number from 1", least=1)
 LIMIT = {"type": reads(float, "a number of seconds from 0", least=0), "metavar": "SECONDS"}
-NO_LIMIT = "for a {}; default: %(default)s; 0: no limit"
+EACH = "for a {}; default: %(default)s; 0: no limit"
+PYTHON = "another Python for a stack, e.g. floor=python3.10; default: the running one"
 SHARED = (
     NOTEBOOK,
     option("--notebook", dest="globs", metavar="GLOB", help="'0[1-3]*'", **SEVERAL),
     option("--profile", default="tiny", help="tiny (default), laptop or gpu"),
-    option("--jobs", default=1, **JOBS),
+    option("--jobs", type=FROM_1, default=1, help="notebooks at a time; default: 1"),
 )
 
 
@@ -91,10 +88,8 @@ SHARED = (
     *SHARED,
     option("--out", help="folder for all that a run leaves; default: runs/PROFILE"),
     option("--param", type=parameter, dest="values", metavar="NAME=VALUE", **SEVERAL),
-    option("--timeout", dest="timeout_s", default=3600, help=NO_LIMIT.format("notebook"), **LIMIT),
-    option(
-        "--cell-timeout", dest="cell_timeout_s", default=0, help=NO_LIMIT.format("cell"), **LIMIT
-    ),
+    option("--timeout", dest="timeout_s", default=3600, help=EACH.format("notebook"), **LIMIT),
+    option("--cell-timeout", dest="cell_timeout_s", default=0, help=EACH.format("cell"), **LIMIT),
     option("--resume", action="store_true", help="keep what passed with the same source"),
     option("--fail-fast", action="store_true", help="stop at the first failure"),
     option("--shard", metavar="I/N", help="one of N parts of even recorded time"),
@@ -122,8 +117,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 @command(
-    option("run", nargs="+", type=Path, help="folders of runs, the reference first"),
-    BASELINES,
+    option("run", nargs="+", type=Path, help="folders of runs, the reference first"), BASELINES
 )
 def baseline(options: argparse.Namespace) -> None:
     """Write baselines from runs: the first one's values, tolerances from the spread of all."""
@@ -163,9 +157,6 @@ def compare(options: argparse.Namespace) -> int:
     return int(not comparison.good)
 
 
-PYTHON = "another Python for a stack, e.g. floor=python3.10; default: the running one"
-
-
 @command(
     *SHARED,
     option("--stacks", default="pinned,floor,newest", help="default: %(default)s"),
@@ -192,10 +183,7 @@ def record(options: argparse.Namespace) -> None:
         print(f"{path.stem}: recorded in {recorder.record(path, options.profile):.0f} s")
 
 
-STRIP = "strip stale outputs, refresh badges"
-
-
-@command(NOTEBOOK, option("--fix", action="store_true", help=STRIP))
+@command(NOTEBOOK, option("--fix", action="store_true", help="strip stale outputs, refresh badges"))
 def lint(options: argparse.Namespace) -> int:
     """Check notebooks against the house style; 1 if a rule is broken."""
     from nbregress import lint, notebooks

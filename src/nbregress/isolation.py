@@ -86,11 +86,7 @@ def run_worker(folder: Path, job: Job) -> str:
 
 
 def execute(job: Job) -> Outcome:
-    """Execute a notebook in a process of its own.
-
-    Nothing is left on this machine's disk: the executed notebook comes back with the result, as far as
-    it came.
-    """
+    """Execute a notebook in a process of its own, which leaves nothing on this machine's disk."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pefthelpers-") as name:
         folder = Path(name)

@@ -18,6 +18,7 @@ FORBIDDEN = {
 }
 # A measured number belongs into a cell's output. Citations carry a year in brackets.
 MEASURED = re.compile(r"\d+(\.\d+)?\s?(%|GiB|GB|MiB|MB|seconds|tok/s)(?!\w)")
+# Folded solutions, code, tables, link targets and tags: the rest of a Markdown cell is its prose.
 NO_PROSE = re.compile(
     r"<details>.*?</details>|```.*?```|^\|[^\n]*$|\]\([^)]*\)|<[^>]+>", re.DOTALL | re.MULTILINE
 )
@@ -51,11 +52,6 @@ import pefthelpers  # before the libraries: it silences what no reader can act o
 def code_lines(cell) -> int:
     """Count a cell's lines of code: no blank lines, no comments."""
     return sum(bool(line.strip()) and line.strip()[0] != "#" for line in cell.source.splitlines())
-
-
-def prose(cell) -> str:
-    """Return a Markdown cell's prose: no folded solution, table, link target or code."""
-    return NO_PROSE.sub("", cell.source)
 
 
 def of_file(notebook, path: Path) -> Iterator[tuple[bool, str]]:
@@ -93,7 +89,8 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"
     yield ninth > 15, "fewer than 9 in 10 code cells have at most 15 lines"
     appendix = path.stem.split("_")[0][-1].isalpha()  # as 05b: it may be short
-    words = sum(len(prose(cell).split()) for cell in notebook.cells if cell.cell_type == "markdown")
+    markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(NO_PROSE.sub("", source).split()) for source in markdown)
     least, most = PROSE_WORDS
     fits = (0 if appendix else least) <= words <= most
     yield not fits, f"{words} words of prose; the guide is {least} to {most}"
@@ -114,7 +111,7 @@ def of_code(cell) -> Iterator[tuple[bool, str]]:
 
 def of_markdown(cell) -> Iterator[tuple[bool, str]]:
     """Check one Markdown cell."""
-    text = prose(cell)
+    text = NO_PROSE.sub("", cell.source)
     words = len(text.split())
     yield words > MAX_MARKDOWN_WORDS, f"has {words} words, more than {MAX_MARKDOWN_WORDS}"
     for line in text.splitlines() if "generated" not in notebooks.tags(cell) else []:

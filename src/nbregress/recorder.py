@@ -15,23 +15,6 @@ from pefthelpers.record import read_texts
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
-def normalise(notebook) -> None:
-    """Drop execution counts, timings and tool metadata, in place."""
-    language = {"name": "python", "file_extension": ".py"}
-    ours = notebook.metadata.get("pefthelpers", {})
-    kept = {"kernelspec": KERNEL, "language_info": language, "pefthelpers": ours}
-    notebook.metadata = nbformat.from_dict(kept)
-    for cell in notebook.cells:
-        kept = {key: cell.metadata[key] for key in ("tags", "alt") if key in cell.metadata}
-        cell.metadata = nbformat.from_dict(kept)
-        if cell.cell_type == "code":
-            cell.execution_count = None
-            for output in cell.outputs:
-                output.get("metadata", {}).clear()
-                if output.output_type == "execute_result":
-                    output.execution_count = None
-
-
 def record(path: Path, profile: str) -> float:
     """Execute a notebook as the runner does, with two threads, and keep what it shows.
 
@@ -52,9 +35,7 @@ def record(path: Path, profile: str) -> float:
         "notebook": path.stem,
         "profile": profile,
         "model": settings("decoder", profile).model,
-        "seconds": run.result.seconds,
-        "cpu_s": run.result.cpu_s,
-        "peak_memory_gib": run.result.peak_memory_gib,
+        **{cost: getattr(run.result, cost) for cost in ("seconds", "cpu_s", "peak_memory_gib")},
         **results.stamp(),
         "metrics": run.result.metrics,
         "texts": read_texts(executed),
@@ -84,17 +65,26 @@ def keep_outputs(path: Path, executed, baseline: dict) -> None:
             cell.outputs = outputs[cell.id]
         elif "generated" in notebooks.tags(cell):
             cell.source = measured_line(baseline)
-    notebook.metadata["pefthelpers"] = {
-        "source_hash": notebooks.source_hash(notebook),
-        "versions": baseline["versions"],
-        "date": baseline["date"],
-    }
+    stamp = {"versions": baseline["versions"], "date": baseline["date"]}
+    notebook.metadata["pefthelpers"] = {"source_hash": notebooks.source_hash(notebook), **stamp}
     write(path, notebook)
 
 
 def write(path: Path, notebook) -> None:
-    """Write a normalised notebook, whole or not at all."""
-    normalise(notebook)
+    """Write a notebook without execution counts, timings and tool metadata, whole or not at all."""
+    language = {"name": "python", "file_extension": ".py"}
+    ours = notebook.metadata.get("pefthelpers", {})
+    kept = {"kernelspec": KERNEL, "language_info": language, "pefthelpers": ours}
+    notebook.metadata = nbformat.from_dict(kept)
+    for cell in notebook.cells:
+        kept = {key: cell.metadata[key] for key in ("tags", "alt") if key in cell.metadata}
+        cell.metadata = nbformat.from_dict(kept)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            for output in cell.outputs:
+                output.get("metadata", {}).clear()
+                if output.output_type == "execute_result":
+                    output.execution_count = None
     with atomic_path(path) as temporary:
         nbformat.write(notebook, temporary)
 

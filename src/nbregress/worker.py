@@ -20,7 +20,12 @@ from nbregress.failures import ended, last_line
 from nbregress.isolation import kill_tree
 from pefthelpers.session import STACK
 
-START_TIMEOUT_S = 120
+PYTHON = {
+    "kernel_name": "python3",
+    "language": "python",
+    "start_timeout": 120,
+    "progress_bar": False,
+}
 
 
 class Kernel(AsyncKernelManager):
@@ -54,40 +59,26 @@ class Clock:
         return limit if limit < float("inf") else None
 
 
-def words_for(error: Exception, clock: Clock) -> str:
-    """Say in one line what ended a notebook, if it was not a cell's exception."""
-    if isinstance(error, CellTimeoutError):
-        return f"stopped: {clock.exceeded}"
-    if isinstance(error, DeadKernelError):
-        return f"its kernel {ended(Kernel.exit_code)}"
-    if isinstance(error, NoSuchKernel):
-        return "there is no Jupyter kernel python3 here: pip install ipykernel"
-    return f"{type(error).__name__}: {last_line(str(error))}"
-
-
 def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     """Execute the notebook once; return what ended it (empty: nothing) and whether a retry may help."""
     import papermill
 
-    executed = folder / "executed.ipynb"
+    notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
+    home = job["folder"] if Path(job["folder"]).is_dir() else folder
+    own = {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
     try:
-        papermill.execute_notebook(
-            str(folder / "notebook.ipynb"),
-            str(executed),
-            job["values"],
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=START_TIMEOUT_S,
-            cwd=job["folder"] if Path(job["folder"]).is_dir() else str(folder),
-            timeout_func=clock,
-            kernel_manager_class=Kernel,
-        )
+        papermill.execute_notebook(str(notebook), str(executed), job["values"], **own, **PYTHON)
     except papermill.PapermillExecutionError:
-        return "", False  # the executed notebook says which cell and why
+        pass  # the executed notebook says which cell and why
+    except CellTimeoutError:
+        return f"stopped: {clock.exceeded}", False
+    except NoSuchKernel:
+        return "there is no Jupyter kernel python3 here: pip install ipykernel", False
     except Exception as error:  # noqa: BLE001 - whatever ended it, the summary must say so
+        died = isinstance(error, DeadKernelError)
+        words = f"{type(error).__name__}: {last_line(str(error))}"
         never_started = isinstance(error, RuntimeError) and not any_cell_started(executed)
-        return words_for(error, clock), never_started
+        return f"its kernel {ended(Kernel.exit_code)}" if died else words, never_started
     return "", False
 
 
