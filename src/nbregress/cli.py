@@ -1,15 +1,21 @@
 """The command line: run, baseline, compare, matrix, record, lint, fetch, memory, recipe, doctor."""
 
 import argparse
+import ast
 import importlib.util
+import os
 import re
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
 from typing import NoReturn
 
-from nbregress.commands import add_commands as add_runner_commands
 from pefthelpers import __version__
 from pefthelpers.errors import UserError
-from peftmemory.command import add_arguments as add_memory_arguments
+from peftmemory import command as memory_command
+from peftmemory.command import reads
 from peftmemory.errors import EstimateError
 
 RUN_EXTRA = ("papermill", "nbformat", "nbclient", "nbconvert", "jupyter_client", "psutil", "rich")
@@ -24,120 +30,226 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message.rstrip('.')}. `{self.prog} --help` lists what there is.")
 
 
-def command_record(options: argparse.Namespace) -> int:
+TOP = Parser(prog="pefthelpers", description=__doc__)
+TOP.add_argument("--version", action="version", version=__version__)
+COMMANDS = TOP.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+
+# Described as ``add_argument`` takes it, above the command that it belongs to.
+option = lambda name, **settings: (name, settings)
+
+
+def command(*options, runs: bool = True) -> Callable[[Callable], Callable]:
+    """Make a function a command of its name, its docstring's first line the help.
+
+    Args:
+        options: as ``option`` gives them.
+        runs: whether it needs what runs notebooks, the packages of the extra ``run``.
+    """
+
+    def register(function: Callable) -> Callable:
+        text = function.__doc__.splitlines()[0]
+        parser = COMMANDS.add_parser(function.__name__, help=text, description=text)
+        parser.set_defaults(function=function, runs=runs)
+        for name, settings in options:
+            parser.add_argument(name, **settings)
+        return function
+
+    return register
+
+
+def parameter(text: str) -> tuple[str, object]:
+    """Read ``NAME=VALUE``: the value is ``1e-4``, ``True``, ``[4, 8]``, or else a string."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"takes NAME=VALUE, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+NOTEBOOK = option("notebook", nargs="*", help="02, 02_lora, a path; default: all")
+BASELINES = option("--baselines", type=Path, metavar="FOLDER", help="default: the collection's own")
+SEVERAL = {"action": "append", "default": []}
+FROM_1 = reads(int, "a whole number from 1", least=1)
+LIMIT = {"type": reads(float, "a number of seconds from 0", least=0), "metavar": "SECONDS"}
+EACH = "for a {}; default: %(default)s; 0: no limit"
+PYTHON = "another Python for a stack, e.g. floor=python3.10; default: the running one"
+SHARED = (
+    NOTEBOOK,
+    option("--notebook", dest="globs", metavar="GLOB", help="'0[1-3]*'", **SEVERAL),
+    option("--profile", default="tiny", help="tiny (default), laptop or gpu"),
+    option("--jobs", type=FROM_1, default=1, help="notebooks at a time; default: 1"),
+)
+
+
+@command(
+    *SHARED,
+    option("--out", help="folder for all that a run leaves; default: runs/PROFILE"),
+    option("--param", type=parameter, dest="values", metavar="NAME=VALUE", **SEVERAL),
+    option("--timeout", dest="timeout_s", default=3600, help=EACH.format("notebook"), **LIMIT),
+    option("--cell-timeout", dest="cell_timeout_s", default=0, help=EACH.format("cell"), **LIMIT),
+    option("--resume", action="store_true", help="keep what passed with the same source"),
+    option("--fail-fast", action="store_true", help="stop at the first failure"),
+    option("--shard", metavar="I/N", help="one of N parts of even recorded time"),
+    option("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:PORT"),
+    BASELINES,
+)
+def run(options: argparse.Namespace) -> int:
+    """Execute notebooks; 0 if all is good, 1 if a notebook or metric failed."""
+    from nbregress import executors, notebooks, plan, progress, schedule
+
+    paths = plan.matching(notebooks.find(options.notebook), options.globs)
+    if options.shard:
+        paths = plan.shard(paths, options.shard, options.profile)
+    options.values = dict(options.values)
+    options.threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    wanted = plan.Plan(**{each.name: getattr(options, each.name) for each in fields(plan.Plan)})
+    out, terminal = Path(options.out or f"runs/{options.profile}"), sys.stdout.isatty()
+    watch = progress.Screen([path.stem for path in paths]) if terminal else progress.Lines()
+    local = ThreadPoolExecutor(options.jobs)  # each thread waits for the process of one notebook
+    where = executors.cluster(options.cluster) if options.cluster else local
+    with where as executor, watch:
+        store = schedule.run(paths, out, wanted, executor=executor, watch=watch)
+    print(progress.summary(store, cut=terminal))
+    return int(not store.good)
+
+
+@command(
+    option("run", nargs="+", type=Path, help="folders of runs, the reference first"), BASELINES
+)
+def baseline(options: argparse.Namespace) -> None:
+    """Write baselines from runs: the first one's values, tolerances from the spread of all."""
+    from nbregress import baselines, run_store
+
+    runs = [run_store.read_rows(folder) for folder in options.run]
+    profiles = {run["about"]["profile"] for run in runs}
+    if len(profiles) > 1:
+        raise UserError(f"The runs are of several profiles: {', '.join(sorted(profiles))}.")
+    by_name = [{row["notebook"]: row for row in run["notebooks"]} for run in runs]
+    about = {key: runs[0]["about"][key] for key in ("profile", "date", "processor")}
+    for name in sorted(by_name[0]):
+        pairs = zip(options.run, by_name, strict=True)
+        if missing := [str(folder) for folder, rows in pairs if name not in rows]:
+            raise UserError(f"{name} is not in {', '.join(missing)}: every run must hold it.")
+        path = baselines.path_of(name, about["profile"], options.baselines)
+        baselines.write(path, [rows[name] for rows in by_name], about)
+        print(f"{path.name}: {len(by_name[0][name]['metrics'])} metrics from {len(runs)} runs")
+
+
+@command(
+    option("before", type=Path, help="folder of the reference run"),
+    option("after", type=Path, help="folder of the other run"),
+    option("--html", type=Path, metavar="FILE", help="write the table as a page too"),
+    BASELINES,
+)
+def compare(options: argparse.Namespace) -> int:
+    """Compare two runs, profiles or stacks; 1 if a metric moved beyond its tolerance."""
+    from nbregress.compare import Comparison
+    from nbregress.report import render
+    from pefthelpers.paths import atomic_path
+
+    comparison = Comparison(options.before, options.after, options.baselines)
+    print(render("compare.txt", comparison=comparison))
+    if options.html:
+        with atomic_path(options.html) as temporary:
+            temporary.write_text(render("compare.html", comparison=comparison), encoding="utf-8")
+    return int(not comparison.good)
+
+
+@command(
+    *SHARED,
+    option("--stacks", default="pinned,floor,newest", help="default: %(default)s"),
+    option("--python", metavar="STACK=PROGRAM", help=PYTHON, **SEVERAL),
+    option("--out", type=Path, default=Path("runs/matrix")),
+)
+def matrix(options: argparse.Namespace) -> int:
+    """Run notebooks under several package stacks; 1 if one fails or drifts anywhere."""
+    from nbregress import matrix, notebooks, plan, report
+
+    paths = plan.matching(notebooks.find(options.notebook), options.globs)
+    wanted = matrix.stacks(options.stacks.split(","), options.python)
+    table = matrix.run(wanted, paths, options.out, jobs=options.jobs, profile=options.profile)
+    print(report.render("matrix.txt", table=table))
+    return int(not table.good)
+
+
+@command(NOTEBOOK, option("--profile", default="tiny", choices=("tiny", "laptop")))
+def record(options: argparse.Namespace) -> None:
     """Execute notebooks and keep what they show: outputs (tiny) or figures (laptop)."""
     from nbregress import notebooks, recorder
 
-    record = {"tiny": recorder.record_outputs, "laptop": recorder.record_laptop}
     for path in notebooks.find(options.notebook):
-        seconds = record[options.profile](path)
-        print(f"{path.stem}: recorded in {seconds:.0f} s")
-    return 0
+        print(f"{path.stem}: recorded in {recorder.record(path, options.profile):.0f} s")
 
 
-def command_lint(options: argparse.Namespace) -> int:
+@command(NOTEBOOK, option("--fix", action="store_true", help="strip stale outputs, refresh badges"))
+def lint(options: argparse.Namespace) -> int:
     """Check notebooks against the house style; 1 if a rule is broken."""
     from nbregress import lint, notebooks
 
-    found = 0
+    found = []
     for path in notebooks.find(options.notebook):
         if options.fix:
             lint.fix(path)
-        for problem in lint.problems(path):
-            print(f"{path.name}: {problem}")
-            found += 1
-    print(f"{found} problems")
-    return 1 if found else 0
+        found += [f"{path.name}: {problem}" for problem in lint.problems(path)]
+    print(*found, f"{len(found)} problems", sep="\n")
+    return int(bool(found))
 
 
-def command_fetch(options: argparse.Namespace) -> int:
+@command(option("profile", help="laptop"), runs=False)
+def fetch(options: argparse.Namespace) -> None:
     """Bring a profile's models into the cache."""
     from pefthelpers import fetch
 
     print(fetch.fetch(options.profile))
-    return 0
 
 
-def command_doctor(_: argparse.Namespace) -> int:
-    """Say what this machine can run."""
-    from nbregress import doctor
-
-    print("\n".join(doctor.findings()))
-    return 0
-
-
-def command_memory(options: argparse.Namespace) -> int:
+@command(runs=False)
+def memory(options: argparse.Namespace) -> int:
     """Estimate a training step's memory, and say what fits a card."""
-    from peftmemory import command
-
     if options.trace:
         import peftbottleneck  # noqa: F401 - makes adapters known to PEFT, so that they can be traced
-    return command.run(options)
+    return memory_command.run(options)
 
 
-def command_recipe(options: argparse.Namespace) -> int:
+memory_command.add_arguments(COMMANDS.choices["memory"])
+
+
+@command(option("method", help="lora, qlora, dora, prefix, houlsby, full, …"), runs=False)
+def recipe(options: argparse.Namespace) -> None:
     """Print a method's minimal recipe, to copy and run."""
     import peftguide
 
     print(peftguide.recipe(options.method), end="")
-    return 0
 
 
-def parser() -> Parser:
-    """Describe the command line."""
-    top = Parser(prog="pefthelpers", description=__doc__)
-    top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+@command(runs=False)
+def doctor(_: argparse.Namespace) -> None:
+    """Say what this machine can run."""
+    from nbregress import doctor
 
-    def add(name: str, function, *, takes_notebooks=False, runs=False) -> argparse.ArgumentParser:
-        text = (function.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(function=function, runs=runs)
-        if takes_notebooks:
-            command.add_argument("notebook", nargs="*", help="02, 02_lora, a path; default: all")
-        return command
-
-    add_runner_commands(add)
-    record = add("record", command_record, takes_notebooks=True, runs=True)
-    record.add_argument("--profile", default="tiny", choices=("tiny", "laptop"))
-    lint = add("lint", command_lint, takes_notebooks=True, runs=True)
-    lint.add_argument("--fix", action="store_true", help="strip stale outputs, refresh badges")
-    fetch = add("fetch", command_fetch)
-    fetch.add_argument("profile", help="laptop")
-    add_memory_arguments(add("memory", command_memory))
-    recipe = add("recipe", command_recipe)
-    recipe.add_argument("method", help="lora, qlora, dora, prefix, houlsby, full, …")
-    add("doctor", command_doctor)
-    return top
-
-
-def check_extra() -> None:
-    """Refuse a command that runs notebooks where only notebooks' own packages are installed.
-
-    Raises:
-        UserError: names what is missing and the line that brings it.
-    """
-    missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what runs "
-            "and compares notebooks."
-        )
+    print("\n".join(doctor.findings()))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
     try:
-        options = parser().parse_args(arguments)
-        if options.runs:
-            check_extra()
-        return options.function(options)
+        options = TOP.parse_args(arguments)
+        missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
+        if options.runs and missing:
+            raise UserError(
+                f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
+                "runs and compares notebooks."
+            )
+        return options.function(options) or 0
     except (UserError, EstimateError) as error:
         print(f"pefthelpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = "finished notebooks are kept, --resume runs the rest."
-        print(f"pefthelpers: stopped; {kept}", file=sys.stderr)
+        said = "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest."
+        print(said, file=sys.stderr)
         return 130
 
 

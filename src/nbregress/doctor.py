@@ -2,15 +2,12 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from collections.abc import Iterator
+from importlib.metadata import distributions, requires, version
 from pathlib import Path
 
+from pefthelpers import __version__
 from pefthelpers.errors import UserError
-
-
-def memory_gib() -> float:
-    """Return the machine's memory in GiB."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def floors() -> dict[str, str]:
@@ -18,11 +15,10 @@ def floors() -> dict[str, str]:
     from packaging.requirements import Requirement
 
     found = [Requirement(line) for line in requires("pefthelpers") or [] if "extra" not in line]
-    return {
-        requirement.name: next(iter(requirement.specifier)).version
-        for requirement in found
-        if requirement.specifier
-    }
+    at_least = (
+        (each.name, one) for each in found for one in each.specifier if one.operator == ">="
+    )
+    return {name: one.version for name, one in at_least}
 
 
 def package_findings() -> list[str]:
@@ -31,11 +27,10 @@ def package_findings() -> list[str]:
 
     wrong = []
     for name, lowest in floors().items():
-        try:
-            if Version(version(name)) < Version(lowest):
-                wrong.append(f"  too old: {name} {version(name)}; pip install '{name}>={lowest}'")
-        except PackageNotFoundError:
-            wrong.append(f"  missing: {name}; pip install '{name}>={lowest}'")
+        here = next((found.version for found in distributions(name=name)), None)
+        if here is None or Version(here) < Version(lowest):
+            state = f"too old: {name} {here}" if here else f"missing: {name}"
+            wrong.append(f"  {state}; pip install '{name}>={lowest}'")
     stack = ", ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "peft", "trl"))
     verdict = "meet the floors" if not wrong else "do NOT meet the floors"
     return [f"Packages: {stack}; all {len(floors())} requirements {verdict}", *wrong]
@@ -47,47 +42,40 @@ def gpu_finding() -> str:
 
     if not torch.cuda.is_available():
         return 'GPU: none; PROFILE = "gpu" is only traced here, "tiny" and "laptop" run on the CPU'
-    free, total = torch.cuda.mem_get_info()
+    free_gib, total_gib = (size / 2**30 for size in torch.cuda.mem_get_info())
     name = torch.cuda.get_device_name()
-    return f'GPU: {name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free; PROFILE = "gpu" runs'
+    return f'GPU: {name}, {free_gib:.0f} of {total_gib:.0f} GiB free; PROFILE = "gpu" runs'
 
 
-def laptop_finding() -> str:
-    """Return one line on the laptop profile's model."""
-    from pefthelpers import fetch
-
-    try:
-        folder = fetch.laptop_model_dir()
-    except UserError:
-        return "Laptop model: not here; `pefthelpers fetch laptop` brings it (about 100 MB)"
-    size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 2**20
-    return f"Laptop model: SmolLM2-135M-Instruct in the cache, {size:.0f} MiB"
-
-
-def data_finding() -> str:
-    """Return one line on the models that ship with the collection."""
-    from pefthelpers import models
+def model_findings() -> Iterator[str]:
+    """Yield one line on the models that ship with the collection, one on the laptop profile's."""
+    from pefthelpers import fetch, models
     from pefthelpers.profiles import settings
 
     try:
         for role in ("decoder", "seq2seq", "encoder"):
             models.folder_of(role, settings(role))
+        yield "Tiny models: decoder, seq2seq and encoder are here and intact"
     except (UserError, ImportError) as error:
-        return f"Tiny models: {error}"
-    return "Tiny models: decoder, seq2seq and encoder are here and intact"
+        yield f"Tiny models: {error}"
+    try:
+        size = sum(file.stat().st_size for file in Path(fetch.laptop_model_dir()).iterdir()) / 2**20
+        yield f"Laptop model: SmolLM2-135M-Instruct in the cache, {size:.0f} MiB"
+    except UserError:
+        yield "Laptop model: not here; `pefthelpers fetch laptop` brings it (about 100 MB)"
 
 
 def findings() -> list[str]:
     """Return the report's lines."""
-    cores, memory = os.cpu_count() or 1, memory_gib()
-    tiny = "enough" if memory >= 4 else "TOO LITTLE (4 GiB needed)"
-    laptop = "enough" if memory >= 8 else "too little (8 GiB needed)"
+    cores = os.cpu_count() or 1
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    tiny = "enough" if memory_gib >= 4 else "TOO LITTLE (4 GiB needed)"
+    laptop = "enough" if memory_gib >= 8 else "too little (8 GiB needed)"
     return [
-        f"pefthelpers {metadata('pefthelpers')['Version']} on Python {platform.python_version()}",
+        f"pefthelpers {__version__} on Python {platform.python_version()}",
         f"Cores: {cores}; use --jobs {max(1, cores // 2)} (one notebook per two cores)",
-        f"Memory: {memory:.0f} GiB; {tiny} for tiny, {laptop} for laptop",
+        f"Memory: {memory_gib:.0f} GiB; {tiny} for tiny, {laptop} for laptop",
         gpu_finding(),
         *package_findings(),
-        data_finding(),
-        laptop_finding(),
+        *model_findings(),
     ]

@@ -1,9 +1,9 @@
-"""Where notebooks run: on this machine or on a cluster, behind ``concurrent.futures.Executor``."""
+"""A Dask cluster to run notebooks on, behind ``concurrent.futures.Executor``."""
 
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 
 from nbregress import isolation
@@ -15,13 +15,6 @@ LOST_S = 30.0  # a cluster without any worker for so long is given up
 
 
 @contextmanager
-def local(jobs: int) -> Iterator[Executor]:
-    """Give a pool of ``jobs`` threads: each waits for the process of one notebook."""
-    with ThreadPoolExecutor(jobs, thread_name_prefix="notebook") as pool:
-        yield pool
-
-
-@contextmanager
 def cluster(address: str) -> Iterator[Executor]:
     """Give the executor of a Dask scheduler; a notebook whose worker dies goes to another one.
 
@@ -30,7 +23,23 @@ def cluster(address: str) -> Iterator[Executor]:
     Raises:
         UserError: the extra is not installed, no scheduler answers, or it has no workers.
     """
-    with connected(address) as client:
+    try:
+        from distributed import Client
+
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
+    except ImportError as error:
+        raise UserError("--cluster needs Dask: pip install 'pefthelpers[cluster]'.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"No Dask scheduler answers at {address}: start one with `dask scheduler` and workers with "
+            "`dask worker ADDRESS --nthreads 1`."
+        ) from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise UserError(
+                f"The scheduler at {address} has no workers: start some with "
+                f"`dask worker {address} --nthreads 1`."
+            )
         # Not pure: the same notebook may be asked for twice and has to run twice.
         executor, over = client.get_executor(pure=False), threading.Event()
         threading.Thread(target=give_up, args=(client, executor, over), daemon=True).start()
@@ -40,32 +49,6 @@ def cluster(address: str) -> Iterator[Executor]:
             over.set()
             with suppress(Exception):  # a cluster that is gone runs nothing any more
                 client.run(isolation.stop_running, isolation.caller(), on_error="return")
-
-
-def connected(address: str):
-    """Return the client of a Dask scheduler that has workers.
-
-    Raises:
-        UserError: as ``cluster`` says.
-    """
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise UserError("--cluster needs Dask: pip install 'pefthelpers[cluster]'.") from error
-    try:
-        client = Client(address, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"No Dask scheduler answers at {address}: start one with `dask scheduler` and workers with "
-            "`dask worker ADDRESS --nthreads 1`."
-        ) from error
-    if not client.scheduler_info()["workers"]:
-        client.close()
-        raise UserError(
-            f"The scheduler at {address} has no workers: start some with "
-            f"`dask worker {address} --nthreads 1`."
-        )
-    return client
 
 
 def give_up(client, executor: Executor, over: threading.Event) -> None:

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,8 +19,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.record import read_metrics, read_texts
 
 GRACE_S = 300  # beyond the notebook's own limit, for two starts of a kernel and its end
-_running: dict[subprocess.Popen, str] = {}  # and for which caller
-_lock = threading.Lock()
+_running: dict[subprocess.Popen, str] = {}  # and for which caller; each access is one atomic step
 
 
 def caller() -> str:
@@ -46,22 +44,18 @@ def kill_tree(process_id: int) -> None:
     """Kill a process and all that it started, the kernel too, which has a session of its own."""
     import psutil
 
-    try:
+    with suppress(psutil.NoSuchProcess):
         first = psutil.Process(process_id)
-        tree = [*first.children(recursive=True), first]
-    except psutil.NoSuchProcess:
-        return
-    for process in tree:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+        for process in [*first.children(recursive=True), first]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def stop_running(wanted_by: str) -> None:
     """Kill every notebook that runs in this process for a caller."""
-    with _lock:
-        running = [process for process, name in _running.items() if name == wanted_by]
-    for process in running:
-        kill_tree(process.pid)
+    for process, name in _running.copy().items():
+        if name == wanted_by:
+            kill_tree(process.pid)
 
 
 def run_worker(folder: Path, job: Job) -> str:
@@ -75,15 +69,13 @@ def run_worker(folder: Path, job: Job) -> str:
             env=os.environ | environment(job.threads),
             start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops it
         )
-    with _lock:
-        _running[process] = job.caller
+    _running[process] = job.caller
     try:
         code = process.wait(job.timeout_s + GRACE_S if job.timeout_s else None)
     except subprocess.TimeoutExpired:
         return f"stopped: it hung for {GRACE_S} s beyond its {job.timeout_s:g} s"
     finally:
-        with _lock:
-            _running.pop(process)
+        _running.pop(process)
         kill_tree(process.pid)
         process.stdin.close()
         process.wait()
@@ -94,22 +86,17 @@ def run_worker(folder: Path, job: Job) -> str:
 
 
 def execute(job: Job) -> Outcome:
-    """Execute a notebook in a process of its own.
-
-    Nothing is left on this machine's disk: the executed notebook comes back with the result, as far as
-    it came.
-    """
+    """Execute a notebook in a process of its own, which leaves nothing on this machine's disk."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="pefthelpers-") as name:
         folder = Path(name)
         (folder / "notebook.ipynb").write_text(job.source, encoding="utf-8")
         (folder / "job.json").write_text(json.dumps(asdict(job) | {"source": ""}))
-        died = run_worker(folder, job)
-        end = {"problem": died, "kernel_starts": 0, "versions": {}}
-        if not died:
+        problem, end = run_worker(folder, job), {}
+        if not problem:
             end = json.loads((folder / "end.json").read_text())
         executed = executed_notebook(folder, job)
-    failure = failures.find(executed, end.pop("problem"))
+    failure = failures.find(executed, problem or end.pop("problem"))
     result = Result(
         notebook=job.notebook,
         status="failed" if failure else GOOD,
@@ -128,9 +115,8 @@ def execute(job: Job) -> Outcome:
 
 def executed_notebook(folder: Path, job: Job):
     """Return the notebook as far as it was executed; unexecuted if nothing readable was left."""
-    executed = folder / "executed.ipynb"
     try:
-        return notebooks.read(executed)
+        return notebooks.read(folder / "executed.ipynb")
     except UserError:  # never written, or cut off while it was written
         notebook = notebooks.parse(job.source, job.notebook)
         for cell in notebooks.code_cells(notebook):

@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
@@ -17,6 +18,10 @@ FORBIDDEN = {
 }
 # A measured number belongs into a cell's output. Citations carry a year in brackets.
 MEASURED = re.compile(r"\d+(\.\d+)?\s?(%|GiB|GB|MiB|MB|seconds|tok/s)(?!\w)")
+# Folded solutions, code, tables, link targets and tags: the rest of a Markdown cell is its prose.
+NO_PROSE = re.compile(
+    r"<details>.*?</details>|```.*?```|^\|[^\n]*$|\]\([^)]*\)|<[^>]+>", re.DOTALL | re.MULTILINE
+)
 PRIVATE = re.compile(r"(/(home|Users|root|work|tmp)/|[A-Z]:\\\\|hf_[A-Za-z0-9]{20})")
 
 
@@ -49,36 +54,17 @@ def code_lines(cell) -> int:
     return sum(bool(line.strip()) and line.strip()[0] != "#" for line in cell.source.splitlines())
 
 
-def prose(cell) -> str:
-    """Return a Markdown cell's prose: no folded solution, table, link target or code."""
-    text = re.sub(r"<details>.*?</details>", "", cell.source, flags=re.DOTALL)
-    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
-    return re.sub(r"\]\([^)]*\)|<[^>]+>", "", text)
-
-
-def said(checks: dict[str, bool]) -> list[str]:
-    """Return the sentences of the rules that are broken."""
-    return [sentence for sentence, broken in checks.items() if broken]
-
-
-def of_metadata(notebook, path: Path) -> list[str]:
-    """Check kernel, widget state, outputs' freshness, size."""
+def of_file(notebook, path: Path) -> Iterator[tuple[bool, str]]:
+    """Check kernel, widget state, outputs' freshness, size: yield whether a rule is broken, and which."""
     data, size = notebook.metadata, path.stat().st_size / 1000
-    return said(
-        {
-            "kernelspec must be python3 with a language; run lint --fix": data.get("kernelspec")
-            != recorder.KERNEL,
-            "language_info is missing; run lint --fix": "name" not in data.get("language_info", {}),
-            "widget state is committed; run lint --fix": "widgets" in data,
-            "outputs are stale; run `pefthelpers record` or lint --fix to strip them": stale(
-                notebook
-            ),
-            f"the file has {size:.0f} kB, more than {MAX_FILE_KB}": size > MAX_FILE_KB,
-            "the Colab badge does not follow pyproject.toml; run lint --fix": badge(path)
-            not in notebook.cells[0].source,
-        }
-    )
+    kernel, language = data.get("kernelspec"), data.get("language_info", {})
+    yield kernel != recorder.KERNEL, "kernelspec must be python3 with a language; run lint --fix"
+    yield "name" not in language, "language_info is missing; run lint --fix"
+    yield "widgets" in data, "widget state is committed; run lint --fix"
+    yield stale(notebook), "outputs are stale; run `pefthelpers record` or lint --fix to strip them"
+    yield size > MAX_FILE_KB, f"the file has {size:.0f} kB, more than {MAX_FILE_KB}"
+    no_badge = badge(path) not in notebook.cells[0].source
+    yield no_badge, "the Colab badge does not follow pyproject.toml; run lint --fix"
 
 
 def stale(notebook) -> bool:
@@ -88,73 +74,61 @@ def stale(notebook) -> bool:
     return has_outputs and recorded != notebooks.source_hash(notebook)
 
 
-def of_structure(notebook, path: Path) -> list[str]:
-    """Check the parameters cell, cell lengths on the whole, and the amount of prose."""
+def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
+    """Check the cells that every notebook has, cell lengths on the whole, and the amount of prose."""
     code = notebooks.code_cells(notebook)
-    tagged = {name: [c for c in code if name in notebooks.tags(c)] for name in TAGS}
-    knobs = {"PROFILE", "SEED"} <= set(notebooks.parameters(notebook))
-    lengths = sorted(code_lines(cell) for cell in code)
-    median, ninth = statistics.median(lengths), lengths[int(0.9 * (len(lengths) - 1))]
-    words = sum(len(prose(cell).split()) for cell in notebook.cells if cell.cell_type == "markdown")
-    appendix = path.stem.split("_")[0][-1].isalpha()  # as 05b: it may be short
-    least, exercises = (0, 0) if appendix else (PROSE_WORDS[0], 3)
-    guide = f"{PROSE_WORDS[0]} to {PROSE_WORDS[1]}"
-    return said(
-        {
-            "exactly one cell tagged parameters must define PROFILE and SEED": not knobs
-            or len(tagged["parameters"]) != 1,
-            "the set-up cell is missing or differs from the others'; run lint --fix": [
-                cell.source for cell in tagged["setup"]
-            ]
-            != [setup()],
-            f"the median code cell has {median:.0f} lines, more than 6": median > 6,
-            "fewer than 9 in 10 code cells have at most 15 lines": ninth > 15,
-            f"{words} words of prose; the guide is {guide}": not least <= words <= PROSE_WORDS[1],
-            "fewer than three cells tagged exercise": len(tagged["exercise"]) < exercises,
-        }
+    parameters, setups, exercises = (
+        [cell.source for cell in code if tag in notebooks.tags(cell)] for tag in TAGS
     )
+    knobs = len(parameters) == 1 and {"PROFILE", "SEED"} <= set(notebooks.parameters(notebook))
+    yield not knobs, "exactly one cell tagged parameters must define PROFILE and SEED"
+    same = setups == [setup()]
+    yield not same, "the set-up cell is missing or differs from the others'; run lint --fix"
+    lengths = sorted(map(code_lines, code))
+    median, ninth = statistics.median(lengths), lengths[int(0.9 * (len(lengths) - 1))]
+    yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"
+    yield ninth > 15, "fewer than 9 in 10 code cells have at most 15 lines"
+    appendix = path.stem.split("_")[0][-1].isalpha()  # as 05b: it may be short
+    markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    words = sum(len(NO_PROSE.sub("", source).split()) for source in markdown)
+    least, most = PROSE_WORDS
+    fits = (0 if appendix else least) <= words <= most
+    yield not fits, f"{words} words of prose; the guide is {least} to {most}"
+    yield not appendix and len(exercises) < 3, "fewer than three cells tagged exercise"
 
 
-def of_code(cell, number: int) -> list[str]:
+def of_code(cell) -> Iterator[tuple[bool, str]]:
     """Check one code cell."""
-    found = []
-    if (lines := code_lines(cell)) > MAX_CODE_LINES:
-        found.append(f"cell {number} has {lines} lines of code, more than {MAX_CODE_LINES}")
-    if "setup" not in notebooks.tags(cell):
-        for name, pattern in FORBIDDEN.items():
-            if re.search(pattern, cell.source, re.MULTILINE):
-                found.append(f"cell {number} has {name}")
+    lines, is_setup = code_lines(cell), "setup" in notebooks.tags(cell)
+    yield lines > MAX_CODE_LINES, f"has {lines} lines of code, more than {MAX_CODE_LINES}"
+    for name, pattern in FORBIDDEN.items():
+        yield not is_setup and re.search(pattern, cell.source, re.MULTILINE), f"has {name}"
     for output in cell.outputs:
-        if output.get("name") == "stderr":
-            found.append(f"cell {number} shows a warning: {output.text.strip()[:80]}")
-        if output.output_type == "error":
-            found.append(f"cell {number} shows an error")
-    return found
+        warns = output.get("name") == "stderr"
+        yield warns, f"shows a warning: {output.get('text', '').strip()[:80]}"
+        yield output.output_type == "error", "shows an error"
 
 
-def of_markdown(cell, number: int) -> list[str]:
+def of_markdown(cell) -> Iterator[tuple[bool, str]]:
     """Check one Markdown cell."""
-    text, found = prose(cell), []
-    if (words := len(text.split())) > MAX_MARKDOWN_WORDS:
-        found.append(f"cell {number} has {words} words, more than {MAX_MARKDOWN_WORDS}")
-    if "generated" in notebooks.tags(cell):
-        return found
-    for line in text.splitlines():
+    text = NO_PROSE.sub("", cell.source)
+    words = len(text.split())
+    yield words > MAX_MARKDOWN_WORDS, f"has {words} words, more than {MAX_MARKDOWN_WORDS}"
+    for line in text.splitlines() if "generated" not in notebooks.tags(cell) else []:
         if (hit := MEASURED.search(line)) and not re.search(r"(19|20)\d\d", line):
-            found.append(f"cell {number} types a number into prose without a source: {hit[0]}")
-    return found
+            yield True, f"types a number into prose without a source: {hit[0]}"
 
 
 def problems(path: Path) -> list[str]:
     """Return what breaks the house style, one sentence each."""
     notebook = notebooks.read(path)
-    found = of_metadata(notebook, path) + of_structure(notebook, path)
+    checks = [*of_file(notebook, path), *of_structure(notebook, path)]
     for number, cell in enumerate(notebook.cells):
-        check = of_code if cell.cell_type == "code" else of_markdown
-        found += check(cell, number)
-        if PRIVATE.search(str(cell.source) + str(cell.get("outputs", ""))):
-            found.append(f"cell {number} shows a path of a machine or a token")
-    return found
+        private = PRIVATE.search(str(cell.source) + str(cell.get("outputs", "")))
+        found = [*(of_code if cell.cell_type == "code" else of_markdown)(cell)]
+        found.append((private, "shows a path of a machine or a token"))
+        checks += [(broken, f"cell {number} {rule}") for broken, rule in found]
+    return [sentence for broken, sentence in checks if broken]
 
 
 def fix(path: Path) -> None:

@@ -1,10 +1,9 @@
 """What a run is asked to do: checked before hours of work go into it, and put in order."""
 
-import ast
-import fnmatch
 import json
 import re
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from nbregress import notebooks
@@ -36,38 +35,23 @@ class Plan:
         return {"PROFILE": self.profile, **self.values}
 
 
-def parse_parameters(texts: list[str]) -> dict[str, object]:
-    """Turn ``NAME=VALUE`` texts into parameters: ``1e-4``, ``True``, ``[4, 8]``, or else a string.
-
-    Raises:
-        UserError: a text without an equals sign.
-    """
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UserError(f"--param takes NAME=VALUE, not {text!r}.")
-        try:
-            values[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            values[name] = value
-    return values
-
-
 def check(paths: list[Path], plan: Plan) -> None:
     """Refuse what cannot end well: an unknown parameter, a model that is missing or damaged.
 
     Each model is verified once, however many notebooks load it.
 
     Raises:
-        UserError: names the notebook, parameter or model, and what helps.
+        UserError: names the profile, notebook, parameter or model, and what helps.
     """
+    settings("decoder", plan.profile)
     if repeated := {p.stem for p in paths if [q.stem for q in paths].count(p.stem) > 1}:
         raise UserError(f"Two notebooks named {', '.join(repeated)}: run them into two folders.")
     needed: set[tuple[str, str]] = set()
     for path in paths:
         notebook = notebooks.read(path)
-        check_parameters(path.stem, notebooks.parameters(notebook), plan.parameters)
+        known = notebooks.parameters(notebook)
+        for parameter, value in plan.parameters.items():
+            check_parameter(path.stem, known, parameter, value)
         for cell in notebooks.code_cells(notebook):
             loads = LOADS_A_MODEL.findall(cell.source)
             needed |= {(role, plan.profile if asked else "tiny") for role, asked in loads}
@@ -75,25 +59,16 @@ def check(paths: list[Path], plan: Plan) -> None:
         models.folder_of(role, settings(role, profile))
 
 
-def check_parameters(name: str, known: dict[str, object], values: dict[str, object]) -> None:
-    """Refuse parameters that a notebook does not have, or has with another type.
-
-    papermill only warns about these and runs on.
-
-    Raises:
-        UserError: names the parameter and those there are.
-    """
-    for parameter, value in values.items():
-        if parameter not in known:
-            raise UserError(
-                f"{name} has no parameter {parameter!r}: it has {', '.join(known) or 'none'}."
-            )
-        default = known[parameter]
-        if isinstance(default, float) and type(value) is int:
-            continue
-        if default is not None and type(value) is not type(default):
-            kind = type(default).__name__
-            raise UserError(f"Parameter {parameter} of {name} takes a {kind}, not {value!r}.")
+def check_parameter(name: str, known: dict[str, object], parameter: str, value: object) -> None:
+    """Refuse one that a notebook does not have, or has with another type: papermill only warns."""
+    if parameter not in known:
+        has = ", ".join(known) or "none"
+        raise UserError(f"{name} has no parameter {parameter!r}: it has {has}.")
+    default = known[parameter]
+    takes = {float, int} if isinstance(default, float) else {type(default)}
+    if default is not None and type(value) not in takes:
+        kind = type(default).__name__
+        raise UserError(f"Parameter {parameter} of {name} takes a {kind}, not {value!r}.")
 
 
 def matching(paths: list[Path], globs: list[str]) -> list[Path]:
@@ -102,23 +77,22 @@ def matching(paths: list[Path], globs: list[str]) -> list[Path]:
     Raises:
         UserError: a pattern that fits none.
     """
-
-    def fits(path: Path, glob: str) -> bool:
-        return any(fnmatch.fnmatch(name, glob) for name in (path.stem, path.name, str(path)))
-
+    chosen: set[Path] = set()
     for glob in globs:
-        if not any(fits(path, glob) for path in paths):
+        fits = {p for p in paths for name in (p.stem, p.name, str(p)) if fnmatch(name, glob)}
+        if not fits:
             known = ", ".join(path.stem for path in paths)
             raise UserError(f"No notebook fits {glob!r}: choose from {known}.")
-    return [path for path in paths if not globs or any(fits(path, glob) for glob in globs)]
+        chosen |= fits
+    return [path for path in paths if path in chosen] if globs else paths
 
 
 def recorded_seconds(path: Path, profile: str) -> float:
     """Return how long a notebook took when it was recorded; unknown ones count as the longest."""
     folder = "baselines" if profile == "tiny" else "results"
-    record = data_dir() / folder / f"{path.stem}.{profile}.json"
     try:
-        return float(json.loads(record.read_text())["seconds"])
+        record = (data_dir() / folder / f"{path.stem}.{profile}.json").read_text()
+        return float(json.loads(record)["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return float("inf")
 

@@ -1,6 +1,7 @@
 """What a person sees while notebooks run: a table that changes, or lines where there is no terminal."""
 
 import time
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.live import Live
@@ -8,13 +9,7 @@ from rich.table import Table
 
 from nbregress.result import Result
 
-COLOURS = {
-    "passed": "green",
-    "failed": "red",
-    "drifted": "red",
-    "running": "bold",
-    "waiting": "dim",
-}
+COLOURS = {"passed": "green", "running": "bold", "waiting": "dim", "stopped": None}  # others: red
 
 
 def cells(result: Result) -> tuple[str, ...]:
@@ -23,20 +18,17 @@ def cells(result: Result) -> tuple[str, ...]:
     return result.notebook, result.status, f"{result.seconds:.1f} s", memory, result.reason
 
 
-class Lines:
+class Lines(nullcontext):
     """Print a line for each notebook that ends."""
 
-    def __init__(self) -> None:
-        """Start with nothing told."""
-        self.told: set[str] = set()
+    told = 0  # notebooks
 
     def __call__(self, results: dict[str, Result], running: set[str]) -> None:
         """Tell of the notebooks that ended since the last call."""
-        for name, result in results.items():
-            if name not in self.told:
-                name, status, clock, memory, reason = cells(result)
-                print(f"{name:28} {status:8} {clock:>9} {memory:>9}  {reason}".rstrip(), flush=True)
-        self.told |= set(results)
+        for result in list(results.values())[self.told :]:
+            name, status, clock, memory, reason = cells(result)
+            print(f"{name:28} {status:8} {clock:>9} {memory:>9}  {reason}".rstrip(), flush=True)
+        self.told = len(results)
 
 
 class Screen(Live):
@@ -60,7 +52,7 @@ class Screen(Live):
             elif name in running:
                 self.since[name] = self.since[name] or now
                 row = (name, "running", f"{now - self.since[name]:.1f} s")
-            table.add_row(*row, style=COLOURS.get(row[1]))
+            table.add_row(*row, style=COLOURS.get(row[1], "red"))
         self.update(table, refresh=True)
 
 

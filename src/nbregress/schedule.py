@@ -3,6 +3,8 @@
 import errno
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
@@ -17,17 +19,13 @@ TICK_S = 0.5
 STOP_S = 30
 
 
-def nobody(results: dict[str, Result], running: set[str]) -> None:
-    """Watch a run without showing anything."""
-
-
 def run(
     paths: list[Path],
     out: Path,
     plan: Plan,
     *,
     executor: Executor,
-    watch: Callable[[dict[str, Result], set[str]], None] = nobody,
+    watch: Callable[[dict[str, Result], set[str]], None] = lambda results, running: None,
 ) -> RunStore:
     """Execute notebooks on an executor; each is written as it comes.
 
@@ -47,8 +45,8 @@ def run(
     recorded = {path.stem: baselines.read(path_of(path)) for path in paths}
     with claimed(out):
         store = RunStore(out, plan, recorded, [path.stem for path in paths])
-        limits = {"timeout_s": plan.timeout_s, "cell_timeout_s": plan.cell_timeout_s}
-        own = {"threads": plan.threads, "caller": isolation.caller(), **limits}
+        own = {name: getattr(plan, name) for name in ("threads", "timeout_s", "cell_timeout_s")}
+        own["caller"] = isolation.caller()
         ordered = longest_first(paths, plan.profile)
         jobs = [Job.of(path, plan.parameters, **own) for path in ordered]
         if plan.resume:
@@ -93,8 +91,7 @@ def outcome_of(future: Future, job: Job) -> Outcome:
     try:
         return future.result()
     except Exception as error:  # noqa: BLE001 - a worker may be lost in any way
-        reason = words_for(error)
-        return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
+        return Outcome(Result(job.notebook, "failed", reason=words_for(error), values=job.values))
 
 
 def words_for(error: Exception) -> str:
@@ -102,9 +99,8 @@ def words_for(error: Exception) -> str:
     if isinstance(error, CancelledError):
         return "its worker was lost, and no other was left: start workers and run it with --resume"
     if getattr(error, "errno", None) == errno.ENOSPC:
-        return (
-            f"the disk where it runs is full: free some of {tempfile.gettempdir()}, or set TMPDIR"
-        )
+        folder = tempfile.gettempdir()
+        return f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
     words = (str(error).strip().splitlines() or [""])[0]
     return f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
 
@@ -113,10 +109,8 @@ def stop(futures: set[Future]) -> None:
     """Cancel what waits and kill what runs here; ``executors.cluster`` does that on a cluster."""
     for future in futures:
         future.cancel()
-    left = {future for future in futures if not future.cancelled()}
-    for _ in range(int(STOP_S / TICK_S)):
-        if not left:
-            return
+    left, end = {future for future in futures if not future.cancelled()}, time.monotonic() + STOP_S
+    while left and time.monotonic() < end:
         isolation.stop_running(isolation.caller())
         _, left = wait(left, timeout=TICK_S)
 
@@ -124,15 +118,10 @@ def stop(futures: set[Future]) -> None:
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
     """Let SIGTERM, by which CI services stop a job, end a run as Ctrl-C does."""
-
-    def interrupt(*_) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: the caller's affair
+    if threading.current_thread() is not threading.main_thread():  # the caller's affair
         yield
         return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

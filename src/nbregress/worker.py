@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from jupyter_client.kernelspec import NoSuchKernel
@@ -17,9 +17,15 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from nbregress.failures import ended, last_line
+from nbregress.isolation import kill_tree
 from pefthelpers.session import STACK
 
-START_TIMEOUT_S = 120
+PYTHON = {
+    "kernel_name": "python3",
+    "language": "python",
+    "start_timeout": 120,
+    "progress_bar": False,
+}
 
 
 class Kernel(AsyncKernelManager):
@@ -41,66 +47,44 @@ class Clock:
 
     def __init__(self, timeout_s: float, cell_timeout_s: float) -> None:
         """Start the clock; 0 is no limit."""
-        self.timeout_s, self.cell_timeout_s = timeout_s, cell_timeout_s
-        self.end = time.monotonic() + timeout_s if timeout_s else float("inf")
-        self.exceeded = ""
+        self.timeout_s, self.cell_s = timeout_s or float("inf"), cell_timeout_s or float("inf")
+        self.end, self.exceeded = time.monotonic() + self.timeout_s, ""
 
     def __call__(self, cell) -> float | None:
         """Return the limit for the cell that starts now (nbclient asks), None if there is none."""
-        left, own = max(self.end - time.monotonic(), 0.1), self.cell_timeout_s or float("inf")
-        notebooks, cells = f"the notebook's {self.timeout_s:g} s", f"a cell's {own:g} s"
-        self.exceeded = f"it took longer than {notebooks if left < own else cells}"
-        return min(left, own) if min(left, own) < float("inf") else None
-
-
-def words_for(error: Exception, clock: Clock) -> str:
-    """Say in one line what ended a notebook, if it was not a cell's exception."""
-    if isinstance(error, CellTimeoutError):
-        return f"stopped: {clock.exceeded}"
-    if isinstance(error, DeadKernelError):
-        return f"its kernel {ended(Kernel.exit_code)}"
-    if isinstance(error, NoSuchKernel):
-        return "there is no Jupyter kernel python3 here: pip install ipykernel"
-    return f"{type(error).__name__}: {last_line(str(error))}"
+        left = max(self.end - time.monotonic(), 0.1)
+        notebooks, cells = f"the notebook's {self.timeout_s:g} s", f"a cell's {self.cell_s:g} s"
+        self.exceeded = f"it took longer than {notebooks if left < self.cell_s else cells}"
+        limit = min(left, self.cell_s)
+        return limit if limit < float("inf") else None
 
 
 def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     """Execute the notebook once; return what ended it (empty: nothing) and whether a retry may help."""
     import papermill
 
-    executed = folder / "executed.ipynb"
+    notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
+    home = job["folder"] if Path(job["folder"]).is_dir() else folder
+    own = {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
     try:
-        papermill.execute_notebook(
-            str(folder / "notebook.ipynb"),
-            str(executed),
-            job["values"],
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            start_timeout=START_TIMEOUT_S,
-            cwd=job["folder"] if Path(job["folder"]).is_dir() else str(folder),
-            timeout_func=clock,
-            kernel_manager_class=Kernel,
-        )
+        papermill.execute_notebook(str(notebook), str(executed), job["values"], **own, **PYTHON)
     except papermill.PapermillExecutionError:
-        return "", False  # the executed notebook says which cell and why
+        pass  # the executed notebook says which cell and why
+    except CellTimeoutError:
+        return f"stopped: {clock.exceeded}", False
+    except NoSuchKernel:
+        return "there is no Jupyter kernel python3 here: pip install ipykernel", False
     except Exception as error:  # noqa: BLE001 - whatever ended it, the summary must say so
+        died = isinstance(error, DeadKernelError)
+        words = f"{type(error).__name__}: {last_line(str(error))}"
         never_started = isinstance(error, RuntimeError) and not any_cell_started(executed)
-        return words_for(error, clock), never_started
+        return f"its kernel {ended(Kernel.exit_code)}" if died else words, never_started
     return "", False
-
-
-def said(folder: Path) -> str:
-    """Return the kernel's own last words: what is on stderr but nbclient's comment on them."""
-    lines = (folder / "stderr").read_text(errors="replace").splitlines()
-    return last_line("\n".join(line for line in lines if "Error occurred while" not in line))
 
 
 def any_cell_started(executed: Path) -> bool:
     """Tell whether the kernel came as far as a first cell."""
-    if not executed.exists():
-        return False
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.exists() else []
     return any(cell["metadata"].get("papermill", {}).get("start_time") for cell in cells)
 
 
@@ -109,51 +93,33 @@ def used() -> dict[str, float]:
 
     The kernel's peak is never reported lower than this process's own when it started it (0.1 GiB).
     """
-    own, kernel = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    own, kernel = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    cpu_s = own.ru_utime + own.ru_stime + kernel.ru_utime + kernel.ru_stime
     unit = 2**30 if sys.platform == "darwin" else 2**20
-    return {
-        "cpu_s": round(sum(u.ru_utime + u.ru_stime for u in (own, kernel)), 1),
-        "peak_memory_gib": round(kernel.ru_maxrss / unit, 2),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that the numbers depend on, of those that are here."""
-    found = {}
-    for name in STACK:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+    return {"cpu_s": round(cpu_s, 1), "peak_memory_gib": round(kernel.ru_maxrss / unit, 2)}
 
 
 def follow_parent() -> None:
     """End this process and its kernel when the runner's end of the pipe closes: it died."""
-    from nbregress.isolation import kill_tree
-
-    def wait() -> None:
-        os.read(0, 1)
-        kill_tree(os.getpid())
-
-    threading.Thread(target=wait, daemon=True).start()
+    os.read(0, 1)
+    kill_tree(os.getpid())
 
 
 def main(folder: Path) -> None:
     """Execute the job of a folder and leave there what came of it."""
-    follow_parent()
+    threading.Thread(target=follow_parent, daemon=True).start()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    clock = Clock(job["timeout_s"], job["cell_timeout_s"])
-    problem, again = execute(job, folder, clock)
-    starts = 1
-    if again:
-        starts = 2
+    clock, starts, again = Clock(job["timeout_s"], job["cell_timeout_s"]), 0, True
+    while again and starts < 2:
+        starts += 1
         problem, again = execute(job, folder, clock)
-        if again:
-            problem = f"the kernel never started, in two tries: {said(folder) or problem}"
-    end = {"problem": problem, "kernel_starts": starts, "versions": versions(), **used()}
+    if again:  # the kernel's own last words are on stderr, with a comment by nbclient
+        lines = (folder / "stderr").read_text(errors="replace").splitlines()
+        said = last_line("\n".join(line for line in lines if "Error occurred while" not in line))
+        problem = f"the kernel never started, in two tries: {said or problem}"
+    found = {name: list(distributions(name=name)) for name in STACK}  # what the numbers depend on
+    versions = {name: here[0].version if here else "missing" for name, here in found.items()}
+    end = {"problem": problem, "kernel_starts": starts, "versions": versions, **used()}
     (folder / "end.json").write_text(json.dumps(end))
 
 

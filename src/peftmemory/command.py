@@ -16,14 +16,16 @@ SWITCHES = ("checkpointing", "padding", "accumulation")
 OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", *SWITCHES)
 
 
-def reads(kind: type, words: str) -> Callable[[str], Any]:
+def reads(kind: type, words: str, least: float | None = None) -> Callable[[str], Any]:
     """Return what argparse reads an option's number with; its error says what the option takes."""
 
     def read_number(text: str) -> Any:
         try:
-            return kind(text)
+            if least is None or least <= kind(text) < float("inf"):
+                return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"takes {words}, not {text!r}") from None
+            pass
+        raise argparse.ArgumentTypeError(f"takes {words}, not {text!r}")
 
     return read_number
 

@@ -27,7 +27,7 @@ def data(tmp_path, monkeypatch):
 def test_outputs_are_copied_by_cell_id_and_normalised(make_notebook, data):
     path = make_notebook(*CELLS)
     before = [cell.id for cell in notebooks.read(path).cells]
-    recorder.record_outputs(path)
+    recorder.record(path, "tiny")
     notebook = notebooks.read(path)
     assert [cell.id for cell in notebook.cells] == before  # no injected cell
     assert notebook.cells[2].outputs[0].text == "hello\n"
@@ -43,13 +43,13 @@ def test_a_failing_notebook_keeps_its_file(make_notebook, data):
     path = make_notebook("1 / 0")
     before = path.read_bytes()
     with pytest.raises(UserError, match="ZeroDivisionError"):
-        recorder.record_outputs(path)
+        recorder.record(path, "tiny")
     assert path.read_bytes() == before and not (data / "baselines").exists()
 
 
 def test_a_changed_cell_makes_outputs_stale_and_fix_strips_them(make_notebook, data):
     path = make_notebook(*CELLS)
-    recorder.record_outputs(path)
+    recorder.record(path, "tiny")
     notebook = notebooks.read(path)
     notebook.cells[2].source = "print('changed')"
     nbformat.write(notebook, path)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree as xml
 
 import pytest
@@ -18,7 +19,7 @@ ERROR = "TypeError: SFTTrainer.__init__() got an unexpected keyword argument 'to
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """Run a copy of 02 with the keyword that trl removed, and a good notebook; return the folder."""
-    from nbregress import executors, schedule
+    from nbregress import schedule
     from nbregress.plan import Plan
 
     folder = tmp_path_factory.mktemp("broken")
@@ -30,7 +31,7 @@ def broken(tmp_path_factory):
     good.cells = [cell for cell in good.cells if "parameters" in notebooks.tags(cell)]
     (folder / "98_good.ipynb").write_text(json.dumps(good), encoding="utf-8")
     paths = [folder / "02_lora.ipynb", folder / "98_good.ipynb"]
-    with executors.local(2) as pool:
+    with ThreadPoolExecutor(2) as pool:
         store = schedule.run(paths, folder / "out", Plan(timeout_s=600), executor=pool)
     assert [row.status for row in store.rows] == ["failed", "passed"]
     return folder / "out"

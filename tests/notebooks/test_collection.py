@@ -1,8 +1,10 @@
 """Every notebook of the collection: its style, its links, and one whole run in the tiny profile."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from nbregress import executors, lint, notebooks, schedule
+from nbregress import lint, notebooks, schedule
 from nbregress.plan import Plan
 
 NOTEBOOKS = notebooks.find([])
@@ -31,7 +33,7 @@ def test_the_readme_links_it(path):
 def runs(tmp_path_factory):
     """Run the whole collection once, two notebooks at a time, as ``make run`` does."""
     plan = Plan(timeout_s=600)
-    with executors.local(2) as pool:
+    with ThreadPoolExecutor(2) as pool:
         store = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
     return store.results
 

@@ -120,6 +120,11 @@ def test_doctor_says_in_about_ten_lines_what_runs_here():
         assert any(line.startswith(word) for line in lines), word
 
 
+def test_a_floor_is_the_lowest_version_and_no_other_bound(monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda name: ["a!=1.5,>=1.1", "b>=2", "c; extra=='x'"])
+    assert doctor.floors() == {"a": "1.1", "b": "2"}
+
+
 def test_doctor_reports_a_package_below_its_floor(monkeypatch):
     monkeypatch.setattr(doctor, "floors", lambda: {"peft": "99.0", "no-such-package": "1.0"})
     text = "\n".join(doctor.package_findings())
