@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from pefthelpers.errors import UserError
-from peftmemory.constants import NF4_BLOCK
 
 FINGERPRINT = "base_fingerprint.json"
 
@@ -109,11 +108,12 @@ def refuse_widths(model) -> None:
         UserError: there is such a layer.
     """
     for name, module in model.named_modules():
-        quantised = hasattr(getattr(module, "weight", None), "quant_state")
-        if quantised and module.weight.device.type == "cpu" and module.in_features % NF4_BLOCK:
+        weight = getattr(module, "weight", None)
+        block = getattr(getattr(weight, "quant_state", None), "blocksize", 1)
+        if block > 1 and weight.device.type == "cpu" and module.in_features % block:
             raise UserError(
                 f"The 4-bit layer {name or type(module).__name__} has {module.in_features} inputs, "
-                f"no multiple of {NF4_BLOCK}: on a CPU bitsandbytes may bring its weights back wrong; "
+                f"no multiple of {block}: on a CPU bitsandbytes may bring its weights back wrong; "
                 f"leave it unquantised by BitsAndBytesConfig(llm_int8_skip_modules=[...])."
             )
 
