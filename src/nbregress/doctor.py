@@ -10,30 +10,20 @@ from pefthelpers import __version__
 from pefthelpers.errors import UserError
 
 
-def floors() -> dict[str, str]:
-    """Return ``{package: lowest version}`` from this package's own requirements."""
+def package_findings() -> list[str]:
+    """Return one line on the versions, and one for each that is missing or does not fit."""
     from packaging.requirements import Requirement
 
-    found = [Requirement(line) for line in requires("pefthelpers") or [] if "extra" not in line]
-    at_least = (
-        (each.name, one) for each in found for one in each.specifier if one.operator == ">="
-    )
-    return {name: one.version for name, one in at_least}
-
-
-def package_findings() -> list[str]:
-    """Return one line on the versions, and one for each that is missing or too old."""
-    from packaging.version import Version
-
+    needed = [Requirement(line) for line in requires("pefthelpers") or [] if "extra" not in line]
     wrong = []
-    for name, lowest in floors().items():
-        here = next((found.version for found in distributions(name=name)), None)
-        if here is None or Version(here) < Version(lowest):
-            state = f"too old: {name} {here}" if here else f"missing: {name}"
-            wrong.append(f"  {state}; pip install '{name}>={lowest}'")
+    for each in needed:
+        here = next((found.version for found in distributions(name=each.name)), None)
+        if here is None or not each.specifier.contains(here, prereleases=True):
+            state = f"does not fit: {each.name} {here}" if here else f"missing: {each.name}"
+            wrong.append(f"  {state}; pip install '{each.name}{each.specifier}'")
     stack = ", ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "peft", "trl"))
-    verdict = "meet the floors" if not wrong else "do NOT meet the floors"
-    return [f"Packages: {stack}; all {len(floors())} requirements {verdict}", *wrong]
+    verdict = "are met" if not wrong else "are NOT met"
+    return [f"Packages: {stack}; all {len(needed)} requirements {verdict}", *wrong]
 
 
 def gpu_finding() -> str:

@@ -1,15 +1,13 @@
 """What a run is asked to do: checked before hours of work go into it, and put in order."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
 from nbregress import notebooks
-from pefthelpers import models
+from pefthelpers import models, results
 from pefthelpers.errors import UserError
-from pefthelpers.paths import data_dir
 from pefthelpers.profiles import settings
 
 # A run of an hour should not end at a model that is not here. Other ways of loading one say so as they do it.
@@ -89,11 +87,9 @@ def matching(paths: list[Path], globs: list[str]) -> list[Path]:
 
 def recorded_seconds(path: Path, profile: str) -> float:
     """Return how long a notebook took when it was recorded; unknown ones count as the longest."""
-    folder = "baselines" if profile == "tiny" else "results"
     try:
-        record = (data_dir() / folder / f"{path.stem}.{profile}.json").read_text()
-        return float(json.loads(record)["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(results.read(f"{path.stem}.{profile}")["seconds"])
+    except (UserError, ValueError, KeyError, TypeError):
         return float("inf")
 
 

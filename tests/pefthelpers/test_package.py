@@ -120,12 +120,22 @@ def test_doctor_says_in_about_ten_lines_what_runs_here():
         assert any(line.startswith(word) for line in lines), word
 
 
-def test_a_floor_is_the_lowest_version_and_no_other_bound(monkeypatch):
-    monkeypatch.setattr(doctor, "requires", lambda name: ["a!=1.5,>=1.1", "b>=2", "c; extra=='x'"])
-    assert doctor.floors() == {"a": "1.1", "b": "2"}
+def test_doctor_reports_a_package_that_does_not_fit(monkeypatch):
+    here = version("transformers")
+    wanted = [
+        "peft>=99.0",
+        "no-such-package>=1.0",
+        f"transformers!={here},>=5",
+        "rich>=99; extra=='x'",
+    ]
+    monkeypatch.setattr(doctor, "requires", lambda name: wanted)
+    lines = doctor.package_findings()
+    assert "all 3 requirements are NOT met" in lines[0] and len(lines) == 4
+    assert lines[1].strip().startswith("does not fit: peft") and lines[1].endswith("'peft>=99.0'")
+    assert "missing: no-such-package" in lines[2]
+    assert f"does not fit: transformers {here}" in lines[3]  # a release that is excluded
 
 
-def test_doctor_reports_a_package_below_its_floor(monkeypatch):
-    monkeypatch.setattr(doctor, "floors", lambda: {"peft": "99.0", "no-such-package": "1.0"})
-    text = "\n".join(doctor.package_findings())
-    assert "too old: peft" in text and "missing: no-such-package" in text
+def test_doctor_is_content_with_what_fits(monkeypatch):
+    monkeypatch.setattr(doctor, "requires", lambda name: ["peft>=0.1", "torch!=1.0"])
+    assert len(doctor.package_findings()) == 1
