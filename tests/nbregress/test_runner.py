@@ -164,7 +164,7 @@ def recorded(tmp_path, monkeypatch):
     paths = [tmp_path / f"{number}.ipynb" for number in range(10)]
     for number, path in enumerate(paths):
         (folder / f"{path.stem}.tiny.json").write_text(json.dumps({"seconds": 10 - number}))
-    monkeypatch.setattr(plan, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(plan.results, "data_dir", lambda: tmp_path)
     return paths
 
 
