@@ -162,14 +162,13 @@ def chat_examples(tokenizer, examples: list[Example]) -> list[Example]:
     the tokens of a short example. The answers stay as they are: the end-of-sequence token that
     ``training.encode`` appends is what closes a turn.
     """
-    return [Example(_chat_prompt(tokenizer, prompt), answer) for prompt, answer in examples]
 
+    def asked(prompt: str) -> str:
+        turns = [{"role": "user", "content": prompt}]
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return rendered[max(0, rendered.find("<|im_start|>user")) :]
 
-def _chat_prompt(tokenizer, prompt: str) -> str:
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
-    return rendered[max(0, rendered.find("<|im_start|>user")) :]
+    return [Example(asked(prompt), answer) for prompt, answer in examples]
 
 
 def damaged(path: Path, why: object) -> UserError:

@@ -130,12 +130,9 @@ def keep_input_gradients(model) -> None:
     Raises:
         UserError: weights are packed already; their constants cannot be had back from there.
     """
-    quantised = {
-        name: module
-        for name, module in model.named_modules()
-        if hasattr(module, "support_avx512bf16_for_cpu")
-    }
-    for name, module in quantised.items():
+    for name, module in model.named_modules():
+        if not hasattr(module, "support_avx512bf16_for_cpu"):
+            continue
         state = getattr(module.weight, "quant_state", None)
         if getattr(state, "packing_format_for_cpu", False):
             raise UserError(

@@ -31,9 +31,8 @@ def elicit(seed: int = 0) -> Task:
     rng = random.Random(f"elicit {seed}")
     asked = _asked("elicit", "dish")
     splits = _cut(rng.sample(list(asked), len(asked)), ELICIT_DISHES)
-    return _shuffled(
-        "elicit", [[e for dish in split for e in asked[dish]] for split in splits], rng
-    )
+    examples = [[e for dish in split for e in asked[dish]] for split in splits]
+    return _shuffled("elicit", examples, rng)
 
 
 def learn(seed: int = 0) -> Task:

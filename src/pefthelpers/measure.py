@@ -16,14 +16,12 @@ def _scored(model, tokenizer, examples: list[Example], batch_size: int):
     """
     model.eval()
     seq2seq = is_seq2seq(model)
+    form = {"seq2seq": seq2seq, "device": device_of(model)}
     pairs = sorted(encode(tokenizer, examples), key=lambda pair: len(pair[0]) + len(pair[1]))
     for start in range(0, len(pairs), batch_size):
-        batch = collate(
-            tokenizer, pairs[start : start + batch_size], seq2seq=seq2seq, device=device_of(model)
-        )
-        labels = batch["labels"] if seq2seq else batch["labels"][:, 1:]  # (batch, seq - 1)
-        if not seq2seq:  # seq2seq models build their decoder inputs from the labels
-            del batch["labels"]
+        batch = collate(tokenizer, pairs[start : start + batch_size], **form)
+        # A seq2seq model builds its decoder inputs from the labels; a decoder's: (batch, seq - 1).
+        labels = batch["labels"] if seq2seq else batch.pop("labels")[:, 1:]
         logits = model(**batch).logits  # (batch, seq, vocabulary)
         # Prompt tuning returns logits for its virtual tokens too, in front.
         logits = logits[:, -labels.shape[1] :] if seq2seq else logits[:, -labels.shape[1] - 1 : -1]
@@ -71,9 +69,8 @@ def mean_loss(model, tokenizer, examples: list[Example], *, batch_size: int = 10
     total, tokens = 0.0, 0
     for logits, labels in _scored(model, tokenizer, examples, batch_size):
         flat = labels.reshape(-1)  # (batch * seq,)
-        total += F.cross_entropy(
-            logits.reshape(flat.numel(), -1), flat, ignore_index=-100, reduction="sum"
-        ).item()
+        rows = logits.reshape(flat.numel(), -1)  # (batch * seq, vocabulary)
+        total += F.cross_entropy(rows, flat, ignore_index=-100, reduction="sum").item()
         tokens += int((flat != -100).sum())
     return total / tokens
 
@@ -82,16 +79,6 @@ def count_parameters(model) -> tuple[int, int]:
     """Return ``(trainable, total)`` parameters; a tied tensor counts once."""
     parameters = list(model.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
-
-
-def _prompt_batches(model, tokenizer, examples: list[Example], batch_size: int):
-    """Yield batches of prompts, padded on the left so that each answer starts where it ends."""
-    end = [tokenizer.eos_token_id] if is_seq2seq(model) else []
-    for start in range(0, len(examples), batch_size):
-        prompts = [e.prompt for e in examples[start : start + batch_size]]
-        rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
-        batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
-        yield {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
 
 
 @torch.no_grad()
@@ -109,9 +96,15 @@ def generate(
     Greedily, or by beam search with ``num_beams`` above 1.
     """
     model.eval()
+    end = [tokenizer.eos_token_id] if is_seq2seq(model) else []
     generated = []
     options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
-    for batch in _prompt_batches(model, tokenizer, examples, batch_size):
+    for start in range(0, len(examples), batch_size):
+        prompts = [e.prompt for e in examples[start : start + batch_size]]
+        rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
+        # Padded on the left, so that each answer starts where its prompt ends.
+        batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        batch = batch.to(device_of(model))
         output = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id)
         if not is_seq2seq(model):  # a decoder repeats the prompt in front: (batch, prompt + answer)
             output = output[:, batch["input_ids"].shape[1] :]

@@ -162,10 +162,10 @@ def at_chosen_rate(rows, by: list[str]):
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
         by: the columns that name a cell of the study; a cell with fewer seeds is left out.
     """
-    first_seed = lambda cell: cell[cell["seed"] == 0].to_dict("records")
 
     def chosen(cell):
-        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed(cell)}
+        first_seed = cell[cell["seed"] == 0].to_dict("records")
+        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed}
         tied = sorted(rate for rate in score if score[rate] == max(score.values()))
         runs = [cell[cell["learning_rate"] == rate] for rate in tied]
         most = max(runs, key=lambda rows: rows["seed"].nunique())

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from statistics import NormalDist
 
 from pefthelpers import figures
-from pefthelpers.figures import FROZEN
 
 
 def levels(named: dict[str, Sequence[float]], *, block: int) -> None:
@@ -19,7 +18,7 @@ def levels(named: dict[str, Sequence[float]], *, block: int) -> None:
     largest = NormalDist().inv_cdf(1 - 1 / (2 * block))
     grid = [i / 200 for i in range(-200, 201)]
     density = [NormalDist().pdf(x * largest) / NormalDist().pdf(0) for x in grid]
-    axis.fill_between(grid, density, color=FROZEN, alpha=0.6, lw=0)
+    axis.fill_between(grid, density, color=figures.FROZEN, alpha=0.6, lw=0)
     for row, (name, values) in enumerate(named.items()):
         height = -0.2 - 0.22 * row
         axis.plot(values, [height] * len(values), "|", markersize=14, markeredgewidth=2)
