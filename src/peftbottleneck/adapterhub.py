@@ -17,19 +17,11 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from peftbottleneck import hubfiles
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
 from peftbottleneck.heads import Head, head_of_modules, head_to_read
-from peftbottleneck.hubfiles import (
-    MODEL_CLASSES,
-    describe,
-    hub_config,
-    read_config,
-    read_meta,
-    read_weights,
-    write,
-)
-from peftbottleneck.model import BottleneckModel
+from peftbottleneck.model import is_adapter
 from peftbottleneck.sites import hub_site
 
 _PEFT_PREFIX = "base_model.model."
@@ -58,18 +50,19 @@ def from_adapterhub(
         AdapterError: no adapter in the folder; one of another kind or for another model; a head that
             the model does not have, or has with another number of labels.
     """
-    folder, base = Path(folder), _base(model)
-    meta = read_meta(folder, "adapter")
-    config = read_config(meta, base)
+    folder = Path(folder)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    meta = hubfiles.read_meta(folder, "adapter")
+    config = hubfiles.read_config(meta, base)
     config.task_type = task_type
     weights = {
         key.removeprefix(f"{base.base_model_prefix}."): value
-        for key, value in read_weights(folder, "adapter").items()
+        for key, value in hubfiles.read_weights(folder, "adapter").items()
     }
     names = partial(_hub_key, base, meta["name"])
     if head and (folder / "head_config.json").exists():
-        found = _read_head(read_meta(folder, "head"), base)
-        weights.update(read_weights(folder, "head"))
+        found = _read_head(hubfiles.read_meta(folder, "head"), base)
+        weights.update(hubfiles.read_weights(folder, "head"))
         names = partial(_hub_key, base, meta["name"], head=found)
         config.task_type, config.modules_to_save = "SEQ_CLS", list(found.trained) or None
     return _add(model, config, adapter_name, weights, names)
@@ -89,7 +82,7 @@ def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "
         AdapterError: the model, the adapter's sites or its head have no counterpart in AdapterHub.
     """
     folder, base = Path(folder), model.get_base_model()
-    if base.config.model_type not in MODEL_CLASSES:
+    if base.config.model_type not in hubfiles.MODEL_CLASSES:
         raise AdapterError(
             f"Keep this adapter in PEFT's files: AdapterHub has no {base.config.model_type} model."
         )
@@ -97,30 +90,21 @@ def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "
         key.removeprefix(_PEFT_PREFIX): value.contiguous()
         for key, value in get_peft_model_state_dict(model, adapter_name=adapter_name).items()
     }
-    modules = {key.rpartition(".")[0] for key in state if not _is_adapter(key)}
+    modules = {key.rpartition(".")[0] for key in state if not is_adapter(key)}
     head = head_of_modules(base.config.model_type, modules) if modules else None
     adapter, others = {}, {}
     for key, value in state.items():
         name = _hub_key(base, adapter_name, key, head=head)
-        if _is_adapter(key):
+        if is_adapter(key):
             adapter[f"{base.base_model_prefix}.{name}"] = value
         else:
             others[name] = value
     folder.mkdir(parents=True, exist_ok=True)
-    config = hub_config(model.peft_config[adapter_name])
-    write(folder, "adapter", describe(base, adapter_name, config), adapter)
+    config = hubfiles.hub_config(model.peft_config[adapter_name])
+    hubfiles.write(folder, "adapter", hubfiles.describe(base, adapter_name, config), adapter)
     if head:
         config = head.config(num_labels=base.config.num_labels)
-        write(folder, "head", describe(base, adapter_name, config), others)
-
-
-def _base(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def _is_adapter(key: str) -> bool:
-    """Say whether a key of peft's state is a weight of an adapter: the rest is a head's."""
-    return f".{BottleneckModel.prefix}" in key
+        hubfiles.write(folder, "head", hubfiles.describe(base, adapter_name, config), others)
 
 
 def _hub_key(
@@ -137,7 +121,7 @@ def _hub_key(
             ``roberta.encoder.layer.0.output.dropout.bottleneck_up.weight``.
         head: The head, for weights outside the adapter.
     """
-    if not _is_adapter(key):
+    if not is_adapter(key):
         module, _, kind = key.rpartition(".")
         index = head.index(module) if head else None
         return f"heads.{adapter_name}.{index}.{kind}" if index else None

@@ -37,8 +37,7 @@ def main() -> None:
     os.dup2(2, 1)
     names: dict = {"__name__": "__main__"}
     for line in sys.stdin:
-        answers.write(run(json.loads(line), names) + "\n")
-        answers.flush()
+        print(run(json.loads(line), names), file=answers, flush=True)
 
 
 if __name__ == "__main__":

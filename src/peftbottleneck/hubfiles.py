@@ -16,17 +16,10 @@ from peftbottleneck.errors import AdapterError
 VERSION = "adapters.1.3.0"
 # Everything else in AdapterHub's configuration must have the value its plain adapters have.
 _PLAIN = {
-    "output_adapter": True,
-    "original_ln_after": True,
-    "residual_before_ln": True,
-    "adapter_residual_before_ln": False,
-    "ln_before": False,
-    "ln_after": False,
-    "is_parallel": False,
-    "use_gating": False,
-    "phm_layer": False,
+    **dict.fromkeys(["output_adapter", "original_ln_after", "residual_before_ln"], True),
+    **dict.fromkeys(["adapter_residual_before_ln", "ln_before", "ln_after"], False),
+    **dict.fromkeys(["is_parallel", "use_gating", "phm_layer", "cross_adapter"], False),
     "inv_adapter": None,
-    "cross_adapter": False,
     "leave_out": [],
     "stochastic_depth": 0.0,
 }
@@ -59,7 +52,8 @@ def read_config(meta: dict[str, Any], base: nn.Module) -> BottleneckConfig:
             f"{meta['hidden_size']}: the base is {model_type}, {base.config.hidden_size}."
         )
     odd = sorted(key for key, value in _PLAIN.items() if hub.get(key, value) != value)
-    odd += [key for key in ("reduction_factor", "scaling") if not _is_number(hub.get(key, 1.0))]
+    numbers = ("reduction_factor", "scaling")
+    odd += [key for key in numbers if not isinstance(hub.get(key, 1.0), (int, float))]
     if hub.get("mh_adapter") == hub.get("original_ln_before"):
         odd.append("mh_adapter")
     if odd:
@@ -74,10 +68,6 @@ def read_config(meta: dict[str, Any], base: nn.Module) -> BottleneckConfig:
         dropout=hub.get("dropout", 0.0),
         scaling=hub.get("scaling", 1.0),
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
 
 
 def hub_config(config: BottleneckConfig) -> dict[str, Any]:

@@ -98,11 +98,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
             added = added * scaling
         return self.bottleneck_dropout[adapter_name](added).to(hidden.dtype)
 
-    def adapt(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return ``hidden`` of shape (..., d) after all active adapters."""
+    def adapt(self, output: Any) -> Any:
+        """Return a tensor of shape (..., d), or the first of a tuple, after all active adapters."""
+        if isinstance(output, tuple):
+            return (self.adapt(output[0]), *output[1:])
         for name in self.active_names():
-            hidden = hidden + self.delta(name, hidden)
-        return hidden
+            output = output + self.delta(name, output)
+        return output
 
     def release(self) -> None:
         """Leave no trace on the base layer; called when the adapter is unloaded."""
@@ -124,7 +126,7 @@ class AfterModule(BottleneckLayer):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the base layer's output (a tensor or the first of a tuple) after the adapters."""
-        return _on_first(self.base_layer(*args, **kwargs), self.adapt)
+        return self.adapt(self.base_layer(*args, **kwargs))
 
 
 class AroundNorm(BottleneckLayer):
@@ -155,7 +157,7 @@ class AfterBlock(BottleneckLayer):
         self._handle = base_layer.register_forward_hook(self._adapt_output, prepend=True)
 
     def _adapt_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return _on_first(output, self.adapt)
+        return self.adapt(output)
 
     def __getattr__(self, name: str) -> Any:
         """Look a missing attribute up on the block: models read a block's own attributes."""
@@ -184,20 +186,12 @@ def wrap(module: nn.Module) -> BottleneckLayer:
     return AfterModule(module)
 
 
-def _on_first(output: Any, change: Any) -> Any:
-    """Apply ``change`` to a tensor, or to the first member of a tuple."""
-    if isinstance(output, tuple):
-        return (change(output[0]), *output[1:])
-    return change(output)
-
-
 def _initialise(down: nn.Linear, up: nn.Linear, how: str) -> None:
     """Draw the weights; the sources stand in ``BottleneckConfig``. Biases start at zero."""
-    nn.init.zeros_(down.bias)
-    nn.init.zeros_(up.bias)
     if how == "identity":  # down keeps torch's uniform initialisation, as A does in LoRA
         nn.init.zeros_(up.weight)
     for linear in (down, up):
+        nn.init.zeros_(linear.bias)
         if how == "bert":
             nn.init.normal_(linear.weight, std=0.02)
         elif how == "houlsby":

@@ -15,6 +15,8 @@ from peftbottleneck.errors import AdapterError
 from peftbottleneck.layer import MERGE_REFUSED, BottleneckLayer, wrap
 from peftbottleneck.sites import ARCHITECTURES, architecture
 
+Weights = dict[str, torch.Tensor]
+
 
 class BottleneckModel(BaseTuner):
     """Bottleneck adapters in a transformers model; made by ``get_peft_model`` and its kin."""
@@ -95,12 +97,8 @@ class BottleneckModel(BaseTuner):
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
-        cls,
-        model: nn.Module,
-        config: BottleneckConfig,
-        adapter_name: str,
-        state_dict: dict[str, torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
+        cls, model: nn.Module, config: BottleneckConfig, adapter_name: str, state_dict: Weights
+    ) -> Weights:
         remapped = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
@@ -120,11 +118,13 @@ def _hidden_size(model: nn.Module) -> int:
     return hidden_size
 
 
+def is_adapter(key: str) -> bool:
+    """Say whether a key of a model's state is a weight of an adapter."""
+    return f".{BottleneckModel.prefix}" in key
+
+
 def _check_checkpoint(
-    model: nn.Module,
-    config: BottleneckConfig,
-    adapter_name: str,
-    checkpoint: dict[str, torch.Tensor],
+    model: nn.Module, config: BottleneckConfig, adapter_name: str, checkpoint: Weights
 ) -> None:
     """Compare a checkpoint with the adapter it is about to fill.
 
@@ -138,11 +138,9 @@ def _check_checkpoint(
     mine = {
         key: value
         for key, value in model.state_dict().items()
-        if f".{BottleneckModel.prefix}" in key and f".{adapter_name}." in key
+        if is_adapter(key) and f".{adapter_name}." in key
     }
-    theirs = {
-        key: value for key, value in checkpoint.items() if f".{BottleneckModel.prefix}" in key
-    }
+    theirs = {key: value for key, value in checkpoint.items() if is_adapter(key)}
     if set(mine) != set(theirs):
         only = min(set(mine) ^ set(theirs))
         raise AdapterError(

@@ -13,19 +13,13 @@ def register() -> None:
     ``register_peft_method`` accepts only members of the enumeration ``PeftType``, and an
     enumeration cannot be subclassed once it has members: so one member is added by hand.
     """
-    member = NAME.upper()
-    if member not in PeftType.__members__:
-        _extend(PeftType, member)
+    name = NAME.upper()
+    if name not in PeftType.__members__:  # what `enum` does when it builds the class
+        member = str.__new__(PeftType, name)
+        member._name_ = member._value_ = name
+        PeftType._member_names_.append(name)
+        PeftType._member_map_[name] = PeftType._value2member_map_[name] = member
+        type.__setattr__(PeftType, name, member)
     if PeftType.BOTTLENECK not in PEFT_TYPE_TO_CONFIG_MAPPING:
         register_peft_method(name=NAME, config_cls=BottleneckConfig, model_cls=BottleneckModel)
         PEFT_TYPE_TO_CONFIG_MAPPING[SAVED_TYPE] = BottleneckConfig
-
-
-def _extend(enumeration: type, name: str) -> None:
-    """Add a member to a string enumeration, as ``enum`` does when it builds the class."""
-    member = str.__new__(enumeration, name)
-    member._name_ = member._value_ = name
-    enumeration._member_names_.append(name)
-    enumeration._member_map_[name] = member
-    enumeration._value2member_map_[name] = member
-    type.__setattr__(enumeration, name, member)

@@ -28,7 +28,9 @@ class Architecture(NamedTuple):
     hub: dict[str, str]
 
 
-_SUB_LAYER = {"attention": "attention_adapters.adapters", "output": "output_adapters.adapters"}
+# AdapterHub's names of a block's two sites.
+_ATTENTION = "attention_adapters.adapters"
+_OUTPUT = "output_adapters.adapters"
 
 _BERT = Architecture(
     houlsby=r".*\blayer\.\d+\.(attention\.)?output\.dropout",
@@ -38,29 +40,17 @@ _BERT = Architecture(
 _DISTILBERT = Architecture(
     houlsby=r".*\blayer\.\d+\.(attention\.out_lin|ffn\.dropout)",
     pfeiffer=r".*\blayer\.\d+\.output_layer_norm",
-    hub={
-        "attention.out_lin": _SUB_LAYER["attention"],
-        "ffn.dropout": _SUB_LAYER["output"],
-        "output_layer_norm": _SUB_LAYER["output"],
-    },
+    hub={"attention.out_lin": _ATTENTION, "ffn.dropout": _OUTPUT, "output_layer_norm": _OUTPUT},
 )
 _LLAMA = Architecture(
     houlsby=r".*\blayers\.\d+\.(self_attn\.o_proj|mlp\.down_proj)",
     pfeiffer=r".*\blayers\.\d+",
-    hub={
-        "self_attn.o_proj": _SUB_LAYER["attention"],
-        "mlp.down_proj": _SUB_LAYER["output"],
-        "": _SUB_LAYER["output"],
-    },
+    hub={"self_attn.o_proj": _ATTENTION, "mlp.down_proj": _OUTPUT, "": _OUTPUT},
 )
 _GPT2 = Architecture(
     houlsby=r"(.*\.)?h\.\d+\.(attn\.resid_dropout|mlp\.dropout)",
     pfeiffer=r"(.*\.)?h\.\d+",
-    hub={
-        "attn.resid_dropout": _SUB_LAYER["attention"],
-        "mlp.dropout": _SUB_LAYER["output"],
-        "": _SUB_LAYER["output"],
-    },
+    hub={"attn.resid_dropout": _ATTENTION, "mlp.dropout": _OUTPUT, "": _OUTPUT},
 )
 _T5 = Architecture(
     houlsby=r"(.*\.)?(encoder\.block\.\d+\.layer\.[01]|decoder\.block\.\d+\.layer\.[02])\.dropout",
