@@ -16,29 +16,13 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 @dataclass
 class Failure:
-    """What went wrong.
+    """What went wrong: fields of a ``Result``."""
 
-    Attributes:
-        error: one line, the error's last.
-        cell: number in the notebook file, from 0; None if no cell is to blame.
-        cell_id: the cell's id.
-        source: the cell's source.
-        traceback: what the cell showed, without colours.
-    """
-
-    error: str
-    cell: int | None = None
+    reason: str  # cell and error (its last line) in one line
+    cell: int | None = None  # number in the notebook file, from 0; None if no cell is to blame
     cell_id: str = ""
-    source: str = ""
-    traceback: str = ""
-
-    @property
-    def reason(self) -> str:
-        """Return cell and error in one line."""
-        if self.cell is None:
-            return self.error
-        first = (self.source.strip().splitlines() or [""])[0][:60]
-        return f"cell {self.cell} [{self.cell_id}] ({first}): {self.error}"
+    source: str = ""  # of the cell
+    traceback: str = ""  # what the cell showed, without colours
 
 
 def last_line(text: str) -> str:
@@ -73,17 +57,20 @@ def ended(exit_code: int | None) -> str:
 
 
 def _at(number: int, cell, error: str, traceback: str = "") -> Failure:
-    traceback = COLOURS.sub("", traceback)
-    return Failure(error, number, cell.get("id", ""), cell.source, traceback)
+    name, first = cell.get("id", ""), (cell.source.strip().splitlines() or [""])[0][:60]
+    reason = f"cell {number} [{name}] ({first}): {error}"
+    return Failure(reason, number, name, cell.source, COLOURS.sub("", traceback))
 
 
-def _shown(number: int, cell) -> Failure | None:
+def _shown(number: int, cell, problem: str) -> Failure | None:
     """Return the failure that a cell's own outputs show."""
     for output in cell.outputs:
         if output.output_type == "error":
             text = f"{output.ename}: {last_line(output.evalue)}".rstrip(": ")
             if output.ename == "SystemExit":
                 text += " (a call of exit(): the cells below it did not run)"
+            if problem and output.ename.startswith("KeyboardInterrupt"):  # its time was over
+                text = problem
             return _at(number, cell, text, "\n".join(output.traceback))
         text = output.get("text", "") if output.get("name") == "stderr" else ""
         if warning := next(filter(OWN_WARNING.match, text.splitlines()), ""):
@@ -100,9 +87,7 @@ def find(notebook, problem: str = "") -> Failure | None:
     """
     cells = list(own_cells(notebook))
     for number, cell in cells:
-        if failure := _shown(number, cell):
-            if problem and failure.error.startswith("KeyboardInterrupt"):  # its time was over
-                failure.error = problem
+        if failure := _shown(number, cell, problem):
             return failure
     state = [(number, cell, cell.metadata.get("papermill", {})) for number, cell in cells]
     started = [(number, cell) for number, cell, known in state if known.get("start_time")]

@@ -106,10 +106,8 @@ def execute(job: Job) -> Outcome:
         source_hash=job.source_hash,
         values=job.values,
         **end,
+        **(asdict(failure) if failure else {}),
     )
-    if failure:
-        result.reason, result.cell, result.cell_id = failure.reason, failure.cell, failure.cell_id
-        result.source, result.traceback = failure.source, failure.traceback
     return Outcome(result, nbformat.writes(executed))
 
 

@@ -20,12 +20,7 @@ from nbregress.failures import ended, last_line
 from nbregress.isolation import kill_tree
 from pefthelpers.session import STACK
 
-PYTHON = {
-    "kernel_name": "python3",
-    "language": "python",
-    "start_timeout": 120,
-    "progress_bar": False,
-}
+PYTHON = {"kernel_name": "python3", "language": "python", "start_timeout": 120}
 
 
 class Kernel(AsyncKernelManager):
@@ -65,9 +60,10 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
 
     notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
     home = job["folder"] if Path(job["folder"]).is_dir() else folder
-    own = {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
+    own = PYTHON | {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
+    paths = str(notebook), str(executed)
     try:
-        papermill.execute_notebook(str(notebook), str(executed), job["values"], **own, **PYTHON)
+        papermill.execute_notebook(*paths, job["values"], progress_bar=False, **own)
     except papermill.PapermillExecutionError:
         pass  # the executed notebook says which cell and why
     except CellTimeoutError:
