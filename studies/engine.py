@@ -5,6 +5,7 @@ runs are the rows of one JSON file of data/results, each written as it ends.
 """
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -117,7 +118,7 @@ class Study:
 
 def _spread(rows: list[dict], column: str) -> str:
     values = [row[column] for row in rows if column in row]
-    mean, deviation = results.mean_and_sd(values)
+    mean, deviation = mean_and_sd(values)
     return f"{mean:.3f} ± {deviation:.3f} (n = {len(values)})"
 
 
@@ -186,6 +187,12 @@ def run_study(name: str, cells: list[Cell], run: Callable[..., dict], seeds: Ite
     """Run what the study's record does not hold yet, and print its table."""
     study = start(name)
     study.print_table(cells, study.tune(cells, run, seeds))
+
+
+def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (0 for a single value)."""
+    values = list(values)
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def search_learning_rate(

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from pefthelpers.paths import data_dir, sha256
-from pefthelpers.results import best, mean_and_sd
-from studies.engine import Cell, Gate, Study
+from pefthelpers.results import best
+from studies.engine import Cell, Gate, Study, mean_and_sd
 
 SEEDS = (0, 1, 2)
 

@@ -22,8 +22,8 @@ def package_findings() -> list[str]:
             state = f"does not fit: {each.name} {here}" if here else f"missing: {each.name}"
             wrong.append(f"  {state}; pip install '{each.name}{each.specifier}'")
     stack = ", ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "peft", "trl"))
-    verdict = "are met" if not wrong else "are NOT met"
-    return [f"Packages: {stack}; all {len(needed)} requirements {verdict}", *wrong]
+    said = f"all {len(needed)} requirements are {'NOT ' if wrong else ''}met"
+    return [f"Packages: {stack}; {said}", *wrong]
 
 
 def gpu_finding() -> str:

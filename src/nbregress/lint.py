@@ -82,8 +82,10 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     )
     knobs = len(parameters) == 1 and {"PROFILE", "SEED"} <= set(notebooks.parameters(notebook))
     yield not knobs, "exactly one cell tagged parameters must define PROFILE and SEED"
-    same = setups == [setup()]
-    yield not same, "the set-up cell is missing or differs from the others'; run lint --fix"
+    yield (
+        setups != [setup()],
+        "the set-up cell is missing or differs from the others'; run lint --fix",
+    )
     lengths = sorted(map(code_lines, code))
     median, ninth = statistics.median(lengths), lengths[int(0.9 * (len(lengths) - 1))]
     yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"

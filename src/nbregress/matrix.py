@@ -19,11 +19,6 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, cache_dir
 
 STACKS = ("pinned", "floor", "newest")  # the environments of tox.ini
-UNREACHED = "the matrix ended before it came to this stack"
-
-
-class BuildError(Exception):
-    """An environment that cannot be built; the message is pip's own last error."""
 
 
 @dataclass
@@ -120,7 +115,7 @@ def python_of(stack: str, python: str) -> str:
     each time, since what is newest does not stand in a file.
 
     Raises:
-        BuildError: it cannot be built.
+        ChildProcessError: it cannot be built.
     """
     if stack == "pinned" and python == sys.executable and installed_here():
         return sys.executable
@@ -130,7 +125,7 @@ def python_of(stack: str, python: str) -> str:
     command += ["--recreate"] if stack == "newest" else []
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise BuildError(why(done.stdout + "\n" + done.stderr))
+        raise ChildProcessError(why(done.stdout + "\n" + done.stderr))
     return str(work / stack / "bin" / "python")
 
 
@@ -153,12 +148,12 @@ def run(wanted: dict[str, str], paths: list[Path], out: Path, *, jobs: int, prof
         jobs: notebooks at a time.
         profile: ``tiny``, ``laptop`` or ``gpu``.
     """
-    columns = [Column(name, error=UNREACHED) for name in wanted]
-    table = Matrix([path.stem for path in paths], columns)
+    unreached = [Column(name, "the matrix ended before it came to this stack") for name in wanted]
+    table = Matrix([path.stem for path in paths], columns=unreached)
     options = [*map(str, paths), "--profile", profile, "--jobs", str(jobs)]
     for number, (name, python) in enumerate(wanted.items()):
         print(f"{name}: environment", flush=True)
-        columns[number] = column_of(name, python, out / name, options)
+        table.columns[number] = column_of(name, python, out / name, options)
         table.write(out)
     return table
 
@@ -176,7 +171,7 @@ def column_of(stack: str, python: str, out: Path, options: list[str]) -> Column:
         ours = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
         code = subprocess.run(command, check=False, env=ours).returncode
         content = read_rows(out)
-    except (BuildError, OSError) as error:
+    except OSError as error:
         column.error = f"the environment could not be built: {error}"
         print(f"{stack}: {column.error}", flush=True)
     except UserError as error:

@@ -75,9 +75,7 @@ def parameters(notebook) -> dict[str, object]:
         UserError: the cell holds more than assignments of plain values.
     """
     values = {}
-    for cell in code_cells(notebook):
-        if "parameters" not in tags(cell):
-            continue
+    for cell in (cell for cell in code_cells(notebook) if "parameters" in tags(cell)):
         try:
             for node in ast.parse(cell.source).body:
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

@@ -65,7 +65,7 @@ def summary(store, *, cut: bool) -> str:
     """
     bad = [row for row in store.rows if not row.good]
     told = [f"{row.notebook} {row.status}: {row.reason}" for row in bad if cut]
-    counts = f"{len(store.rows) - len(bad)} passed, {len(bad)} failed"
-    took = f"{counts} in {store.about()['wall_s']:.0f} s"
+    wall_s, good = store.about()["wall_s"], len(store.rows) - len(bad)
+    took = f"{good} passed, {len(bad)} failed in {wall_s:.0f} s"
     pages = store.unreported or [f"report: {store.out / 'report.html'}"]
     return "\n".join([*told, "; ".join([took, *pages]), *store.trouble])

@@ -60,8 +60,7 @@ def read_rows(folder: Path) -> dict:
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no run: there is no metrics.json in it.") from error
     except (ValueError, KeyError, TypeError) as error:
-        words = f"{path} is damaged ({error}): delete it and run the notebooks again."
-        raise UserError(words) from error
+        raise UserError(f"{path} is damaged ({error}): delete it and run again.") from error
 
 
 def plain(value: object) -> object:

@@ -87,22 +87,20 @@ def follow(executor: Executor, jobs: list[Job], store: RunStore, watch, *, fail_
 
 
 def outcome_of(future: Future, job: Job) -> Outcome:
-    """Return a future's outcome, or a failed one if it could not be executed at all."""
+    """Return a future's outcome, or a failed one that says why it could not be executed at all."""
     try:
         return future.result()
+    except CancelledError:
+        reason = (
+            "its worker was lost, and no other was left: start workers and run it with --resume"
+        )
     except Exception as error:  # noqa: BLE001 - a worker may be lost in any way
-        return Outcome(Result(job.notebook, "failed", reason=words_for(error), values=job.values))
-
-
-def words_for(error: Exception) -> str:
-    """Say in one line why a notebook could not be executed at all."""
-    if isinstance(error, CancelledError):
-        return "its worker was lost, and no other was left: start workers and run it with --resume"
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        folder = tempfile.gettempdir()
-        return f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
-    words = (str(error).strip().splitlines() or [""])[0]
-    return f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
+        words = (str(error).strip().splitlines() or [""])[0]
+        reason = f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            folder = tempfile.gettempdir()
+            reason = f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
+    return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
 
 
 def stop(futures: set[Future]) -> None:

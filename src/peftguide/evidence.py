@@ -1,6 +1,7 @@
 """What the records say about each method on a kind of task, and what they cannot tell apart."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -53,7 +54,7 @@ class Arm:
     @cached_property
     def mean(self) -> float:
         """Mean test score over seeds."""
-        return results.mean_and_sd(self.test.values())[0]
+        return statistics.mean(self.test.values())
 
     @cached_property
     def half(self) -> float:
@@ -81,7 +82,7 @@ def half_width(values: Iterable[float]) -> float:
     values = list(values)
     if len(values) < 2:
         return math.inf
-    spread = results.mean_and_sd(values)[1] / math.sqrt(len(values))
+    spread = statistics.stdev(values) / math.sqrt(len(values))
     return float(stats.t.ppf(0.975, len(values) - 1)) * spread
 
 

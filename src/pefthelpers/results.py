@@ -9,7 +9,6 @@ import datetime
 import json
 import math
 import platform
-import statistics
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
@@ -172,9 +171,3 @@ def at_chosen_rate(rows, by: list[str]):
         return most if most["seed"].nunique() >= 3 else most.iloc[:0]
 
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
-
-
-def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation (0 for a single value)."""
-    values = list(values)
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -126,7 +126,7 @@ def test_tox_keeps_an_environment_by_what_it_holds(toy, tmp_path):
     assert Path(toy(wheel(tmp_path, "1"))) == python and mark.exists()  # the same one
     assert version(toy(wheel(tmp_path, "2"))) == "2" and not mark.exists()  # built anew
     with pytest.raises(
-        matrix.BuildError, match="^ERROR: No matching distribution found for gone==1"
+        ChildProcessError, match="^ERROR: No matching distribution found for gone==1"
     ):
         toy("gone==1")
     assert (
@@ -180,7 +180,7 @@ def test_a_python_that_is_none_is_wrong_use(run, python, sentence):
 
 
 def broken(stack, python):
-    raise matrix.BuildError("ERROR: No matching distribution found for peft==99")
+    raise ChildProcessError("ERROR: No matching distribution found for peft==99")
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -215,14 +215,16 @@ def test_a_matrix_that_is_stopped_says_what_it_never_reached(make_notebook, tmp_
     def stop(stack, python):
         if stack == "floor":
             raise KeyboardInterrupt
-        raise matrix.BuildError("no")
+        raise ChildProcessError("no")
 
     monkeypatch.setattr(matrix, "python_of", stop)
     wanted = dict.fromkeys(matrix.STACKS, sys.executable)
     with pytest.raises(KeyboardInterrupt):
         matrix.run(wanted, [make_notebook("1")], tmp_path / "out", jobs=1, profile="tiny")
     columns = json.loads((tmp_path / "out" / "matrix.json").read_text())["columns"]
-    assert [column["error"] for column in columns[1:]] == [matrix.UNREACHED] * 2
+    assert [column["error"] for column in columns[1:]] == [
+        "the matrix ended before it came to this stack"
+    ] * 2
 
 
 FAILED = Result(

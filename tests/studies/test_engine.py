@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pefthelpers.errors import UserError
-from pefthelpers.results import at_chosen_rate, best, mean_and_sd
-from studies.engine import Cell, Gate, Study, judge, search_learning_rate
+from pefthelpers.results import at_chosen_rate, best
+from studies.engine import Cell, Gate, Study, judge, mean_and_sd, search_learning_rate
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
