@@ -296,7 +296,7 @@ def test_the_workflows_run_what_there_is(workflows):
         made = program == "make" and f"\n{target}:" in makefile
         assert made or (program == "python3" and (ROOT / target).is_file()), (program, target)
     assert "pefthelpers matrix" in makefile
-    assert cli.parser().parse_args(["matrix"]).stacks == "pinned,floor,newest"
+    assert cli.TOP.parse_args(["matrix"]).stacks == "pinned,floor,newest"
 
 
 def test_what_runs_foreign_packages_may_not_write(workflows):

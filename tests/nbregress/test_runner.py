@@ -250,7 +250,8 @@ def test_a_warning_counts_if_it_comes_from_the_notebook_s_own_line(said, error):
     cell = nbformat.v4.new_code_cell("call()", outputs=[shown])
     cell.metadata["papermill"] = {"status": "completed", "start_time": "now"}
     found = failures.find(nbformat.v4.new_notebook(cells=[cell]))
-    assert found.error.startswith(error) if error else found is None
+    said = found and found.reason.split("): ", 1)[1]
+    assert said.startswith(error) if error else found is None
 
 
 def test_an_error_s_last_line_is_kept_short():
