@@ -246,4 +246,4 @@ def _hint(wrong: list[str], signed: dict, here: dict) -> str:
         return f" ({first['shape']} there, {now['shape']} here: were tokens added?)"
     if any(len(signed[name]["shape"]) < 2 for name in wrong) or len(wrong) == len(signed):
         return ": shapes fit, answers would not"
-    return ": only matrices differ, so was an adapter merged into one of the two?"
+    return ": only matrices differ, as after a merge or with a new head"

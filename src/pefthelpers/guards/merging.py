@@ -38,27 +38,31 @@ def outputs(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
         return layer(x).double(), base(x).double()
 
 
-def _merged(layer: nn.Module, adapters: list[str] | None) -> dict[str, torch.Tensor]:
-    """Merge a layer in place and return the weights of its base."""
+def _merged(layer: nn.Module, adapters: list[str] | None, dtype: torch.dtype | None) -> tuple:
+    """Merge a copy of a layer; return its base before and after, outputs before and after."""
+    layer = copy.deepcopy(layer).to(dtype).eval()
+    weights = lambda: [p.detach().double() for p in layer.get_base_layer().parameters()]
+    before, apart = weights(), outputs(layer)
     layer.merge(adapter_names=adapters)
-    return {n: p.detach().double() for n, p in layer.get_base_layer().named_parameters()}
+    return before, weights(), apart, outputs(layer)
 
 
 def _compare(layer: nn.Module, adapters: list[str] | None = None) -> tuple[float, float]:
     """Return two shares of what merging should change: lost by rounding; wrong in what is computed."""
-    exact = copy.deepcopy(layer).double().eval()
-    before = {n: p.detach().clone() for n, p in exact.get_base_layer().named_parameters()}
-    apart = outputs(exact)
-    target, real = _merged(exact, adapters), _merged(copy.deepcopy(layer).eval(), adapters)
-    size = sum((target[n] - before[n]).pow(2).sum() for n in before).sqrt()
-    lost = sum((real[n] - target[n]).pow(2).sum() for n in before).sqrt()
-    if not torch.isfinite(size + lost):
-        return float("nan"), 0.0
-    rounding = (lost / size).item() if size > 0 else 0.0
+    try:
+        before, target, apart, together = _merged(layer, adapters, torch.float64)
+    except RuntimeError:  # AdaMSS keeps a float32 matrix of its own
+        before, target, apart, together = _merged(layer, adapters, torch.float32)
+    real = _merged(layer, adapters, None)[1]
+    norm = lambda a, b: sum((x - y).pow(2).sum() for x, y in zip(a, b, strict=True)).sqrt().item()
+    size, lost = norm(target, before), norm(real, target)
+    if not math.isfinite(size + lost):
+        return math.nan, 0.0
+    rounding = lost / size if size else 0.0
     if apart is None:
         return rounding, 0.0
-    effect, off = (apart[0] - apart[1]).norm(), (outputs(exact)[1] - apart[0]).norm()
-    return rounding, (off / effect).item() if effect > 0 else float(off > 0)
+    effect, off = norm(apart[:1], apart[1:]), norm(together[1:], apart[:1])
+    return rounding, off / effect if effect else off
 
 
 def merge_loss(layer: nn.Module, adapter: str | None = None) -> float:

@@ -7,13 +7,11 @@ from torch import nn
 from pefthelpers.errors import UserError
 
 
-def check_targets(model: nn.Module, wanted: str | None = None) -> None:
+def check_targets(model: nn.Module) -> None:
     """Refuse an adapter that adapts only a part of what its configuration names.
 
     Args:
         model: a PEFT model; all its adapters are looked at.
-        wanted: ``"all-linear"`` if that was asked for, as peft replaces the word by names; then
-            experts that are fused into one parameter, which no module's name reaches, are missed.
 
     Raises:
         UserError: a name in target_modules, target_parameters, rank_pattern, alpha_pattern or
@@ -23,20 +21,9 @@ def check_targets(model: nn.Module, wanted: str | None = None) -> None:
         for field, names in _unmatched(model, adapter, config).items():
             raise UserError(
                 f"{field} fits only in part: nothing is adapted or trained under "
-                f"{', '.join(map(repr, names))}; the layers of this {_base_name(model)} that have "
+                f"{', '.join(map(repr, names))}; the layers of this {type(model.get_base_model()).__name__} that have "
                 f"no adapter are {', '.join(_left_out(model)) or 'none'}."
             )
-    fused = [name for name in _left_out(model) if "fused" in name]
-    if wanted == "all-linear" and fused:
-        raise UserError(
-            f"all-linear adapts modules, and {', '.join(fused)} of this {_base_name(model)} are "
-            f"none: name them in target_parameters, or name the layers you do want."
-        )
-
-
-def _base_name(model: nn.Module) -> str:
-    """Return the class name of the model under the adapters."""
-    return type(model.get_base_model()).__name__
 
 
 def _adapted(model: nn.Module, adapter: str) -> tuple[set[str], set[str]]:
@@ -99,7 +86,7 @@ def _left_out(model: nn.Module) -> list[str]:
             found[short] = f"{short} (Conv1D)"
         for inner, parameter in module.named_parameters(recurse=False):
             if parameter.dim() == 3:
-                found[f"{short}.{inner}"] = f"{short}.{inner} (fused, a parameter)"
+                found[f"{short}.{inner}"] = f"{short}.{inner} (fused: for target_parameters)"
     return sorted(found.values())
 
 
