@@ -47,8 +47,8 @@ def _compare(found: dict, expected: dict, folder: str | Path) -> None:
     ]
     missing = [key for key in expected if key not in found]
     if extra or missing:
-        sides = [f"the model has no {extra[0]}"] * bool(extra)
-        sides += [f"the file has no {missing[0]}"] * bool(missing)
+        sides = [f"the model has no {key}" for key in extra[:1]]
+        sides += [f"the file has no {key}" for key in missing[:1]]
         raise UserError(
             f"Keys of the adapter in {Path(folder).name} do not match: {len(extra)} of {len(found)} "
             f"would be ignored and {len(missing)} of {len(expected)} stay as initialised "
@@ -70,10 +70,12 @@ def check_keys(folder: str | Path, base: nn.Module) -> None:
         return
     found = _load(folder)
     base = base.get_base_model() if hasattr(base, "get_base_model") else base
+    base = getattr(base, "_orig_mod", getattr(base, "module", base))  # compiled, distributed
     values = [*base.parameters(), *base.buffers()]
     hollow = {
-        id(v): nn.Parameter(v.to("meta"), False) if isinstance(v, nn.Parameter) else v.to("meta")
+        id(v): nn.Parameter(e, False) if isinstance(v, nn.Parameter) else e
         for v in values
+        for e in [torch.empty(v.shape, dtype=v.dtype, device="meta")]
     }
     hollow |= {id(m._hf_hook): None for m in base.modules() if hasattr(m, "_hf_hook")}
     for memo in (hollow, {}):  # a few methods start from the values of the base
@@ -83,7 +85,7 @@ def check_keys(folder: str | Path, base: nn.Module) -> None:
                 model = get_peft_model(copy.deepcopy(base, memo), config, low_cpu_mem_usage=True)
                 expected = saved_state(model, "default")
             break
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             problem = error
     else:
         raise UserError(f"The adapter in {Path(folder).name} does not fit this base: {problem}")

@@ -41,7 +41,7 @@ def outputs(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
 def _merged(layer: nn.Module, adapters: list[str] | None, dtype: torch.dtype | None) -> tuple:
     """Merge a copy of a layer; return its base before and after, outputs before and after."""
     layer = copy.deepcopy(layer).to(dtype).eval()
-    weights = lambda: [p.detach().double() for p in layer.get_base_layer().parameters()]
+    weights = lambda: [p.detach().double().clone() for p in layer.get_base_layer().parameters()]
     before, apart = weights(), outputs(layer)
     layer.merge(adapter_names=adapters)
     return before, weights(), apart, outputs(layer)
