@@ -340,6 +340,7 @@ def merge_cases(tmp):
         yield method, True, (trained(method),)
     yield "named", True, (trained(adapter_name="nonna"),)
     yield "two active", True, (second(trained()),)
+    yield "two active DoRAs", True, (second(trained("dora"), use_dora=True),)
     yield "untrained", True, (wrap(),)
     yield "bfloat16, large", True, (spoil(in_bfloat16("lora"), "lora_B", lambda p: p + 1.0),)
     yield "float16", True, (trained(model=base().to(torch.float16)),)
@@ -373,15 +374,13 @@ def merge_cases(tmp):
         False,
         (spoil(in_bfloat16("ia3"), "ia3_l", lambda p: p * 1.001),),
     )
-    yield (
-        "ln in bfloat16, gentle",
-        False,
-        (spoil(in_bfloat16("ln"), "ln_tuning", lambda p: p + 1e-3),),
-    )
     for value in (float("nan"), float("inf")):
         yield f"{value} in B", False, (spoil(wrap(), "lora_B", lambda p, v=value: p + v),)
     yield "4-bit base", False, (wrap(model=four_bit(base(), quant_type="nf4")),)
-    yield "two active doras", False, (second(trained("dora"), use_dora=True),)
+    ofts = trained("oft")
+    ofts.add_adapter("second", OFTConfig(**METHODS["oft"][1]))
+    ofts.base_model.set_adapter(["default", "second"])
+    yield "two active OFTs", False, (spoil(ofts, "oft_R.second", lambda p: p + 0.1),)
     named = spoil(in_bfloat16("lora", adapter_name="nonna"), "lora_B", lambda p: p + 1e-4)
     yield "named, gentle", False, (named,)
     done = trained()

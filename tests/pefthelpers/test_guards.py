@@ -1,6 +1,7 @@
 """The silent failures: each is caught, and the right way passes."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -127,6 +128,130 @@ def test_merge_loss_is_what_rounding_loses(llama):
     weight, delta = layer.get_base_layer().weight.float(), layer.get_delta_weight("default").float()
     kept = (weight + delta).to(torch.bfloat16).float() - weight
     assert guards.merge_loss(layer) == pytest.approx(((kept - delta).norm() / delta.norm()).item())
+
+
+def test_one_healthy_step_is_training(llama):
+    model = wrapped(llama)
+    before = guards.snapshot(model)
+    train(model, [p for p in model.parameters() if p.requires_grad], steps=1)
+    guards.check_training(model, before)
+
+
+def test_a_weight_that_could_have_moved_is_caught_after_one_step_too(llama):
+    model = wrapped(llama)
+    before = guards.snapshot(model)
+    train(model, [p for name, p in model.named_parameters() if "lora_B" in name], steps=1)
+    with pytest.raises(UserError, match=r"4 of 8 trainable weights never moved, .*lora_A"):
+        guards.check_training(model, before)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_only_a_head_that_no_checkpoint_holds_is_refused(tmp_path, held):
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    source = AutoModelForSequenceClassification if held else AutoModel
+    source.from_config(tiny("roberta").config).save_pretrained(tmp_path)
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["query"]))
+    said = guards.explain(guards.check_head, model)
+    sentence = "The head 'classifier' is new, and it is neither trained nor saved"
+    assert said == "ok" if held else sentence in said
+
+
+def test_targets_that_fit_in_part_are_named_with_what_is_there():
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
+    phi = Phi3ForCausalLM(
+        Phi3Config(**sizes, num_attention_heads=2, pad_token_id=0, eos_token_id=1)
+    )
+    for base, target, there in (
+        (phi, ["o_proj", "gate_proj"], r"Phi3ForCausalLM .* are down_proj, gate_up_proj,"),
+        (tiny("gpt2"), ["c_proj", "q_proj"], r"GPT2LMHeadModel .* are c_attn \(Conv1D\), c_fc"),
+    ):
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=target))
+        with pytest.raises(UserError, match=rf"only in part: .* under '{target[1]}'; .*{there}"):
+            guards.check_targets(model)
+
+
+def test_a_merged_base_is_told_from_another_one(llama, tmp_path):
+    guards.sign(tmp_path, llama())
+    with pytest.raises(UserError, match=r"another base model: 4 of 21 .*q_proj.weight: only matri"):
+        guards.check_base(tmp_path, trained(llama).merge_and_unload())
+    model = trained(llama)
+    model.merge_adapter()
+    with pytest.raises(UserError, match=r"call unmerge_adapter\(\) before sign"):
+        guards.sign(tmp_path, model)
+
+
+def test_what_cannot_be_read_is_said(llama, tmp_path):
+    guards.sign(tmp_path, llama())
+    with pytest.raises(
+        UserError, match=r"21 of 21 weights of the base could not be checked, .*meta"
+    ):
+        guards.check_base(tmp_path, llama().to("meta"))
+    (tmp_path / guards.FINGERPRINT).write_text('{"base_fingerprint": "00"}')
+    with pytest.raises(UserError, match=r"older version that did not cover linear .* sign again"):
+        guards.check_base(tmp_path, llama())
+
+
+def test_checks_leave_random_numbers_and_models_alone(llama, tmp_path):
+    model = trained(llama).eval()
+    state, values = torch.get_rng_state(), copy.deepcopy(model.state_dict())
+    model.save_pretrained(tmp_path)
+    guards.sign(tmp_path, model)
+    guards.check_base(tmp_path, llama())
+    torch.set_rng_state(state)
+    guards.check_base(tmp_path, model)
+    guards.check_adapter(tmp_path, model)
+    guards.check_merge(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, values[name]) for name, value in model.state_dict().items())
+
+
+def test_keys_that_do_not_match_are_named(llama, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    trained(llama).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file(
+        {k.replace("model.model.", "_orig_mod."): v for k, v in load_file(file).items()}, file
+    )
+    guards.sign(tmp_path, llama())
+    with pytest.raises(UserError, match="8 of 8 would be ignored and 8 of 8 stay as initialised"):
+        guards.check_base(tmp_path, llama())
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({}, r"8 tensors: 7,168 of the adapter, and no whole layer beside it"),
+        (
+            {"modules_to_save": ["embed_tokens"]},
+            r"16,384 \(70%\) of whole layers, the largest .*emb",
+        ),
+        ({"modules_to_save": ["lm_head"]}, r"whole layers, the largest .*lm_head.weight: they are"),
+    ],
+)
+def test_a_large_file_is_explained(llama, tmp_path, extra, sentence):
+    get_peft_model(llama(), LoraConfig(**CONFIG | extra)).save_pretrained(tmp_path)
+    assert re.search(sentence, guards.why_large(tmp_path))
+
+
+def test_a_shared_weight_is_named(llama):
+    model = get_peft_model(llama(), LoraConfig(**CONFIG | {"target_modules": ["lm_head"]}))
+    with pytest.raises(UserError, match=r"lm_head is shared with .*embed_tokens.weight: a merge"):
+        guards.check_merge(model)
+
+
+def test_a_name_in_use_is_said(llama, tmp_path):
+    trained(llama).save_pretrained(tmp_path)
+    model = get_peft_model(llama(), LoraConfig(**CONFIG | {"lora_alpha": 32}))
+    with pytest.raises(UserError, match=r"'default' is in use \(lora_alpha 32 there, 8 here\)"):
+        guards.check_reuse(tmp_path, model)
+    model.load_adapter(tmp_path, "default")
+    with pytest.raises(UserError, match=r"multiplies by 8 where the saved adapter has 2 "):
+        guards.check_adapter(tmp_path, model)
 
 
 def prefixed(model, task_type="CAUSAL_LM"):

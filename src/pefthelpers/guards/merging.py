@@ -38,31 +38,47 @@ def outputs(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
         return layer(x).double(), base(x).double()
 
 
-def _merged(layer: nn.Module, adapters: list[str] | None, dtype: torch.dtype | None) -> tuple:
-    """Merge a copy of a layer; return its base before and after, outputs before and after."""
-    layer = copy.deepcopy(layer).to(dtype).eval()
+def _merged(layer: nn.Module, adapters: list[str] | None, exact: str = "") -> tuple:
+    """Merge a copy of a layer; return its base before and after, outputs before and after.
+
+    ``exact`` says what is in float64: ``base``, so that nothing is rounded to its dtype, or ``all``.
+    """
+    layer = copy.deepcopy(layer).eval()
+    if exact:
+        (layer if exact == "all" else layer.get_base_layer()).double()
     weights = lambda: [p.detach().double().clone() for p in layer.get_base_layer().parameters()]
-    before, apart = weights(), outputs(layer)
+    before, apart = weights(), outputs(layer) if exact == "all" else None
     layer.merge(adapter_names=adapters)
-    return before, weights(), apart, outputs(layer)
+    return before, weights(), apart, outputs(layer) if apart else None
 
 
-def _compare(layer: nn.Module, adapters: list[str] | None = None) -> tuple[float, float]:
-    """Return two shares of what merging should change: lost by rounding; wrong in what is computed."""
+def _norm(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
+    """Return the norm of the difference of two lists of tensors."""
+    return sum((x - y).pow(2).sum() for x, y in zip(a, b, strict=True)).sqrt().item()
+
+
+def _rounding(layer: nn.Module, adapters: list[str] | None) -> float:
+    """Return the share of a layer's correction that merging into the base's dtype loses."""
     try:
-        before, target, apart, together = _merged(layer, adapters, torch.float64)
-    except RuntimeError:  # AdaMSS keeps a float32 matrix of its own
-        before, target, apart, together = _merged(layer, adapters, torch.float32)
-    real = _merged(layer, adapters, None)[1]
-    norm = lambda a, b: sum((x - y).pow(2).sum() for x, y in zip(a, b, strict=True)).sqrt().item()
-    size, lost = norm(target, before), norm(real, target)
+        before, target, *_ = _merged(layer, adapters, "base")
+    except RuntimeError:  # dtypes that cannot be mixed
+        before, target, *_ = _merged(layer, adapters, "all")
+    size, lost = _norm(target, before), _norm(_merged(layer, adapters)[1], target)
     if not math.isfinite(size + lost):
-        return math.nan, 0.0
-    rounding = lost / size if size else 0.0
+        return math.nan
+    return lost / size if size else 0.0
+
+
+def _distortion(layer: nn.Module) -> float:
+    """Return how far merging moves a layer's output, as a share of what its adapters do to it."""
+    try:
+        _, _, apart, together = _merged(layer, None, "all")
+    except RuntimeError:  # AdaMSS keeps a float32 matrix of its own
+        return 0.0
     if apart is None:
-        return rounding, 0.0
-    effect, off = norm(apart[:1], apart[1:]), norm(together[1:], apart[:1])
-    return rounding, off / effect if effect else off
+        return 0.0
+    effect, off = _norm(apart[:1], apart[1:]), _norm(together[1:], apart[:1])
+    return off / effect if effect else off
 
 
 def merge_loss(layer: nn.Module, adapter: str | None = None) -> float:
@@ -76,7 +92,7 @@ def merge_loss(layer: nn.Module, adapter: str | None = None) -> float:
         layer: an adapted layer of any method that can be merged.
         adapter: name of one adapter; the active ones if None.
     """
-    return _compare(layer, None if adapter is None else [adapter])[0]
+    return _rounding(layer, None if adapter is None else [adapter])
 
 
 def head_in_the_way(model: nn.Module) -> str | None:
@@ -166,7 +182,7 @@ def _refuse_states(model: nn.Module, layers: dict[str, nn.Module]) -> None:
 def _refuse_loss(name: str, layer: nn.Module, max_loss: float) -> None:
     """Refuse a layer that merging would change in another way than its adapters do."""
     try:
-        lost, wrong = _compare(layer)
+        lost, wrong = _rounding(layer, None), _distortion(layer)
     except Exception as error:
         raise UserError(
             f"peft cannot merge {name}: {error or type(error).__name__}; serve it unmerged."
