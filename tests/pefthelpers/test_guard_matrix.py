@@ -185,6 +185,21 @@ def four_bit(model, **options):
     return model
 
 
+def eight_bit(model):
+    """Return a copy whose linear layers are in 8 bits, as LLM.int8 holds them."""
+    import bitsandbytes as bnb
+
+    model = copy.deepcopy(model)
+    for module in [m for m in model.modules() if type(m) is nn.Linear][:-1]:
+        weight = bnb.nn.Int8Params(module.weight.data, requires_grad=False).to("cpu")
+        if weight.dtype != torch.int8:  # this version quantises on GPUs alone
+            scales = module.weight.data.abs().amax(1)
+            weight.data = (module.weight.data * 127 / scales[:, None]).round().to(torch.int8)
+            weight.SCB = scales
+        module.weight = weight
+    return model
+
+
 def offloaded(model):
     from accelerate import cpu_offload
 
@@ -202,6 +217,9 @@ def base_cases(tmp):
     yield "16 bits and back", True, (place, base().to(torch.bfloat16).float())
     yield "4 bits", True, (place, four_bit(base(), **nf4))
     yield "4 bits of 16", True, (place, four_bit(base().to(torch.bfloat16), **nf4))
+    yield "8 bits", True, (place, eight_bit(base()))
+    yield "seed, 8 bits", False, (place, eight_bit(base(5)))
+    yield "merged, 8 bits", False, (place, eight_bit(merged()))
     yield "offloaded", True, (place, offloaded(base()))
     yield "wrapped", True, (place, wrap(modules_to_save=["embed_tokens"]))
     yield "compiled", True, (place, torch.compile(base()))

@@ -21,8 +21,8 @@ def check_targets(model: nn.Module) -> None:
         for field, names in _unmatched(model, adapter, config).items():
             raise UserError(
                 f"{field} fits only in part: nothing is adapted or trained under "
-                f"{', '.join(map(repr, names))}; the layers of this {type(model.get_base_model()).__name__} that have "
-                f"no adapter are {', '.join(_left_out(model)) or 'none'}."
+                f"{', '.join(map(repr, names))}; the layers of this "
+                f"{type(model.get_base_model()).__name__} that have no adapter are {', '.join(_left_out(model)) or 'none'}."
             )
 
 
@@ -46,9 +46,7 @@ def _unmatched(model: nn.Module, adapter: str, config) -> dict[str, list[str]]:
     """Return ``{field: names that adapt nothing}`` of one adapter's configuration."""
     modules, parameters = _adapted(model, adapter)
     if getattr(config, "exclude_modules", None) or getattr(config, "layers_to_transform", None):
-        modules |= {
-            name for name, _ in model.get_base_model().named_modules()
-        }  # left out on purpose
+        modules |= {n for n, _ in model.get_base_model().named_modules()}  # meant to be left out
     ends = lambda name, pool: any(m == name or m.endswith(f".{name}") for m in pool)
     matches = lambda key, pool: any(re.match(rf"(.*\.)?({key})$", m) for m in pool)
     fields = {}
