@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from peftbottleneck import BottleneckConfig
 from pefthelpers import guards
 from support.bottleneck_models import batch, tiny
 
@@ -124,6 +125,10 @@ def training_cases(tmp):
             yield f"{method}, {steps} steps", True, after(wrap(method), steps=steps)
     for kind in KINDS:
         yield f"{kind}, 1 step", True, after(classifier(kind), inputs=batch(kind))
+    for kind in ("roberta", "t5"):
+        bottleneck = BottleneckConfig(task_type=TASKS.get(kind, "SEQ_CLS"), reduction_factor=4)
+        model = get_peft_model(tiny(kind), bottleneck)
+        yield f"bottleneck on {kind}, 1 step", True, after(model, inputs=batch(kind))
     yield "bfloat16 base", True, after(wrap(model=base().to(torch.bfloat16)))
     yield "full fine-tuning", True, after(base().train())
     yield "nothing trainable", False, after(base().requires_grad_(False), lambda model: None)
@@ -296,6 +301,8 @@ def adapter_cases(tmp):
         place = folder(tmp, model)
         yield f"{method} saved", True, (place, model)
         yield f"{method} loaded", True, (place, PeftModel.from_pretrained(base(), place))
+    rows = trained(model=base(tie_word_embeddings=False), target_modules=["q_proj", "embed_tokens"])
+    yield "embeddings adapted", True, (folder(tmp, rows), rows)
     model = trained()
     place, untrained = folder(tmp, model), wrap()
     yield "loaded under a name", True, (place, PeftModel.from_pretrained(base(), place, "nonna"))

@@ -42,9 +42,8 @@ def _compare(found: dict, expected: dict, folder: str | Path) -> None:
     from peft.utils.other import EMBEDDING_LAYER_NAMES
 
     # peft adds embeddings by itself when their size has changed
-    extra = [
-        k for k in found if k not in expected and k.split(".")[-2:][0] not in EMBEDDING_LAYER_NAMES
-    ]
+    layer = lambda key: key.removesuffix(".weight").removesuffix(".base_layer").split(".")[-1]
+    extra = [k for k in found if k not in expected and layer(k) not in EMBEDDING_LAYER_NAMES]
     missing = [key for key in expected if key not in found]
     if extra or missing:
         sides = [f"the model has no {key}" for key in extra[:1]]

@@ -22,7 +22,8 @@ def check_targets(model: nn.Module) -> None:
             raise UserError(
                 f"{field} fits only in part: nothing is adapted or trained under "
                 f"{', '.join(map(repr, names))}; the layers of this "
-                f"{type(model.get_base_model()).__name__} that have no adapter are {', '.join(_left_out(model)) or 'none'}."
+                f"{type(model.get_base_model()).__name__} that have no adapter are "
+                f"{', '.join(_left_out(model)) or 'none'}."
             )
 
 

@@ -76,9 +76,11 @@ def _waits(name: str, stuck: set[str], parameters: dict, before: Snapshot) -> bo
     to it while the other factor was written to.
     """
     gradient = parameters[name].grad
-    if name in before.zero or (gradient is not None and gradient.any()):
+    if gradient is not None and gradient.any():
         return False
-    layer = name.rsplit(".", 3)[0] if name.endswith(".weight") else name.rsplit(".", 2)[0]
+    layer = (
+        name.rsplit(".", 3)[0] if name.endswith((".weight", ".bias")) else name.rsplit(".", 2)[0]
+    )
     partners = [n for n in before.zero if n.startswith(f"{layer}.")] or list(before.zero)
     written = {n: parameters[n]._version > before.versions[n] for n in (name, *partners)}
     return any(n not in stuck and (written[name] or not written[n]) for n in partners)
