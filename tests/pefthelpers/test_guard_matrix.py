@@ -131,6 +131,9 @@ def training_cases(tmp):
         yield f"bottleneck on {kind}, 1 step", True, after(model, inputs=batch(kind))
     yield "bfloat16 base", True, after(wrap(model=base().to(torch.bfloat16)))
     yield "full fine-tuning", True, after(base().train())
+    half_off = wrap()
+    half_off.base_model.model.model.norm = offloaded(half_off.base_model.model.model.norm)
+    yield "a frozen weight offloaded", True, after(half_off)
     yield "nothing trainable", False, after(base().requires_grad_(False), lambda model: None)
     model = base()
     early = list(model.parameters())
@@ -319,6 +322,7 @@ def adapter_cases(tmp):
     hotswap_adapter(swapped, str(place), adapter_name="default")
     yield "hot swapped, other alpha", True, (place, swapped)
     yield "B zero", False, (folder(tmp, untrained), untrained)
+    yield "offloaded", False, (place, offloaded(trained()))
     yield "plain model", False, (place, base())
     yield "no file", False, (tmp, model)
     for name, change in RENAMED.items():

@@ -22,7 +22,9 @@ BLOCK = 64  # neighbouring weights per sampled block, the blocks of NF4
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """Return a hash of a tensor's bytes, whatever its dtype."""
+    """Return a hash of a tensor's bytes, whatever its dtype; an empty one if it is offloaded."""
+    if tensor.is_meta:
+        return ""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.sha256(data.numpy()).hexdigest()[:32]
 

@@ -102,6 +102,8 @@ def check_adapter(folder: str | Path, model: nn.Module) -> None:
     """
     if not hasattr(model, "peft_config"):
         raise UserError("This is no PEFT model: load the adapter on it with PeftModel first.")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise UserError("The model is partly offloaded: load it whole, then check the adapter.")
     found, troubles = _load(folder), []
     for adapter in model.active_adapters:  # the folder is one of them
         try:

@@ -22,7 +22,10 @@ class Snapshot:
 
 
 def snapshot(model: nn.Module) -> Snapshot:
-    """Remember every parameter before training, for ``check_training`` afterwards."""
+    """Remember every parameter before training, for ``check_training`` afterwards.
+
+    Frozen weights that are offloaded are not looked at.
+    """
     hashes: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for name, parameter in model.named_parameters():
         hashes[parameter.requires_grad][name] = digest(parameter)
