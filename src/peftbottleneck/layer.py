@@ -8,7 +8,6 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
@@ -17,6 +16,14 @@ MERGE_REFUSED = (
     "Keep the adapter or call unload() for the base model: a bottleneck adapter cannot be merged, "
     "because a non-linearity sits between its two projections and no weight matrix computes both."
 )
+
+
+def wrong_width(site: str, width: int, hidden_size: int) -> str:
+    """Return the sentence about a module whose output an adapter does not fit."""
+    return (
+        f"Name in target_modules only modules that put out the model's hidden size, {hidden_size}, "
+        f"or leave it unset for the placement's own sites: {site} puts out {width} features."
+    )
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
@@ -40,6 +47,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.bottleneck_scaling: dict[str, float] = {}
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
+        self.site = ""
 
     def update_layer(
         self, adapter_name: str, hidden_size: int, config: BottleneckConfig, like: torch.Tensor
@@ -90,8 +98,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         Args:
             adapter_name: Which adapter.
             hidden: Shape (..., d), any floating dtype; the result has both.
+
+        Raises:
+            AdapterError: the adapted module puts out another number of features.
         """
         down, up = self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name]
+        if hidden.shape[-1] != down.in_features:
+            raise AdapterError(wrong_width(self.site, hidden.shape[-1], down.in_features))
         inner = self.bottleneck_activation[adapter_name](down(hidden.to(down.weight.dtype)))
         added = up(inner)
         if (scaling := self.bottleneck_scaling[adapter_name]) != 1.0:
@@ -103,9 +116,6 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         for name in self.active_names():
             hidden = hidden + self.delta(name, hidden)
         return hidden
-
-    def release(self) -> None:
-        """Leave no trace on the base layer; called when the adapter is unloaded."""
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse.
@@ -141,47 +151,54 @@ class AroundNorm(BottleneckLayer):
         return self.base_layer(hidden)
 
 
-class AfterBlock(BottleneckLayer):
-    """``y + f(y)`` with ``y`` a whole block's output: Pfeiffer's placement in a pre-norm decoder.
+class AfterParts(AfterModule):
+    """``y + f(y)`` with ``y`` the output of a module with parts: a block, an MLP.
 
-    transformers records ``hidden_states`` by hooks on the block's class. The adapter is a hook on
-    the block, before those: in ``forward`` it would come after them, and the recorded values would
-    miss it.
+    A hook on that module, and a child of it, not a wrapper around it: so the names of its parts,
+    which other adapters look for and find their saved weights by, stay as they were. transformers
+    records ``hidden_states`` by hooks on the block's class; this one goes before those, or the
+    recorded values would miss the adapter.
     """
 
-    def __init__(self, base_layer: nn.Module) -> None:
-        """Wrap a block and hook the adapters to its output."""
-        super().__init__(base_layer)
-        self._handle = base_layer.register_forward_hook(self._adapt_output, prepend=True)
+    CHILD = "adapter_after"
+
+    def __init__(self, module: nn.Module) -> None:
+        """Become a child of ``module`` and hook the adapters to its output."""
+        super().__init__(nn.Identity())
+        self.training = module.training
+        module.add_module(self.CHILD, self)
+        self._handle = module.register_forward_hook(self._adapt_output, prepend=True)
 
     def _adapt_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        return _on_first(output, self.adapt)
+        return _on_first(output, self)
 
-    def __getattr__(self, name: str) -> Any:
-        """Look a missing attribute up on the block: models read a block's own attributes."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "base_layer":  # not set yet: do not recurse
-                raise
-            return getattr(self.base_layer, name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the block's output after the adapters."""
-        return self.base_layer(*args, **kwargs)
-
-    def release(self) -> None:
-        """Take the hook off the block."""
+    def release(self, parent: nn.Module) -> None:
+        """Take the hook and the child off the module."""
         self._handle.remove()
+        delattr(parent, self.CHILD)
+
+
+def existing(module: nn.Module) -> BottleneckLayer | None:
+    """Return the layer that already adapts a module, None if there is none."""
+    if isinstance(module, BottleneckLayer):
+        return module
+    return getattr(module, AfterParts.CHILD, None)
 
 
 def wrap(module: nn.Module) -> BottleneckLayer:
-    """Return the wrapper that fits a module: a norm, a whole block, or anything else."""
+    """Return a layer that fits a module: a norm, one with parts of its own, or anything else."""
     if "Norm" in type(module).__name__:
         return AroundNorm(module)
-    if isinstance(module, GradientCheckpointingLayer):
-        return AfterBlock(module)
-    return AfterModule(module)
+    return AfterParts(module) if next(module.children(), None) is not None else AfterModule(module)
+
+
+def output_width(module: nn.Module) -> int | None:
+    """Return the features that a module without parts puts out, None where nothing says so."""
+    for name in ("out_features", "nf", "embedding_dim", "out_channels"):
+        if isinstance(found := getattr(module, name, None), int):
+            return found
+    weight = getattr(module, "weight", None) if "Norm" in type(module).__name__ else None
+    return None if weight is None else weight.shape[-1]
 
 
 def _on_first(output: Any, change: Any) -> Any:

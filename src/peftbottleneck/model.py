@@ -7,12 +7,20 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from torch import nn
 
 from peftbottleneck.config import NAME, BottleneckConfig
 from peftbottleneck.errors import AdapterError
-from peftbottleneck.layer import MERGE_REFUSED, BottleneckLayer, wrap
+from peftbottleneck.layer import (
+    MERGE_REFUSED,
+    AfterParts,
+    BottleneckLayer,
+    existing,
+    output_width,
+    wrap,
+    wrong_width,
+)
 from peftbottleneck.sites import ARCHITECTURES, architecture
 
 
@@ -31,8 +39,9 @@ class BottleneckModel(BaseTuner):
         """Freeze ``model`` and put the adapter in.
 
         Raises:
-            AdapterError: the model carries an adapter of this name, the architecture is unknown, or
-                the reduction factor is larger than the hidden size.
+            AdapterError: the model carries an adapter of this name, the architecture is unknown,
+                the reduction factor is larger than the hidden size, or a module to adapt puts out
+                another number of features.
         """
         if adapter_name in getattr(model, "peft_config", {}):
             raise AdapterError(
@@ -48,7 +57,12 @@ class BottleneckModel(BaseTuner):
             sites = architecture(model_config["model_type"])
             peft_config.target_modules = getattr(sites, peft_config.placement)
         # Before the first module is replaced: a refused adapter must leave the model as it was.
-        peft_config.width(_hidden_size(self.model))
+        hidden_size = _hidden_size(self.model)
+        peft_config.width(hidden_size)
+        peft_config = _maybe_include_all_linear_layers(peft_config, self.model)
+        for name, module in _sites(self.model):
+            if self._check_target_module_exists(peft_config, name):
+                _check_width(name, module, hidden_size)
         return peft_config
 
     def _create_and_replace(
@@ -61,25 +75,29 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, BottleneckLayer) else wrap(target)
+        found = existing(target)
+        layer = found or wrap(target)
+        layer.site = current_key
         # A dropout has no weights; the rest of its sub-layer says which device and dtype to use.
         like = next(target.parameters(), None)
         like = next(parent.parameters()) if like is None else like
         layer.update_layer(adapter_name, _hidden_size(self.model), peft_config, like)
-        if layer is target:
+        if found:
             return
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+        if not isinstance(layer, AfterParts):  # that one is in its place already
+            self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # peft's own version also copies `.weight`, which a RoBERTa head, a dropout and a block do
-        # not have (huggingface/peft#3114); the adapters are on their device already.
-        if isinstance(child, BottleneckLayer):
-            child.release()
-        setattr(parent, child_name, new_module)
+        # peft's own version also copies `.weight`, which a RoBERTa head and a dropout do not have
+        # (huggingface/peft#3114); the adapters are on their device already.
+        if isinstance(child, AfterParts):
+            child.release(parent)
+        else:
+            setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
         raise AdapterError(MERGE_REFUSED)
@@ -118,6 +136,30 @@ def _hidden_size(model: nn.Module) -> int:
             "Use a transformers model: bottleneck adapters read their size from config.hidden_size."
         )
     return hidden_size
+
+
+def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the model's modules by name, an adapted one as its base layer, no part of an adapter."""
+    inside: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if not name or name.startswith(inside):
+            continue
+        if isinstance(module, BottleneckLayer):
+            inside += (f"{name}.",)
+            module = module.base_layer
+        yield name, module
+
+
+def _check_width(name: str, module: nn.Module, hidden_size: int) -> None:
+    """Compare what a module puts out, where it or its parts say so, with the hidden size.
+
+    Raises:
+        AdapterError: nothing of it has the hidden size. What no weight tells, such as a dropout's
+            width, is seen at the first forward.
+    """
+    widths = [width for part in module.modules() if (width := output_width(part))]
+    if widths and hidden_size not in widths:
+        raise AdapterError(wrong_width(name, widths[-1], hidden_size))
 
 
 def _check_checkpoint(
