@@ -9,9 +9,7 @@ transformers' own model has the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -19,21 +17,18 @@ from torch import nn
 
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
-from peftbottleneck.heads import Head, head_of_modules, head_to_read
-from peftbottleneck.hubfiles import (
-    MODEL_CLASSES,
-    describe,
-    hub_config,
-    read_config,
-    read_meta,
-    read_weights,
-    write,
-)
+from peftbottleneck.heads import head_to_write, read_head
+from peftbottleneck.hubconfig import MODEL_CLASSES, describe, hub_config, read_config
+from peftbottleneck.hubfiles import read_folder, write
 from peftbottleneck.model import BottleneckModel
 from peftbottleneck.sites import hub_site
 
 _PEFT_PREFIX = "base_model.model."
-_PARTS = {"bottleneck_down": "adapter_down.0", "bottleneck_up": "adapter_up"}
+_PARTS = {
+    "bottleneck_down": "adapter_down.0",
+    "bottleneck_up": "adapter_up",
+    "bottleneck_activation": "adapter_down.1.f",  # one that learns, such as PReLU
+}
 
 
 def from_adapterhub(
@@ -58,21 +53,25 @@ def from_adapterhub(
         AdapterError: no adapter in the folder; one of another kind or for another model; a head that
             the model does not have, or has with another number of labels.
     """
-    folder, base = Path(folder), _base(model)
-    meta = read_meta(folder, "adapter")
-    config = read_config(meta, base)
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    files = read_folder(Path(folder), head=head)
+    config = read_config(files.meta, files.weights, base)
     config.task_type = task_type
-    weights = {
-        key.removeprefix(f"{base.base_model_prefix}."): value
-        for key, value in read_weights(folder, "adapter").items()
-    }
-    names = partial(_hub_key, base, meta["name"])
-    if head and (folder / "head_config.json").exists():
-        found = _read_head(read_meta(folder, "head"), base)
-        weights.update(read_weights(folder, "head"))
-        names = partial(_hub_key, base, meta["name"], head=found)
-        config.task_type, config.modules_to_save = "SEQ_CLS", list(found.trained) or None
-    return _add(model, config, adapter_name, weights, names)
+    prefix = f"{base.base_model_prefix}."
+    weights = {key.removeprefix(prefix): value for key, value in files.weights.items()}
+    found = None
+    if files.head_meta is not None:
+        found = read_head(files.head_meta, files.head_weights, base)
+        weights.update(found.weights)
+        config.task_type = found.task_type or task_type
+        config.modules_to_save = found.trained or None
+
+    def hub_key(key: str) -> str | None:
+        if _is_adapter(key):
+            return _hub_key(base, files.meta["name"], key)
+        return found.hub_key(key) if found else None
+
+    return _add(model, config, adapter_name, weights, hub_key)
 
 
 def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "default") -> None:
@@ -97,25 +96,18 @@ def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "
         key.removeprefix(_PEFT_PREFIX): value.contiguous()
         for key, value in get_peft_model_state_dict(model, adapter_name=adapter_name).items()
     }
-    modules = {key.rpartition(".")[0] for key in state if not _is_adapter(key)}
-    head = head_of_modules(base.config.model_type, modules) if modules else None
-    adapter, others = {}, {}
-    for key, value in state.items():
-        name = _hub_key(base, adapter_name, key, head=head)
-        if _is_adapter(key):
-            adapter[f"{base.base_model_prefix}.{name}"] = value
-        else:
-            others[name] = value
+    adapter = {
+        f"{base.base_model_prefix}.{_hub_key(base, adapter_name, key)}": value
+        for key, value in state.items()
+        if _is_adapter(key)
+    }
+    others = {key: value for key, value in state.items() if not _is_adapter(key)}
+    head = head_to_write(base, adapter_name, others) if others else None
     folder.mkdir(parents=True, exist_ok=True)
     config = hub_config(model.peft_config[adapter_name])
     write(folder, "adapter", describe(base, adapter_name, config), adapter)
     if head:
-        config = head.config(num_labels=base.config.num_labels)
-        write(folder, "head", describe(base, adapter_name, config), others)
-
-
-def _base(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+        write(folder, "head", *head)
 
 
 def _is_adapter(key: str) -> bool:
@@ -123,24 +115,15 @@ def _is_adapter(key: str) -> bool:
     return f".{BottleneckModel.prefix}" in key
 
 
-def _hub_key(
-    base: nn.Module, adapter_name: str, key: str, *, head: Head | None = None
-) -> str | None:
-    """Return AdapterHub's name of a weight, without the prefix of the model's body.
-
-    A weight that belongs neither to an adapter nor to the head has none.
+def _hub_key(base: nn.Module, adapter_name: str, key: str) -> str:
+    """Return AdapterHub's name of an adapter's weight, without the prefix of the model's body.
 
     Args:
         base: The base model.
         adapter_name: The adapter's name in AdapterHub.
         key: The weight's name in the base model, such as
             ``roberta.encoder.layer.0.output.dropout.bottleneck_up.weight``.
-        head: The head, for weights outside the adapter.
     """
-    if not _is_adapter(key):
-        module, _, kind = key.rpartition(".")
-        index = head.index(module) if head else None
-        return f"heads.{adapter_name}.{index}.{kind}" if index else None
     site, part, kind = key.removeprefix(f"{base.base_model_prefix}.").rsplit(".", 2)
     return f"{hub_site(base.config.model_type, site)}.{adapter_name}.{_PARTS[part]}.{kind}"
 
@@ -150,47 +133,43 @@ def _add(
     config: BottleneckConfig,
     adapter_name: str,
     weights: dict[str, torch.Tensor],
-    names: Callable[[str], str | None],
+    hub_key: Callable[[str], str | None],
 ) -> PeftModel:
     """Add an adapter and fill it; take it out again if the weights do not fit."""
     fresh = not isinstance(model, PeftModel)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if fresh:
         model = get_peft_model(model, config, adapter_name=adapter_name)
     else:
         model.add_adapter(adapter_name, config)
-    mine = get_peft_model_state_dict(model, adapter_name=adapter_name)
-    theirs = {key: name for key in mine if (name := names(key.removeprefix(_PEFT_PREFIX)))}
     try:
-        if set(theirs.values()) != set(weights):
-            only = min(set(theirs.values()) ^ set(weights))
-            raise AdapterError(
-                f"Load this adapter into the model it was trained on: {only} is in only one of "
-                "the two."
-            )
-        state = {**mine, **{key: weights[name] for key, name in theirs.items()}}
-        set_peft_model_state_dict(model, state, adapter_name=adapter_name)
-    except (AdapterError, RuntimeError):  # RuntimeError: peft 0.20's word for another width
+        mine = get_peft_model_state_dict(model, adapter_name=adapter_name)
+        theirs = {key: name for key in mine if (name := hub_key(key.removeprefix(_PEFT_PREFIX)))}
+        _compare({name: mine[key] for key, name in theirs.items()}, weights)
+    except AdapterError:
         model.unload() if fresh else model.delete_adapter(adapter_name)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
         raise
+    state = {**mine, **{key: weights[name] for key, name in theirs.items()}}
+    set_peft_model_state_dict(model, state, adapter_name=adapter_name)
     return model
 
 
-def _read_head(meta: dict[str, Any], base: nn.Module) -> Head:
-    """Return the head in AdapterHub's head_config.json.
+def _compare(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Compare the places for weights in the model with the weights in the files.
 
     Raises:
-        AdapterError: the base model has no such head, or one with another number of labels.
+        AdapterError: a name is in only one of the two, or a shape differs.
     """
-    head = head_to_read(base.config.model_type, meta["config"])
-    names = (name.replace(".original_module", "") for name, _ in base.named_modules())
-    if len({head.index(name) for name in names} - {None}) != len(head.modules):
+    if mine.keys() != theirs.keys():
+        only = min(mine.keys() ^ theirs.keys())
         raise AdapterError(
-            "Load the base with AutoModelForSequenceClassification, or pass head=False: a "
-            f"{type(base).__name__} has no place for this adapter's classification head."
+            f"Load this adapter into the model it was trained on: {only} is in only one of the two."
         )
-    if meta["config"]["num_labels"] != base.config.num_labels:
-        raise AdapterError(
-            f"Load the base with num_labels={meta['config']['num_labels']}, as this adapter's head "
-            f"has it, not {base.config.num_labels}."
-        )
-    return head
+    for name, value in mine.items():
+        if value.shape != theirs[name].shape:
+            raise AdapterError(
+                f"Load this adapter into the model it was trained on: {name} is of another width, "
+                f"{tuple(theirs[name].shape)} in the file and {tuple(value.shape)} in the model."
+            )

@@ -3,144 +3,182 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
 
-VERSION = "adapters.1.3.0"
-# Everything else in AdapterHub's configuration must have the value its plain adapters have.
-_PLAIN = {
-    "output_adapter": True,
-    "original_ln_after": True,
-    "residual_before_ln": True,
-    "adapter_residual_before_ln": False,
-    "ln_before": False,
-    "ln_after": False,
-    "is_parallel": False,
-    "use_gating": False,
-    "phm_layer": False,
-    "inv_adapter": None,
-    "cross_adapter": False,
-    "leave_out": [],
-    "stochastic_depth": 0.0,
-}
+_NEEDED = {"adapter": ("config", "hidden_size", "model_type", "name"), "head": ("config", "name")}
 _STEMS = {"adapter": "adapter", "head": "model_head"}
-_INITIALISATION = {"identity": "mam_adapter", "bert": "bert", "houlsby": "houlsby"}
-MODEL_CLASSES = {
-    "bert": "BertAdapterModel",
-    "roberta": "RobertaAdapterModel",
-    "xlm-roberta": "XLMRobertaAdapterModel",
-    "electra": "ElectraAdapterModel",
-    "distilbert": "DistilBertAdapterModel",
-    "llama": "LlamaAdapterModel",
-    "mistral": "MistralAdapterModel",
-    "gpt2": "GPT2AdapterModel",
-    "t5": "T5AdapterModel",
-    "mt5": "MT5AdapterModel",
-}
 
 
-def read_config(meta: dict[str, Any], base: nn.Module) -> BottleneckConfig:
-    """Turn AdapterHub's adapter_config.json into ours.
+class HubFolder(NamedTuple):
+    """What AdapterHub wrote: an adapter and, if there is one and it is wanted, a head."""
+
+    meta: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    head_meta: dict[str, Any] | None
+    head_weights: dict[str, torch.Tensor]
+
+
+def read_folder(folder: Path, *, head: bool) -> HubFolder:
+    """Read the files in a folder, with the weights' names as AdapterHub writes them today.
 
     Raises:
-        AdapterError: another kind of adapter, or one for another model.
+        AdapterError: a file is missing, cannot be read, or is something else.
     """
-    hub, model_type = meta["config"], base.config.model_type
-    if meta["model_type"] != model_type or meta["hidden_size"] != base.config.hidden_size:
-        raise AdapterError(
-            f"Load this adapter into a {meta['model_type']} model of hidden size "
-            f"{meta['hidden_size']}: the base is {model_type}, {base.config.hidden_size}."
-        )
-    odd = sorted(key for key, value in _PLAIN.items() if hub.get(key, value) != value)
-    odd += [key for key in ("reduction_factor", "scaling") if not _is_number(hub.get(key, 1.0))]
-    if hub.get("mh_adapter") == hub.get("original_ln_before"):
-        odd.append("mh_adapter")
-    if odd:
-        raise AdapterError(
-            "Use AdapterHub's library for this adapter: only double_seq_bn and seq_bn can be "
-            f"converted, and it differs from both in {', '.join(odd)}."
-        )
-    return BottleneckConfig(
-        placement="houlsby" if hub["mh_adapter"] else "pfeiffer",
-        reduction_factor=hub["reduction_factor"],
-        non_linearity=hub["non_linearity"].lower(),
-        dropout=hub.get("dropout", 0.0),
-        scaling=hub.get("scaling", 1.0),
-    )
+    try:
+        meta = _read_meta(folder, "adapter")
+        weights = _todays_names(_read_weights(folder, "adapter"))
+        if not head or not any((folder / name).exists() for name in _file_names("head")):
+            return HubFolder(meta, weights, None, {})
+        return HubFolder(meta, weights, _read_meta(folder, "head"), _read_weights(folder, "head"))
+    except OSError as problem:
+        raise AdapterError(f"Make {folder} readable: {problem}.") from None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float))
+def _todays_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of 2020 under the names of today, as AdapterHub does while loading.
 
-
-def hub_config(config: BottleneckConfig) -> dict[str, Any]:
-    """Turn our configuration into AdapterHub's ``config``."""
-    houlsby = config.placement == "houlsby"
-    return {
-        **_PLAIN,
-        "mh_adapter": houlsby,
-        "original_ln_before": not houlsby,
-        "reduction_factor": config.reduction_factor,
-        "non_linearity": config.non_linearity,
-        "dropout": config.dropout,
-        "scaling": float(config.scaling),
-        "init_weights": _INITIALISATION[config.init_weights],
+    Adapters for tasks and for languages had places of their own (adapter-hub/adapters, loading.py,
+    legacy_weights_mapping).
+    """
+    old = re.compile(r"\b(?:attention|layer)_text_(?:task|lang)_adapters\.")
+    names = {name: old.sub("adapters.", name) for name in weights}
+    names = {
+        a: b.replace("invertible_lang_adapters.", "invertible_adapters.") for a, b in names.items()
     }
-
-
-def describe(base: nn.Module, adapter_name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what AdapterHub saves with the weights of an adapter or a head."""
-    return {
-        "config": config,
-        "hidden_size": base.config.hidden_size,
-        "model_class": MODEL_CLASSES[base.config.model_type],
-        "model_name": base.config.name_or_path or None,
-        "model_type": base.config.model_type,
-        "name": adapter_name,
-        "version": VERSION,
-    }
+    if len(set(names.values())) < len(names):
+        raise AdapterError(
+            "Save the adapters of this file one by one: it holds a task's and a language's."
+        )
+    return {names[name]: value for name, value in weights.items()}
 
 
 def write(folder: Path, kind: str, meta: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Write the two files of an ``"adapter"`` or a ``"head"``; the folder exists."""
     text = json.dumps(meta, indent=2, sort_keys=True)
     (folder / f"{kind}_config.json").write_text(text, encoding="utf-8")
-    save_file(weights, folder / f"{_STEMS[kind]}.safetensors")
+    whole = {name: value.clone() for name, value in weights.items()}  # tied ones too
+    save_file(whole, folder / f"{_STEMS[kind]}.safetensors")
 
 
-def read_meta(folder: Path, kind: str) -> dict[str, Any]:
+def _file_names(kind: str) -> tuple[str, str, str]:
+    """Return the names of the configuration, and of the weights as safetensors and as a pickle."""
+    stem = _STEMS[kind]
+    return f"{kind}_config.json", f"{stem}.safetensors", f"pytorch_{stem}.bin"
+
+
+def _read_meta(folder: Path, kind: str) -> dict[str, Any]:
     """Read the configuration file of an ``"adapter"`` or a ``"head"``.
 
     Raises:
-        AdapterError: there is none, or it is PEFT's and not AdapterHub's.
+        AdapterError: there is none, or it is not AdapterHub's.
     """
-    path = folder / f"{kind}_config.json"
-    if not path.exists():
-        raise AdapterError(f"Give the folder of an AdapterHub adapter: {path} does not exist.")
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    if "peft_type" in meta:
+    path = folder / _file_names(kind)[0]
+    if not path.is_file():
+        raise AdapterError(_what_is_wrong(folder, path))
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise AdapterError(f"Download {path} again: it is not JSON ({problem}).") from None
+    if isinstance(meta, dict) and "peft_type" in meta:
         raise AdapterError(
             f"Load {folder} with PeftModel.from_pretrained: PEFT wrote it, not AdapterHub."
+        )
+    missing = [key for key in _NEEDED[kind] if not isinstance(meta, dict) or key not in meta]
+    if not missing and not isinstance(
+        meta["config"], (dict, type(None) if kind == "head" else dict)
+    ):
+        missing = ["config"]
+    if missing:
+        raise AdapterError(
+            f"Give the folder of an AdapterHub adapter: {path} is another program's or cut short, "
+            f"it has no {' and no '.join(missing)}."
         )
     return meta
 
 
-def read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+def _what_is_wrong(folder: Path, path: Path) -> str:
+    """Return the sentence about a folder that lacks the file at ``path``."""
+    inner = sorted(found.parent.name for found in folder.glob(f"*/{path.name}"))
+    if not folder.exists():
+        return f"Download the adapter and give its folder: {folder} does not exist."
+    if not folder.is_dir():
+        return f"Give the folder of an AdapterHub adapter, unpacked: {folder} is a file."
+    if path.name == "head_config.json":
+        return f"Pass head=False to read the adapter alone: {path}, which describes its head, is missing."
+    if inner:
+        return f"Give one of the folders in {folder}, one adapter each: {', '.join(inner)}."
+    if (folder / "adapter_fusion_config.json").exists():
+        return f"Use AdapterHub's library: {folder} holds an AdapterFusion, and {path.name} does not exist."
+    if (folder / "config.json").exists():
+        return (
+            f"Give an adapter's folder: {folder} holds a whole model, {path.name} does not exist."
+        )
+    return f"Give the folder of an AdapterHub adapter: {path} does not exist."
+
+
+def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
     """Read the weights of an ``"adapter"`` or a ``"head"``, safetensors before pickle.
 
     Raises:
-        AdapterError: there are none.
+        AdapterError: there are none, or the file holds something else.
     """
-    stem = _STEMS[kind]
-    if (path := folder / f"{stem}.safetensors").exists():
+    _, safe, pickled = _file_names(kind)
+    if (path := folder / safe).exists():
+        weights = _load_safe(path)
+    elif (path := folder / pickled).exists():
+        weights = _load_pickle(path)
+    else:
+        instead = ", or pass head=False" if kind == "head" else ""
+        raise AdapterError(
+            f"Give the folder of an AdapterHub adapter{instead}: {folder} has no {kind} weights."
+        )
+    if not isinstance(weights, dict) or not all(_is_weight(value) for value in weights.values()):
+        raise AdapterError(f"Download the adapter again: {path} holds more than named weights.")
+    return weights
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _load_safe(path: Path) -> dict[str, torch.Tensor]:
+    try:
         return load_file(path)
-    if (path := folder / f"pytorch_{stem}.bin").exists():
+    except SafetensorError as problem:
+        raise AdapterError(_damaged(path, f"damaged ({problem})")) from None
+
+
+def _load_pickle(path: Path) -> Any:
+    """Load a pickle that may hold tensors and nothing that runs.
+
+    Raises:
+        AdapterError: it holds more, or is damaged.
+    """
+    try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    raise AdapterError(f"Give the folder of an AdapterHub adapter: {folder} has no {kind} weights.")
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever a damaged pickle raises; torch's text says to allow it
+        raise AdapterError(
+            _damaged(
+                path,
+                "damaged or holds more than tensors, and is not read further because a pickle can "
+                "run a program: a file in safetensors cannot",
+            )
+        ) from None
+
+
+def _damaged(path: Path, how: str) -> str:
+    """Return the sentence about a file of weights that cannot be read."""
+    with path.open("rb") as file:
+        if file.read(7) == b"version":
+            return f"Fetch {path} with `git lfs pull`: it is only Git LFS's pointer to the weights."
+    return f"Ask for the adapter again, saved with use_safetensors=True: {path} is {how}."
