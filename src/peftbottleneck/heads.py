@@ -88,8 +88,6 @@ HEADS: dict[str, tuple[Head, ...]] = {
 }
 
 
-# Without a prefix of its own for its body: T5ForConditionalGeneration.
-_BODIES = ("encoder.", "decoder.", "shared.")
 _TASK_TYPES = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
@@ -183,13 +181,22 @@ def _plain_head(
                 f"has other values in {name}, which the base's body shares."
             )
     trained = {_module(name) for name in own.keys() - shared}
-    needed = {name: w for name, w in weights.items() if _module(name) in trained or name not in own}
+    needed = {  # a T5 classifier's file holds its body too, adapters and all
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(_body(base)) and (_module(name) in trained or name not in own)
+    }
     task = next((t for end, t in _TASK_TYPES.items() if type(base).__name__.endswith(end)), None)
     return FoundHead(needed, lambda key: key, sorted(trained), task)
 
 
 def _module(name: str) -> str:
     return name.partition(".")[0]
+
+
+def _body(base: nn.Module) -> tuple[str, ...]:
+    # T5ForConditionalGeneration has no prefix for its body.
+    return (f"{base.base_model_prefix}.", "encoder.", "decoder.", "shared.")
 
 
 def _own_parameters(base: nn.Module) -> dict[str, nn.Parameter]:
@@ -203,7 +210,7 @@ def _own_parameters(base: nn.Module) -> dict[str, nn.Parameter]:
 
 def _shared_with_body(base: nn.Module) -> set[str]:
     """Return the names of the parameters that the model's body holds, or that are tied to it."""
-    own, body = _own_parameters(base), (f"{base.base_model_prefix}.", *_BODIES)
+    own, body = _own_parameters(base), _body(base)
     held = {id(parameter) for name, parameter in own.items() if name.startswith(body)}
     return {name for name, parameter in own.items() if id(parameter) in held}
 
@@ -224,7 +231,7 @@ def head_to_write(
             config = head.config(num_labels=base.config.num_labels)
             named = {head.hub_key(adapter_name, key): value for key, value in state.items()}
             return describe(base, adapter_name, config), named
-    own, body = _own_parameters(base), (f"{base.base_model_prefix}.", *_BODIES)
+    own, body = _own_parameters(base), _body(base)
     if any(name.startswith(body) for name in state):
         raise AdapterError(
             f"Only an adapter and a head can be converted: AdapterHub's {base.config.model_type} "
