@@ -2,8 +2,8 @@
 
 That library does not run on transformers 5, so nothing of it is imported: the converters know its
 file names, its configuration and the names of its weights. Converted are the two plain bottleneck
-adapters, ``double_seq_bn`` (Houlsby) and ``seq_bn`` (Pfeiffer), and a classification head where
-transformers' own model has the same.
+adapters, ``double_seq_bn`` (Houlsby) and ``seq_bn`` (Pfeiffer), with the head of a plain model class
+or a classification head that transformers' own model has too.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def from_adapterhub(
             changed in place, and left as it was if the adapter does not fit.
         folder: What AdapterHub's ``save_adapter`` wrote.
         adapter_name: The name it gets here.
-        head: Read the classification head too, if the folder has one.
-        task_type: PEFT's task type; ``"SEQ_CLS"`` where a head is read.
+        head: Read the head too, if the folder has one.
+        task_type: PEFT's task type; a head that is read brings its own.
 
     Raises:
         AdapterError: no adapter in the folder; one of another kind or for another model; a head that
@@ -59,8 +59,8 @@ def from_adapterhub(
     config.task_type = task_type
     prefix = f"{base.base_model_prefix}."
     weights = {key.removeprefix(prefix): value for key, value in files.weights.items()}
-    found = None
-    if files.head_meta is not None:
+    has_head = files.head_meta is not None
+    if has_head:
         found = read_head(files.head_meta, files.head_weights, base)
         weights.update(found.weights)
         config.task_type = found.task_type or task_type
@@ -69,13 +69,13 @@ def from_adapterhub(
     def hub_key(key: str) -> str | None:
         if _is_adapter(key):
             return _hub_key(base, files.meta["name"], key)
-        return found.hub_key(key) if found else None
+        return key if has_head else None
 
     return _add(model, config, adapter_name, weights, hub_key)
 
 
 def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "default") -> None:
-    """Write an adapter, with its classification head if it has one, for AdapterHub.
+    """Write an adapter, with its head if it has one, for AdapterHub.
 
     There, ``load_adapter(folder, use_safetensors=True)`` reads it.
 

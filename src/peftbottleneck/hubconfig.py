@@ -33,14 +33,6 @@ _PLAIN = {
     "leave_out": [],
     "stochastic_depth": 0.0,
 }
-_OTHER_METHODS = {
-    "lora": "LoRA or (IA)³",
-    "mtl_lora": "multi-task LoRA",
-    "prefix_tuning": "prefix tuning",
-    "prompt_tuning": "prompt tuning",
-    "reft": "ReFT",
-    "union": "a union of several methods",
-}
 _INITIALISATION = {"identity": "mam_adapter", "bert": "bert", "houlsby": "houlsby"}
 MODEL_CLASSES = {
     "bert": "BertAdapterModel",
@@ -72,16 +64,12 @@ def read_config(
             f"{hidden_size}: the base is {model_type}, {base.config.hidden_size}."
         )
     non_linearity = _todays_activation(meta)
-    odd = _differences(meta, weights)
-    odd += ["non_linearity"] if non_linearity not in ACT2FN else []
-    if method := hub.get("architecture"):
-        what = f"it is {_OTHER_METHODS.get(method, method)}"
-    else:
-        what = f"it differs from both in {', '.join(odd)}"
-    if method or odd:
+    what = f"it is {hub['architecture']}" if hub.get("architecture") else ""
+    odd = _differences(meta, weights) + (["non_linearity"] if non_linearity not in ACT2FN else [])
+    if what or odd:
         raise AdapterError(
             "Use AdapterHub's library for this adapter: only double_seq_bn and seq_bn can be "
-            f"converted, and {what}."
+            f"converted, and {what or 'it differs from both in ' + ', '.join(odd)}."
         )
     return BottleneckConfig(
         placement="houlsby" if hub["mh_adapter"] else "pfeiffer",
@@ -103,9 +91,8 @@ def _differences(meta: dict[str, Any], weights: dict[str, torch.Tensor]) -> list
         hub["inv_adapter"] = inverse
     odd = sorted(key for key, value in _PLAIN.items() if hub.get(key, value) != value)
     odd += [key for key in ("reduction_factor", "scaling") if not _is_number(hub.get(key, 1.0))]
-    if hub.get("mh_adapter") not in (True, False) or hub["mh_adapter"] == hub.get(
-        "original_ln_before", False
-    ):
+    mh_adapter = hub.get("mh_adapter")
+    if mh_adapter not in (True, False) or mh_adapter == hub.get("original_ln_before", False):
         odd.append("mh_adapter")
     return odd
 

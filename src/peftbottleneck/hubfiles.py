@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from peftbottleneck.errors import AdapterError
@@ -35,7 +36,7 @@ def read_folder(folder: Path, *, head: bool) -> HubFolder:
     try:
         meta = _read_meta(folder, "adapter")
         weights = _todays_names(_read_weights(folder, "adapter"))
-        if not head or not any((folder / name).exists() for name in _file_names("head")):
+        if not head or not any(folder.glob("*head*.*")):
             return HubFolder(meta, weights, None, {})
         return HubFolder(meta, weights, _read_meta(folder, "head"), _read_weights(folder, "head"))
     except OSError as problem:
@@ -48,16 +49,13 @@ def _todays_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     Adapters for tasks and for languages had places of their own (adapter-hub/adapters, loading.py,
     legacy_weights_mapping).
     """
-    old = re.compile(r"\b(?:attention|layer)_text_(?:task|lang)_adapters\.")
-    names = {name: old.sub("adapters.", name) for name in weights}
-    names = {
-        a: b.replace("invertible_lang_adapters.", "invertible_adapters.") for a, b in names.items()
-    }
-    if len(set(names.values())) < len(names):
-        raise AdapterError(
-            "Save the adapters of this file one by one: it holds a task's and a language's."
-        )
-    return {names[name]: value for name, value in weights.items()}
+    renamed = {}
+    for name, value in weights.items():
+        now = re.sub(r"\b(attention|layer)_text_(task|lang)_adapters\b", "adapters", name)
+        now = now.replace("invertible_lang_adapters.", "invertible_adapters.")
+        if ".non_linearity." not in now:  # a learned activation: a second name of adapter_down.1
+            renamed[now] = value
+    return renamed
 
 
 def write(folder: Path, kind: str, meta: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
@@ -68,60 +66,45 @@ def write(folder: Path, kind: str, meta: dict[str, Any], weights: dict[str, torc
     save_file(whole, folder / f"{_STEMS[kind]}.safetensors")
 
 
-def _file_names(kind: str) -> tuple[str, str, str]:
-    """Return the names of the configuration, and of the weights as safetensors and as a pickle."""
-    stem = _STEMS[kind]
-    return f"{kind}_config.json", f"{stem}.safetensors", f"pytorch_{stem}.bin"
-
-
 def _read_meta(folder: Path, kind: str) -> dict[str, Any]:
     """Read the configuration file of an ``"adapter"`` or a ``"head"``.
 
     Raises:
         AdapterError: there is none, or it is not AdapterHub's.
     """
-    path = folder / _file_names(kind)[0]
+    path = folder / f"{kind}_config.json"
     if not path.is_file():
         raise AdapterError(_what_is_wrong(folder, path))
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise AdapterError(f"Download {path} again: it is not JSON ({problem}).") from None
-    if isinstance(meta, dict) and "peft_type" in meta:
+    meta = meta if isinstance(meta, dict) else {}
+    if "peft_type" in meta:
         raise AdapterError(
             f"Load {folder} with PeftModel.from_pretrained: PEFT wrote it, not AdapterHub."
         )
-    missing = [key for key in _NEEDED[kind] if not isinstance(meta, dict) or key not in meta]
-    if not missing and not isinstance(
-        meta["config"], (dict, type(None) if kind == "head" else dict)
-    ):
+    missing = [key for key in _NEEDED[kind] if key not in meta]
+    config = meta.get("config")  # null for the head of a plain class
+    if not isinstance(config, dict) and (config is not None or kind == "adapter"):
         missing = ["config"]
     if missing:
         raise AdapterError(
             f"Give the folder of an AdapterHub adapter: {path} is another program's or cut short, "
-            f"it has no {' and no '.join(missing)}."
+            f"without {', '.join(missing)}."
         )
     return meta
 
 
 def _what_is_wrong(folder: Path, path: Path) -> str:
     """Return the sentence about a folder that lacks the file at ``path``."""
-    inner = sorted(found.parent.name for found in folder.glob(f"*/{path.name}"))
-    if not folder.exists():
-        return f"Download the adapter and give its folder: {folder} does not exist."
-    if not folder.is_dir():
-        return f"Give the folder of an AdapterHub adapter, unpacked: {folder} is a file."
     if path.name == "head_config.json":
-        return f"Pass head=False to read the adapter alone: {path}, which describes its head, is missing."
-    if inner:
+        return f"Pass head=False to read the adapter alone: its head has no {path}."
+    if folder.is_file():
+        return f"Give the folder of an AdapterHub adapter, unpacked: {folder} is a file."
+    if inner := sorted(found.parent.name for found in folder.glob(f"*/{path.name}")):
         return f"Give one of the folders in {folder}, one adapter each: {', '.join(inner)}."
-    if (folder / "adapter_fusion_config.json").exists():
-        return f"Use AdapterHub's library: {folder} holds an AdapterFusion, and {path.name} does not exist."
-    if (folder / "config.json").exists():
-        return (
-            f"Give an adapter's folder: {folder} holds a whole model, {path.name} does not exist."
-        )
-    return f"Give the folder of an AdapterHub adapter: {path} does not exist."
+    return f"Give the folder of an AdapterHub adapter on this machine: {path} does not exist."
 
 
 def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
@@ -130,11 +113,11 @@ def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
     Raises:
         AdapterError: there are none, or the file holds something else.
     """
-    _, safe, pickled = _file_names(kind)
-    if (path := folder / safe).exists():
-        weights = _load_safe(path)
-    elif (path := folder / pickled).exists():
-        weights = _load_pickle(path)
+    stem = _STEMS[kind]
+    if (path := folder / f"{stem}.safetensors").exists():
+        weights = _load(path, load_file)
+    elif (path := folder / f"pytorch_{stem}.bin").exists():
+        weights = _load(path, partial(torch.load, map_location="cpu", weights_only=True))
     else:
         instead = ", or pass head=False" if kind == "head" else ""
         raise AdapterError(
@@ -149,36 +132,14 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def _load_safe(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as problem:
-        raise AdapterError(_damaged(path, f"damaged ({problem})")) from None
-
-
-def _load_pickle(path: Path) -> Any:
-    """Load a pickle that may hold tensors and nothing that runs.
-
-    Raises:
-        AdapterError: it holds more, or is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever a damaged pickle raises; torch's text says to allow it
-        raise AdapterError(
-            _damaged(
-                path,
-                "damaged or holds more than tensors, and is not read further because a pickle can "
-                "run a program: a file in safetensors cannot",
-            )
-        ) from None
-
-
-def _damaged(path: Path, how: str) -> str:
-    """Return the sentence about a file of weights that cannot be read."""
+def _load(path: Path, load: Callable[[Path], Any]) -> Any:
     with path.open("rb") as file:
         if file.read(7) == b"version":
-            return f"Fetch {path} with `git lfs pull`: it is only Git LFS's pointer to the weights."
-    return f"Ask for the adapter again, saved with use_safetensors=True: {path} is {how}."
+            raise AdapterError(f"Fetch {path} with `git lfs pull`: it is only Git LFS's pointer.")
+    try:
+        return load(path)
+    except Exception:  # noqa: BLE001 - damage raises anything; torch's own text says to allow code
+        raise AdapterError(
+            f"Ask for the adapter again, saved with use_safetensors=True: {path} is damaged or, as "
+            "a pickle can, holds more than weights, and is not read, since that could run a program."
+        ) from None

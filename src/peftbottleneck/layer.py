@@ -18,14 +18,6 @@ MERGE_REFUSED = (
 )
 
 
-def wrong_width(site: str, width: int, hidden_size: int) -> str:
-    """Return the sentence about a module whose output an adapter does not fit."""
-    return (
-        f"Name in target_modules only modules that put out the model's hidden size, {hidden_size}, "
-        f"or leave it unset for the placement's own sites: {site} puts out {width} features."
-    )
-
-
 class BottleneckLayer(nn.Module, BaseTunerLayer):
     """What the three wrappers share: the adapters by name and the sum they add.
 
@@ -72,13 +64,14 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         width = config.width(hidden_size)
         down, up = nn.Linear(hidden_size, width), nn.Linear(width, hidden_size)
         _initialise(down, up, config.init_weights)
+        activation = ACT2FN[config.non_linearity]
         if not up.weight.is_meta:  # peft loads big checkpoints into empty weights
             dtype = like.dtype if like.dtype.is_floating_point else None
-            down.to(like.device, dtype)
-            up.to(like.device, dtype)
+            for part in (down, up, activation):  # PReLU has a weight too
+                part.to(like.device, dtype)
         self.bottleneck_down[adapter_name] = down
         self.bottleneck_up[adapter_name] = up
-        self.bottleneck_activation[adapter_name] = ACT2FN[config.non_linearity]
+        self.bottleneck_activation[adapter_name] = activation
         self.bottleneck_dropout[adapter_name] = (
             nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         )
@@ -104,7 +97,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         """
         down, up = self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name]
         if hidden.shape[-1] != down.in_features:
-            raise AdapterError(wrong_width(self.site, hidden.shape[-1], down.in_features))
+            raise AdapterError(_wrong_width(self.site, hidden.shape[-1], down.in_features))
         inner = self.bottleneck_activation[adapter_name](down(hidden.to(down.weight.dtype)))
         added = up(inner)
         if (scaling := self.bottleneck_scaling[adapter_name]) != 1.0:
@@ -192,13 +185,31 @@ def wrap(module: nn.Module) -> BottleneckLayer:
     return AfterParts(module) if next(module.children(), None) is not None else AfterModule(module)
 
 
-def output_width(module: nn.Module) -> int | None:
-    """Return the features that a module without parts puts out, None where nothing says so."""
+def check_width(site: str, module: nn.Module, hidden_size: int) -> None:
+    """Compare what a module puts out, where its parts say so, with the model's hidden size.
+
+    Raises:
+        AdapterError: nothing of it has the hidden size. What no weight tells, such as a dropout's
+            width, is seen at the first forward.
+    """
+    widths = [width for part in module.modules() if (width := _output_width(part))]
+    if widths and hidden_size not in widths:
+        raise AdapterError(_wrong_width(site, widths[-1], hidden_size))
+
+
+def _output_width(module: nn.Module) -> int | None:
     for name in ("out_features", "nf", "embedding_dim", "out_channels"):
         if isinstance(found := getattr(module, name, None), int):
             return found
     weight = getattr(module, "weight", None) if "Norm" in type(module).__name__ else None
     return None if weight is None else weight.shape[-1]
+
+
+def _wrong_width(site: str, width: int, hidden_size: int) -> str:
+    return (
+        f"Name in target_modules only modules that put out the model's hidden size, {hidden_size}, "
+        f"or leave it unset for the placement's own sites: {site} puts out {width} features."
+    )
 
 
 def _on_first(output: Any, change: Any) -> Any:

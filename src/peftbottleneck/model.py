@@ -16,10 +16,9 @@ from peftbottleneck.layer import (
     MERGE_REFUSED,
     AfterParts,
     BottleneckLayer,
+    check_width,
     existing,
-    output_width,
     wrap,
-    wrong_width,
 )
 from peftbottleneck.sites import ARCHITECTURES, architecture
 
@@ -60,9 +59,9 @@ class BottleneckModel(BaseTuner):
         hidden_size = _hidden_size(self.model)
         peft_config.width(hidden_size)
         peft_config = _maybe_include_all_linear_layers(peft_config, self.model)
-        for name, module in _sites(self.model):
+        for name, module in self.model.named_modules():
             if self._check_target_module_exists(peft_config, name):
-                _check_width(name, module, hidden_size)
+                check_width(name, module, hidden_size)
         return peft_config
 
     def _create_and_replace(
@@ -136,30 +135,6 @@ def _hidden_size(model: nn.Module) -> int:
             "Use a transformers model: bottleneck adapters read their size from config.hidden_size."
         )
     return hidden_size
-
-
-def _sites(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the model's modules by name, an adapted one as its base layer, no part of an adapter."""
-    inside: tuple[str, ...] = ()
-    for name, module in model.named_modules():
-        if not name or name.startswith(inside):
-            continue
-        if isinstance(module, BottleneckLayer):
-            inside += (f"{name}.",)
-            module = module.base_layer
-        yield name, module
-
-
-def _check_width(name: str, module: nn.Module, hidden_size: int) -> None:
-    """Compare what a module puts out, where it or its parts say so, with the hidden size.
-
-    Raises:
-        AdapterError: nothing of it has the hidden size. What no weight tells, such as a dropout's
-            width, is seen at the first forward.
-    """
-    widths = [width for part in module.modules() if (width := output_width(part))]
-    if widths and hidden_size not in widths:
-        raise AdapterError(wrong_width(name, widths[-1], hidden_size))
 
 
 def _check_checkpoint(
