@@ -90,7 +90,8 @@ def _differences(meta: dict[str, Any], weights: dict[str, torch.Tensor]) -> list
     elif inverse and meta.get("type") != "text_task":
         hub["inv_adapter"] = inverse
     odd = sorted(key for key, value in _PLAIN.items() if hub.get(key, value) != value)
-    odd += [key for key in ("reduction_factor", "scaling") if not _is_number(hub.get(key, 1.0))]
+    numbers = {"reduction_factor": hub.get("reduction_factor"), "scaling": hub.get("scaling", 1.0)}
+    odd += [key for key, value in numbers.items() if type(value) not in (int, float)]
     mh_adapter = hub.get("mh_adapter")
     if mh_adapter not in (True, False) or mh_adapter == hub.get("original_ln_before", False):
         odd.append("mh_adapter")
@@ -107,10 +108,6 @@ def _todays_activation(meta: dict[str, Any]) -> str:
     if "version" not in meta:
         name = {"gelu": "gelu_new", "gelu_orig": "gelu"}.get(name.lower(), name)
     return {"leakyrelu": "leaky_relu"}.get(name.lower(), name.lower())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def hub_config(config: BottleneckConfig) -> dict[str, Any]:

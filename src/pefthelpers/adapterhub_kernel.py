@@ -5,6 +5,7 @@ with ``%%adapterhub`` runs there, in one process that keeps its names from cell 
 environment is missing, such a cell says so and the notebook goes on.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -72,10 +73,12 @@ class Interpreter:
         if not self.ready:
             print("Not run: AdapterHub's environment is not here.")
             return None
-        self._process.stdin.write(json.dumps(cell) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
+        line = ""
+        with contextlib.suppress(OSError):  # a pipe that nobody reads any more
+            self._process.stdin.write(json.dumps(cell) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        if not line.endswith("\n"):
             raise UserError(
                 "AdapterHub's process died: build its environment again with `make adapterhub`."
             )
@@ -89,7 +92,8 @@ class Interpreter:
     def close(self) -> None:
         """End the process."""
         if self.ready:
-            self._process.stdin.close()
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
             self._process.wait(timeout=30)
             self._process.stdout.close()
             self._process = None

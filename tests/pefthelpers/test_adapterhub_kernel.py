@@ -47,6 +47,15 @@ def test_an_error_names_itself_and_the_process_lives_on(other):
 def test_a_process_that_died_is_a_sentence(other):
     with pytest.raises(UserError, match="died: build its environment again"):
         other.run("import os\nos._exit(1)")
+    for _ in range(2):  # and so is each cell after it: the pipe has no reader
+        with pytest.raises(UserError, match="died: build its environment again"):
+            other.run("x = '" + "long " * 50_000 + "'")
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os.write(3, b'{'), os._exit(0)"])
+def test_a_process_killed_or_cut_off_in_its_answer_is_a_sentence(other, ending):
+    with pytest.raises(UserError, match="died: build its environment again"):
+        other.run(f"import os\n{ending}")
 
 
 def test_without_an_interpreter_a_cell_says_so(capsys):
