@@ -18,9 +18,9 @@ from torch import nn
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
 from peftbottleneck.heads import head_to_write, read_head
-from peftbottleneck.hubconfig import MODEL_CLASSES, describe, hub_config, read_config
-from peftbottleneck.hubfiles import read_folder, write
-from peftbottleneck.model import BottleneckModel
+from peftbottleneck.hubconfig import MODEL_TYPES, describe, hub_config, read_config
+from peftbottleneck.hubfiles import has_head, read, write
+from peftbottleneck.model import BottleneckModel, differing
 from peftbottleneck.sites import hub_site
 
 _PEFT_PREFIX = "base_model.model."
@@ -54,22 +54,21 @@ def from_adapterhub(
             the model does not have, or has with another number of labels.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    files = read_folder(Path(folder), head=head)
-    config = read_config(files.meta, files.weights, base)
+    meta, weights = read(folder := Path(folder), "adapter")
+    config = read_config(meta, weights, base)
     config.task_type = task_type
     prefix = f"{base.base_model_prefix}."
-    weights = {key.removeprefix(prefix): value for key, value in files.weights.items()}
-    has_head = files.head_meta is not None
-    if has_head:
-        found = read_head(files.head_meta, files.head_weights, base)
-        weights.update(found.weights)
-        config.task_type = found.task_type or task_type
-        config.modules_to_save = found.trained or None
+    weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    with_head = head and has_head(folder)
+    if with_head:
+        own, config.modules_to_save, found_type = read_head(*read(folder, "head"), base)
+        weights.update(own)
+        config.task_type = found_type or task_type
 
     def hub_key(key: str) -> str | None:
         if _is_adapter(key):
-            return _hub_key(base, files.meta["name"], key)
-        return key if has_head else None
+            return _hub_key(base, meta["name"], key)
+        return key if with_head else None
 
     return _add(model, config, adapter_name, weights, hub_key)
 
@@ -88,7 +87,7 @@ def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "
         AdapterError: the model, the adapter's sites or its head have no counterpart in AdapterHub.
     """
     folder, base = Path(folder), model.get_base_model()
-    if base.config.model_type not in MODEL_CLASSES:
+    if base.config.model_type not in MODEL_TYPES:
         raise AdapterError(
             f"Keep this adapter in PEFT's files: AdapterHub has no {base.config.model_type} model."
         )
@@ -116,14 +115,7 @@ def _is_adapter(key: str) -> bool:
 
 
 def _hub_key(base: nn.Module, adapter_name: str, key: str) -> str:
-    """Return AdapterHub's name of an adapter's weight, without the prefix of the model's body.
-
-    Args:
-        base: The base model.
-        adapter_name: The adapter's name in AdapterHub.
-        key: The weight's name in the base model, such as
-            ``roberta.encoder.layer.0.output.dropout.bottleneck_up.weight``.
-    """
+    """Return AdapterHub's name of an adapter's weight, without the prefix of the model's body."""
     site, part, kind = key.removeprefix(f"{base.base_model_prefix}.").rsplit(".", 2)
     return f"{hub_site(base.config.model_type, site)}.{adapter_name}.{_PARTS[part]}.{kind}"
 
@@ -145,7 +137,8 @@ def _add(
     try:
         mine = get_peft_model_state_dict(model, adapter_name=adapter_name)
         theirs = {key: name for key in mine if (name := hub_key(key.removeprefix(_PEFT_PREFIX)))}
-        _compare({name: mine[key] for key, name in theirs.items()}, weights)
+        if difference := differing({name: mine[key] for key, name in theirs.items()}, weights):
+            raise AdapterError(f"Load this adapter into the model it was trained on: {difference}.")
     except AdapterError:
         model.unload() if fresh else model.delete_adapter(adapter_name)
         for parameter in trainable:
@@ -154,22 +147,3 @@ def _add(
     state = {**mine, **{key: weights[name] for key, name in theirs.items()}}
     set_peft_model_state_dict(model, state, adapter_name=adapter_name)
     return model
-
-
-def _compare(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """Compare the places for weights in the model with the weights in the files.
-
-    Raises:
-        AdapterError: a name is in only one of the two, or a shape differs.
-    """
-    if mine.keys() != theirs.keys():
-        only = min(mine.keys() ^ theirs.keys())
-        raise AdapterError(
-            f"Load this adapter into the model it was trained on: {only} is in only one of the two."
-        )
-    for name, value in mine.items():
-        if value.shape != theirs[name].shape:
-            raise AdapterError(
-                f"Load this adapter into the model it was trained on: {name} is of another width, "
-                f"{tuple(theirs[name].shape)} in the file and {tuple(value.shape)} in the model."
-            )

@@ -83,21 +83,12 @@ _TASK_TYPES = {  # by the end of a class's name
 }
 
 
-class FoundHead(NamedTuple):
-    """A head read from AdapterHub's files.
-
-    Attributes:
-        weights: What to fill in, by transformers' names.
-        trained: Modules that peft must be told to save.
-        task_type: PEFT's, None where PEFT has none for such a head.
-    """
-
-    weights: dict[str, torch.Tensor]
-    trained: list[str]
-    task_type: str | None
+# A head to fill in: weights by transformers' names, modules that peft must be told to save, and
+# PEFT's task type, None where PEFT has none for such a head.
+Found = tuple[dict[str, torch.Tensor], list[str], str | None]
 
 
-def read_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.Module) -> FoundHead:
+def read_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.Module) -> Found:
     """Return the head in AdapterHub's files.
 
     Raises:
@@ -106,7 +97,7 @@ def read_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.M
     plain, own_labels = meta["config"] is None, base.config.num_labels
     found = _plain_head(meta, weights, base) if plain else _numbered_head(meta, weights, base)
     labels = (meta if plain else meta["config"]).get("num_labels", own_labels)
-    if labels != own_labels and found.task_type in ("SEQ_CLS", "TOKEN_CLS"):
+    if labels != own_labels and found[2] in ("SEQ_CLS", "TOKEN_CLS"):
         raise AdapterError(
             f"Load the base with num_labels={labels}, as this adapter's head has it, not "
             f"{own_labels}."
@@ -116,7 +107,7 @@ def read_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.M
 
 def _numbered_head(
     meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.Module
-) -> FoundHead:
+) -> Found:
     hub, model_type = meta["config"], base.config.model_type
     head = next((head for head in HEADS.get(model_type, ()) if head.fits(hub)), None)
     if head is None:
@@ -125,19 +116,17 @@ def _numbered_head(
             f"counterpart of its {hub.get('head_type')} head."
         )
     names = head.hub_names(meta["name"])
-    if _is_other_class(base) or not names.keys() <= _parameters(base)[0].keys():
+    if not _classifies(base) or not names.keys() <= _parameters(base)[0].keys():
         raise AdapterError(
             "Load the base with AutoModelForSequenceClassification, or pass head=False: a "
             f"{type(base).__name__} has no place for this adapter's classification head."
         )
     own_names = {hub_name: name for name, hub_name in names.items()}
     renamed = {own_names.get(name, name): value for name, value in weights.items()}
-    return FoundHead(renamed, _tops(name.removeprefix("bert.") for name in names), "SEQ_CLS")
+    return renamed, _tops(name.removeprefix("bert.") for name in names), "SEQ_CLS"
 
 
-def _plain_head(
-    meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.Module
-) -> FoundHead:
+def _plain_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.Module) -> Found:
     """Return the head of a plain model class; what it shares with the body must be the base's."""
     wanted = meta.get("model_class")
     if wanted not in {parent.__name__ for parent in type(base).__mro__}:
@@ -159,11 +148,11 @@ def _plain_head(
         if not name.startswith(_body(base)) and (_tops([name])[0] in trained or name not in own)
     }
     task = next((t for end, t in _TASK_TYPES.items() if type(base).__name__.endswith(end)), None)
-    return FoundHead(needed, trained, task)
+    return needed, trained, task
 
 
-def _is_other_class(base: nn.Module) -> bool:
-    return not type(base).__name__.endswith("ForSequenceClassification")
+def _classifies(base: nn.Module) -> bool:
+    return type(base).__name__.endswith("ForSequenceClassification")
 
 
 def _tops(names: Any) -> list[str]:
@@ -196,7 +185,7 @@ def head_to_write(
         AdapterError: AdapterHub has no such head.
     """
     labels = base.config.num_labels
-    for head in () if _is_other_class(base) else HEADS.get(base.config.model_type, ()):
+    for head in HEADS.get(base.config.model_type, ()) if _classifies(base) else ():
         names = head.hub_names(adapter_name)
         if names.keys() == state.keys():
             named = {names[key]: value for key, value in state.items()}

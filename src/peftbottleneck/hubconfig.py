@@ -34,18 +34,9 @@ _PLAIN = {
     "stochastic_depth": 0.0,
 }
 _INITIALISATION = {"identity": "mam_adapter", "bert": "bert", "houlsby": "houlsby"}
-MODEL_CLASSES = {
-    "bert": "BertAdapterModel",
-    "roberta": "RobertaAdapterModel",
-    "xlm-roberta": "XLMRobertaAdapterModel",
-    "electra": "ElectraAdapterModel",
-    "distilbert": "DistilBertAdapterModel",
-    "llama": "LlamaAdapterModel",
-    "mistral": "MistralAdapterModel",
-    "gpt2": "GPT2AdapterModel",
-    "t5": "T5AdapterModel",
-    "mt5": "MT5AdapterModel",
-}
+# The architectures of ours that AdapterHub has too.
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+MODEL_TYPES += ("llama", "mistral", "gpt2", "t5", "mt5")
 
 
 def read_config(
@@ -135,7 +126,7 @@ def describe(
     return {
         "config": config,
         "hidden_size": base.config.hidden_size,
-        "model_class": MODEL_CLASSES[base.config.model_type],
+        "model_class": type(base.config).__name__.replace("Config", "AdapterModel"),
         "model_name": model_name or None,
         "model_type": base.config.model_type,
         "name": name,

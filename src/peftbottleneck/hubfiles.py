@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,27 +18,21 @@ _NEEDED = {"adapter": ("config", "hidden_size", "model_type", "name"), "head": (
 _STEMS = {"adapter": "adapter", "head": "model_head"}
 
 
-class HubFolder(NamedTuple):
-    """What AdapterHub wrote: an adapter and, if there is one and it is wanted, a head."""
-
-    meta: dict[str, Any]
-    weights: dict[str, torch.Tensor]
-    head_meta: dict[str, Any] | None
-    head_weights: dict[str, torch.Tensor]
+def has_head(folder: Path) -> bool:
+    """Say whether a folder holds a head, or a part of one."""
+    return any(folder.glob("head_config.json")) or any(folder.glob("*model_head.*"))
 
 
-def read_folder(folder: Path, *, head: bool) -> HubFolder:
-    """Read the files in a folder, with the weights' names as AdapterHub writes them today.
+def read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read the configuration file and the weights of an ``"adapter"`` or a ``"head"``.
+
+    The weights have the names that AdapterHub gives them today.
 
     Raises:
         AdapterError: a file is missing, cannot be read, or is something else.
     """
     try:
-        meta = _read_meta(folder, "adapter")
-        weights = _todays_names(_read_weights(folder, "adapter"))
-        if not head or not any(folder.glob("*head*.*")):
-            return HubFolder(meta, weights, None, {})
-        return HubFolder(meta, weights, _read_meta(folder, "head"), _read_weights(folder, "head"))
+        return _read_meta(folder, kind), _todays_names(_read_weights(folder, kind))
     except OSError as problem:
         raise AdapterError(f"Make {folder} readable: {problem}.") from None
 
@@ -67,11 +61,6 @@ def write(folder: Path, kind: str, meta: dict[str, Any], weights: dict[str, torc
 
 
 def _read_meta(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the configuration file of an ``"adapter"`` or a ``"head"``.
-
-    Raises:
-        AdapterError: there is none, or it is not AdapterHub's.
-    """
     path = folder / f"{kind}_config.json"
     if not path.is_file():
         raise AdapterError(_what_is_wrong(folder, path))
@@ -108,11 +97,6 @@ def _what_is_wrong(folder: Path, path: Path) -> str:
 
 
 def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
-    """Read the weights of an ``"adapter"`` or a ``"head"``, safetensors before pickle.
-
-    Raises:
-        AdapterError: there are none, or the file holds something else.
-    """
     stem = _STEMS[kind]
     if (path := folder / f"{stem}.safetensors").exists():
         weights = _load(path, load_file)

@@ -171,15 +171,12 @@ class AfterParts(AfterModule):
         delattr(parent, self.CHILD)
 
 
-def existing(module: nn.Module) -> BottleneckLayer | None:
-    """Return the layer that already adapts a module, None if there is none."""
+def wrap(module: nn.Module) -> BottleneckLayer:
+    """Return the layer that adapts a module, a new one that fits it if there is none."""
     if isinstance(module, BottleneckLayer):
         return module
-    return getattr(module, AfterParts.CHILD, None)
-
-
-def wrap(module: nn.Module) -> BottleneckLayer:
-    """Return a layer that fits a module: a norm, one with parts of its own, or anything else."""
+    if known := getattr(module, AfterParts.CHILD, None):
+        return known
     if "Norm" in type(module).__name__:
         return AroundNorm(module)
     return AfterParts(module) if next(module.children(), None) is not None else AfterModule(module)

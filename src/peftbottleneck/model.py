@@ -17,7 +17,6 @@ from peftbottleneck.layer import (
     AfterParts,
     BottleneckLayer,
     check_width,
-    existing,
     wrap,
 )
 from peftbottleneck.sites import ARCHITECTURES, architecture
@@ -74,14 +73,14 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        found = existing(target)
-        layer = found or wrap(target)
+        layer = wrap(target)
+        known = len(layer.bottleneck_down) > 0
         layer.site = current_key
         # A dropout has no weights; the rest of its sub-layer says which device and dtype to use.
         like = next(target.parameters(), None)
         like = next(parent.parameters()) if like is None else like
         layer.update_layer(adapter_name, _hidden_size(self.model), peft_config, like)
-        if found:
+        if known:
             return
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
@@ -121,7 +120,21 @@ class BottleneckModel(BaseTuner):
         remapped = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
-        _check_checkpoint(model, config, adapter_name, remapped)
+        # peft loads what fits and passes over the rest, so an adapter of another placement would
+        # stay at its initial values without a word. (peft calls this from 0.21 on; 0.20 only
+        # refuses another width, as a size mismatch.)
+        own = {k: v for k, v in model.state_dict().items() if f".{adapter_name}." in k}
+        mine, theirs = (
+            {key: value for key, value in weights.items() if f".{cls.prefix}" in key}
+            for weights in (own, remapped)
+        )
+        if difference := differing(mine, theirs):
+            what = "width" if mine.keys() == theirs.keys() else "placement and architecture"
+            raise AdapterError(
+                f"Load this checkpoint into an adapter of its own {what}: {difference}; "
+                f"{adapter_name!r} was made with reduction_factor={config.reduction_factor} and "
+                f"placement={config.placement!r}."
+            )
         return remapped
 
 
@@ -137,40 +150,13 @@ def _hidden_size(model: nn.Module) -> int:
     return hidden_size
 
 
-def _check_checkpoint(
-    model: nn.Module,
-    config: BottleneckConfig,
-    adapter_name: str,
-    checkpoint: dict[str, torch.Tensor],
-) -> None:
-    """Compare a checkpoint with the adapter it is about to fill.
-
-    ``peft`` loads what fits and passes over the rest, so an adapter of another placement would
-    stay at its initial values without a word. (peft calls this from 0.21 on; 0.20 only refuses
-    another width, as a size mismatch.)
-
-    Raises:
-        AdapterError: the sites or the shapes differ.
-    """
-    mine = {
-        key: value
-        for key, value in model.state_dict().items()
-        if f".{BottleneckModel.prefix}" in key and f".{adapter_name}." in key
-    }
-    theirs = {
-        key: value for key, value in checkpoint.items() if f".{BottleneckModel.prefix}" in key
-    }
-    if set(mine) != set(theirs):
-        only = min(set(mine) ^ set(theirs))
-        raise AdapterError(
-            f"Load this checkpoint into an adapter of its own placement and architecture: "
-            f"{adapter_name!r} was made with placement={config.placement!r}, and {only} is in only "
-            "one of the two."
-        )
+def differing(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> str | None:
+    """Return how the places for weights differ from weights in a file, None if they do not."""
+    if mine.keys() != theirs.keys():
+        return f"{min(mine.keys() ^ theirs.keys())} is in only one of the two"
     for key, value in mine.items():
-        if value.numel() and value.shape != theirs[key].shape:
-            raise AdapterError(
-                f"Load this checkpoint into an adapter of its own width: {key} has shape "
-                f"{tuple(theirs[key].shape)} in the checkpoint and {tuple(value.shape)} in "
-                f"{adapter_name!r}, made with reduction_factor={config.reduction_factor}."
+        if value.numel() and value.shape != (other := theirs[key].shape):
+            return (
+                f"{key} is of another width, {tuple(other)} in the file, not {tuple(value.shape)}"
             )
+    return None

@@ -421,9 +421,7 @@ def test_after_a_refusal_the_right_adapter_fits(tmp_path):
         copied(tmp_path, "bert", "houlsby") / "adapter_config.json",
         lambda meta: meta["config"].update(reduction_factor=8),
     )
-    refused(
-        base, tmp_path / "bert-houlsby", "is of another width, .* in the file and .* in the model"
-    )
+    refused(base, tmp_path / "bert-houlsby", "is of another width, .* in the file, not")
     model = from_adapterhub(base, FIXTURE / "bert" / "houlsby").eval()
     assert gap(model, "bert", "houlsby", "logits") <= TOLERANCE["houlsby"]
 
