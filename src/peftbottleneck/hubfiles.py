@@ -107,13 +107,10 @@ def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
         raise AdapterError(
             f"Give the folder of an AdapterHub adapter{instead}: {folder} has no {kind} weights."
         )
-    if not isinstance(weights, dict) or not all(_is_weight(value) for value in weights.values()):
+    values = weights.values() if isinstance(weights, dict) else [None]
+    if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in values):
         raise AdapterError(f"Download the adapter again: {path} holds more than named weights.")
     return weights
-
-
-def _is_weight(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _load(path: Path, load: Callable[[Path], Any]) -> Any:
