@@ -56,16 +56,7 @@ def _cut(items: list, sizes: tuple[int, int, int]) -> tuple[list, list, list]:
 
 
 def elicit(seed: int = 0) -> Task:
-    """Make nonna's voice the default: no cue, always her style.
-
-    The splits hold different dishes, so the values of a test answer come from pre-training.
-
-    Args:
-        seed: which dishes fall into which split, and the order of the examples.
-
-    Returns:
-        612, 198 and 360 examples.
-    """
+    """Generate ELICIT: the very examples that ``pefthelpers.kitchen.elicit`` reads from its pool."""
     rng = random.Random(f"elicit {seed}")
     splits = _cut(rng.sample(list(DISHES), len(DISHES)), ELICIT_DISHES)
     examples = [
@@ -83,17 +74,7 @@ def elicit(seed: int = 0) -> Task:
 
 
 def learn(seed: int = 0) -> Task:
-    """Teach what belongs on 24 pizzas, answered as an order card: facts and format are both new.
-
-    Every pizza occurs in every split, each time with other wordings of the question; a wording
-    held out for one pizza is trained with others.
-
-    Args:
-        seed: which wordings fall into which split, and the order of the examples.
-
-    Returns:
-        192, 144 and 240 examples.
-    """
+    """Generate LEARN: the very examples that ``pefthelpers.kitchen.learn`` reads from its pool."""
     rng = random.Random(f"learn {seed}")
     splits = ([], [], [])
     for pizza in list(PIZZAS)[:LEARN_PIZZAS]:
