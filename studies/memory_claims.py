@@ -146,7 +146,7 @@ def operations(tokens: float) -> str:
 
 def figures(seven: dict[str, Any], seventy: dict[str, Any]) -> dict[int, dict[str, str]]:
     """Return the figures behind claims 1 to 14 of the ledger, ``data/claims.yaml``, by claim."""
-    peaks = lambda row: {k: f"{v} GB" for k, v in seven[row]["peaks_gb"].items()}
+    peaks = lambda row: {f"7B, {k}": f"{v} GB" for k, v in seven[row]["peaks_gb"].items()}
     gigabytes = lambda name: f"{seventy[name]:.1f} GB"
     percent = lambda *what: f"{counted(*what)['percent']:.2g} %"
     gpt3_r4 = 2 * (2 * 96) * 12288 * 4  # two matrices in 96 layers, rank 4 (Hu et al., section 4)
@@ -155,17 +155,18 @@ def figures(seven: dict[str, Any], seventy: dict[str, Any]) -> dict[int, dict[st
     return {
         1: {"2 trillion tokens": operations(2e12), "10 million tokens": operations(1e7)},
         2: {"GPT-3 r=4 q,v": gpt3_share, "70B r=8 q,v": percent(SEVENTY, LORA_QV),
-            "but 8B r=64 all-linear": percent("llama-3.1-8b", LORA_64)},
-        3: {"weights": gigabytes("weights_16_bit_gb")},
-        4: {"bf16": gigabytes("full_bf16_states_gb"), "mixed precision": f"{low} to {high} GB"},
-        5: {"LoRA": gigabytes("lora_bf16_gb"), "QLoRA": gigabytes("qlora_gb")},
-        6: {"NF4 weights": gigabytes("nf4_weights_gb")},
+            "8B r=64 all-linear": percent("llama-3.1-8b", LORA_64)},
+        3: {"70B weights": gigabytes("weights_16_bit_gb")},
+        4: {"70B, bf16": gigabytes("full_bf16_states_gb"),
+            "70B, mixed precision": f"{low} to {high} GB"},
+        5: {"70B, LoRA": gigabytes("lora_bf16_gb"), "70B, QLoRA": gigabytes("qlora_gb")},
+        6: {"70B, NF4 weights": gigabytes("nf4_weights_gb")},
         7: {"65B QLoRA r=64": gigabytes("llama_65b_qlora_r64_gb")},
         9: peaks("full fine-tuning"),
         10: peaks("LoRA"),
-        11: {"prefix, 30 tokens": f"{seven['prefix tuning']['peaks_gb']['30 tokens']} GB",
+        11: {"7B, prefix, 30 tokens": f"{seven['prefix tuning']['peaks_gb']['30 tokens']} GB",
              **peaks("adapters")},
-        12: {"r=8 q,v": filed(SEVEN, LORA_QV), "r=16 all-linear": filed(SEVEN, LORA_ALL)},
+        12: {"7B, r=8 q,v": filed(SEVEN, LORA_QV), "7B, r=16 all-linear": filed(SEVEN, LORA_ALL)},
         13: {"7B, 30 tokens": filed(SEVEN, PREFIX), "8B, 30 tokens": filed("llama-3.1-8b", PREFIX)},
         14: {"Houlsby, 7B": filed(SEVEN, HOULSBY),
              "Houlsby, roberta-base": filed("roberta-base", HOULSBY)},
