@@ -23,6 +23,7 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", HF_HUB_OFFLINE
 import torch
 
 import peftmemory
+from pefthelpers import results
 from pefthelpers.paths import atomic_path, data_dir
 from peftmemory.methods import read_method
 from peftmemory.model_states import optimizer_bytes, trained_bytes_each
@@ -50,7 +51,7 @@ PUBLISHED = data_dir() / "published" / "peft_metamathqa.json"
 
 def published() -> Iterator[dict[str, Any]]:
     """Yield the traced peak of every published row at the longest batch its setting allows."""
-    for row in json.loads(PUBLISHED.read_text())["rows"]:
+    for row in results.read(PUBLISHED)["rows"]:
         described = {"name": row["method"]} if isinstance(row["method"], str) else row["method"]
         yield {
             "key": row["name"],
@@ -80,7 +81,7 @@ def closed_peak_gb(row: dict[str, Any], seq: int) -> float:
 
 def add_closed_form(rows: dict[str, Any]) -> None:
     """Put the closed form beside the traced rows, and the length that would give the peak."""
-    for row in json.loads(PUBLISHED.read_text())["rows"]:
+    for row in results.read(PUBLISHED)["rows"]:
         if row["name"] not in rows:
             continue
         found, peak = rows[row["name"]], partial(closed_peak_gb, row)
@@ -223,7 +224,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compute rows that are there, too")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result = results.read(RESULT) if RESULT.exists() else {}
     for name in wanted.sections or SECTIONS:
         rows = result.setdefault(name, {})
         for case in SECTIONS[name]():
@@ -262,7 +263,7 @@ def one_longest_batch(rows: dict[str, Any]) -> dict[str, Any]:
         r["length_at_which_the_formula_gives_the_published_peak"] for r in rows.values()
     )
     seq = lengths[len(lengths) // 2]
-    rows_sheet = json.loads(PUBLISHED.read_text())["rows"]
+    rows_sheet = results.read(PUBLISHED)["rows"]
     ratios = {row["name"]: closed_peak_gb(row, seq) / row["peak_gb"] for row in rows_sheet}
     return {"seq": seq, "closed_form_over_published": ratios}
 
