@@ -1,8 +1,4 @@
-"""Run notebooks, each in a process of its own, and say clearly what failed.
-
-A run goes through ``plan``, ``schedule``, ``isolation``, ``worker``, ``failures``, ``run_store``; each says
-what it does. The others judge a run, tell of it or repeat it.
-"""
+"""Run notebooks, each in a process of its own: plan, schedule, isolation, worker, failures, run_store."""
 
 import sys
 
