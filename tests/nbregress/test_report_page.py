@@ -1,7 +1,6 @@
 """The report of a real failure, in a browser: what broke stands on the first screen, at any width."""
 
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree as xml
 
@@ -9,9 +8,8 @@ import pytest
 
 from nbregress import notebooks, report
 from nbregress.result import Result
+from support.browser import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
-FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
 # What 02 needs to come to its training, in its profile of seconds.
 NEEDED = ("setup", "parameters", "imports", "load", "wrap", "sft", "train")
@@ -54,17 +52,14 @@ def page(request, broken):
     """Open the report in headless Chromium, on a desktop's and on a phone's screen."""
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine: nothing to look at")
-    from playwright.sync_api import sync_playwright
-
     width, height = SCREENS[request.param]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = chromium.new_page(viewport={"width": width, "height": height})
-        page.asked = []
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.goto(f"file://{broken}/report.html")
-        yield page
-        chromium.close()
+    size = {"width": width, "height": height}
+    page = request.getfixturevalue("chromium").new_page(viewport=size)
+    page.asked = []
+    page.on("request", lambda asked: page.asked.append(asked.url))
+    page.goto(f"file://{broken}/report.html")
+    yield page
+    page.close()
 
 
 def test_the_first_screen_says_what_broke(page):

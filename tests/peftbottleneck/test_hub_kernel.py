@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
-from nbregress import cli, notebooks
+from nbregress import notebooks
 from peftbottleneck import hub_kernel
 from peftbottleneck.errors import AdapterError
 
@@ -73,14 +74,16 @@ assert hub.ready or not REQUIRED, hub_kernel.MISSING
 print(hub_kernel.MISSING)"""
 
 
-def test_without_it_cells_go_on_until_it_is_required(make_notebook, tmp_path, monkeypatch, capsys):
+def test_without_it_cells_go_on_until_it_is_required(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ADAPTERHUB_PYTHON", str(tmp_path / "missing"))
-    cells = (START, "%%adapterhub\n1 / 0", f"REQUIRED = True\n{START}")
-    path = make_notebook(*cells, parameters='PROFILE = "tiny"\nSEED = 0\nREQUIRED = False')
-    assert cli.main(["run", str(path), "--out", str(tmp_path / "out")]) == 1
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "[cell-3]" in printed and f"AssertionError: {hub_kernel.MISSING}" in printed
-    cells = {cell.id: cell for cell in notebooks.read(tmp_path / "out" / path.name).cells}
-    started, skipped, failed = (cells[f"cell-{number}"].outputs for number in (1, 2, 3))
-    text = lambda outputs: "".join(output.get("text", "") for output in outputs)
-    assert hub_kernel.MISSING in text(started) and "Not run" in text(skipped) and failed
+    shell = InteractiveShell.instance()
+    try:
+        shell.run_cell("REQUIRED = False").raise_error()
+        shell.run_cell(START).raise_error()
+        shell.run_cell("%%adapterhub\n1 / 0").raise_error()
+        printed = capsys.readouterr().out
+        assert hub_kernel.MISSING in printed and "Not run" in printed
+        with pytest.raises(AssertionError, match="`make adapterhub` in a clone"):
+            shell.run_cell(f"REQUIRED = True\n{START}").raise_error()
+    finally:
+        InteractiveShell.clear_instance()

@@ -61,7 +61,9 @@ def voila(folder, widget="memory_calculator"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "voila", f"{widget}.ipynb", "--no-browser"]
+    # nbregress first: it keeps a grammar from being compiled.
+    start = "import nbregress; from voila.app import main; main()"
+    command = [sys.executable, "-c", start, f"{widget}.ipynb", "--no-browser"]
     command += [f"--port={port}", "--Voila.ip=127.0.0.1"]
     env = {k: v for k, v in os.environ.items() if k != "PEFTHELPERS_HEADLESS"}
     env |= {"JUPYTER_CONFIG_DIR": str(folder), "JUPYTER_RUNTIME_DIR": str(folder)}
