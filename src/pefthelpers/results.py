@@ -20,6 +20,9 @@ from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.session import STACK
 
 FOLDERS = ("baselines", "results", "published")
+# Of learning rates whose validation ties the lowest is taken: a higher one buys nothing, and forgets more.
+TIE = 0.02  # of a share: two answers in a hundred
+LOSS_TIE = 0.05  # nats a token
 
 
 def path_of(name: str) -> Path:
@@ -137,37 +140,35 @@ def write(path: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def by_validation(row: dict) -> tuple:
-    """Return what a choice is made by: the validation score, of equals the lower validation loss.
+def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
+    """Return the row of the lowest learning rate that validation cannot tell from the best.
 
-    Where there is no such loss, or it is the same too, the lower learning rate is taken.
+    Args:
+        rows: with ``learning_rate``, ``validation`` (higher is better) and, where measured, ``validation_loss``
+            in nats. Where no answer is right yet, losses within ``LOSS_TIE`` of the lowest tie.
+        tie: how far below the best ``validation`` a score still counts as equal to it.
     """
-    loss = row.get("validation_loss", 0)
-    known = not math.isnan(loss)  # a table has NaN where a row has no such loss
-    return row["validation"], -loss if known else 0, -row["learning_rate"]
+    rows = list(rows)
+    best = max(row["validation"] for row in rows)
+    tied = [row for row in rows if row["validation"] >= best - tie - 1e-9]
+    losses = [row.get("validation_loss", math.nan) for row in rows]
+    if 0 <= best <= tie and not any(map(math.isnan, losses)):
+        tied = [row for row in rows if row["validation_loss"] <= min(losses) + LOSS_TIE]
+    return min(tied, key=lambda row: row["learning_rate"])
 
 
-def best(rows: Iterable[dict]) -> dict:
-    """Return the row that validation chooses."""
-    return max(rows, key=by_validation)
-
-
-def at_chosen_rate(rows, by: list[str]):
+def at_chosen_rate(rows, by: list[str], tie: float = TIE):
     """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
-
-    Of rates that validation cannot tell apart, the one that ran on more seeds is taken.
 
     Args:
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
         by: the columns that name a cell of the study; a cell with fewer seeds is left out.
+        tie: as ``mildest`` takes it.
     """
 
     def chosen(cell):
-        first_seed = cell[cell["seed"] == 0].to_dict("records")
-        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed}
-        tied = sorted(rate for rate in score if score[rate] == max(score.values()))
-        runs = [cell[cell["learning_rate"] == rate] for rate in tied]
-        most = max(runs, key=lambda rows: rows["seed"].nunique())
-        return most if most["seed"].nunique() >= 3 else most.iloc[:0]
+        rate = mildest(cell[cell["seed"] == 0].to_dict("records"), tie)["learning_rate"]
+        runs = cell[cell["learning_rate"] == rate]
+        return runs if runs["seed"].nunique() >= 3 else runs.iloc[:0]
 
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
