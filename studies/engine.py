@@ -239,4 +239,4 @@ def search_learning_rate(
         rate = chosen["learning_rate"]
         if any(0.49 * rate < row["learning_rate"] < rate for row in rows):
             return chosen
-        rows.append(measure(float(f"{rate / 2:.2g}")))
+        rows.append(measure(float(f"{rate / 2:.3g}")))
