@@ -1,7 +1,7 @@
 """How much more training does a small method need? Scores on LEARN against optimiser steps, for 02 and 07.
 
-    python -m studies.budget_curves                # every budget below; about four CPU hours
-    python -m studies.budget_curves 200 800        # these budgets
+    python -m studies.budget_curves                  # every budget below; about four CPU hours
+    python -m studies.budget_curves 800 ln houlsby   # one budget, these cells
 
 Resumable: a run is a row of ``data/results/budget_curves.json``. A cell is a method with its size. For each
 budget of steps the learning rate is searched on validation with seed 0, from the rate that the next smaller
@@ -94,9 +94,9 @@ def run_cell(study: Study, cell: str, steps: int) -> None:
 
 def main() -> None:
     """Run what is not in the record yet."""
-    study = engine.start("budget_curves")
-    for steps in map(int, sys.argv[1:]) if sys.argv[1:] else BUDGETS:
-        for cell in FIRST:
+    study, asked = engine.start("budget_curves"), sys.argv[1:]
+    for steps in map(int, asked[:1]) if asked else BUDGETS:
+        for cell in asked[1:] or FIRST:
             run_cell(study, cell, steps)
 
 

@@ -140,8 +140,8 @@ def write(path: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
-    """Return the row of the lowest learning rate that validation cannot tell from the best.
+def tied(rows: Iterable[dict], tie: float = TIE) -> list[dict]:
+    """Return the rows whose learning rates validation cannot tell from the best.
 
     Args:
         rows: with ``learning_rate``, ``validation`` (higher is better) and, where measured, ``validation_loss``
@@ -150,25 +150,31 @@ def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
     """
     rows = list(rows)
     best = max(row["validation"] for row in rows)
-    tied = [row for row in rows if row["validation"] >= best - tie - 1e-9]
     losses = [row.get("validation_loss", math.nan) for row in rows]
     if 0 <= best <= tie and not any(map(math.isnan, losses)):
-        tied = [row for row in rows if row["validation_loss"] <= min(losses) + LOSS_TIE]
-    return min(tied, key=lambda row: row["learning_rate"])
+        return [row for row in rows if row["validation_loss"] <= min(losses) + LOSS_TIE]
+    return [row for row in rows if row["validation"] >= best - tie - 1e-9]
+
+
+def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
+    """Return the row of the lowest learning rate among ``tied``: a higher one buys nothing, and forgets more."""
+    return min(tied(rows, tie), key=lambda row: row["learning_rate"])
 
 
 def at_chosen_rate(rows, by: list[str], tie: float = TIE):
-    """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
+    """Keep the rows at the learning rate that validation chose on seed 0, of those that ran on three seeds.
 
     Args:
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
-        by: the columns that name a cell of the study; a cell with fewer seeds is left out.
-        tie: as ``mildest`` takes it.
+        by: the columns that name a cell of the study; a cell that fewer seeds tell of is left out.
+        tie: as ``mildest`` takes it. Whether a rate ties is judged against all rates that seed 0 tried.
     """
 
     def chosen(cell):
-        rate = mildest(cell[cell["seed"] == 0].to_dict("records"), tie)["learning_rate"]
-        runs = cell[cell["learning_rate"] == rate]
-        return runs if runs["seed"].nunique() >= 3 else runs.iloc[:0]
+        first = cell[cell["seed"] == 0].to_dict("records")
+        seeds = cell.groupby("learning_rate")["seed"].nunique()
+        repeated = [row for row in tied(first, tie) if seeds[row["learning_rate"]] >= 3]
+        rate = min((row["learning_rate"] for row in repeated), default=None)
+        return cell[cell["learning_rate"] == rate]
 
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
