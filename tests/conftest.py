@@ -6,7 +6,11 @@ import socket
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# bitsandbytes hands kernels to torch.compile as it is imported, which loads the compiler: a second of CPU in
+# each kernel. No test or notebook compiles.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
+import nbregress  # noqa: F401, I001 - before nbformat: it keeps a grammar from being compiled
 import nbformat
 import pytest
 

@@ -1,10 +1,7 @@
 """Run notebooks, each in a process of its own, and say clearly what failed.
 
-``plan`` checks and orders what was asked for, ``isolation`` gives a notebook its own process, ``worker`` is
-that process, ``failures`` finds out why a notebook failed, ``executors`` reaches a cluster, ``schedule``
-follows a run, ``run_store`` is its folder, ``report`` tells of it, ``baselines`` and ``compare``
-judge it, ``matrix`` repeats it under other package versions. ``recorder`` keeps a notebook's outputs in its
-file, ``lint`` checks the house style, ``doctor`` says what a machine can run.
+A run goes through ``plan``, ``schedule``, ``isolation``, ``worker``, ``failures``, ``run_store``; each says
+what it does. The others judge a run, tell of it or repeat it.
 """
 
 import sys

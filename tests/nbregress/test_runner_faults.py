@@ -43,7 +43,11 @@ def whole(out):
         ("import os\nos.kill(os.getpid(), 11)", "its kernel was killed by SIGSEGV", []),
         ("import os\nos.kill(os.getppid(), 9)", "its process was killed by SIGKILL", []),
         ("while True: pass", "stopped: it took longer than a cell's 2 s", ["--cell-timeout", 2]),
-        ("while True: pass", "stopped: it took longer than the notebook's 4 s", ["--timeout", 4]),
+        (
+            "import time\ntime.sleep(60)",
+            "stopped: it took longer than the notebook's 4 s",
+            ["--timeout", 4],
+        ),
         ("import warnings\nwarnings.warn('old', FutureWarning)", "): FutureWarning: old", []),
         ("import warnings\nwarnings.warn('x', DeprecationWarning)", "): DeprecationWarning: x", []),
         (RECORD.replace("0.5", "float('nan')"), "must be finite", []),
