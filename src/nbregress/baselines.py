@@ -20,13 +20,13 @@ EXACT = ((0.0, 0.0), (0.0, 0.0))
 KINDS = {
     r"(CPU )?(s|ms|us|µs|min|h)\b|ratio of times|.*/s$": None,
     r"(bits|bytes)(/| per )|(bits|kB|MB|MiB|GB|GiB)\b|of 4 bits$": ((0.0, 0.01), (0.0, 0.01)),
-    r"(parameters|bytes|layers|tokens|steps|runs|fine-tunings|methods|answers|constants|directions"
-    r"|models|claims|rank)\b|of ([\d,]+|all)$": EXACT,
+    r"(parameters|bytes|layers|matrices|rank|directions|tokens|steps|seeds|rows|runs|fine-tunings"
+    r"|methods|models|answers|constants|claims)\b|of (\d[\d,]*|all)\b": EXACT,
     r"(share|accuracy)\b|of full fine-tuning's gain": ((0.1, 0.0), (0.03, 0.0)),
     r"nats\b": ((0.02, 0.25), (0.02, 0.05)),
-    r"(ratio|of full)\b": ((0.0, 0.1), (0.0, 0.05)),
+    r"(ratio|times|of full)\b": ((0.0, 0.1), (0.0, 0.05)),
     r"(logit|output|activation|gradient|weight|level|norm|difference|relative|cosine)\b|$"
-    r"|.*\|\|W\|\||of the largest logit": ((1e-4, 0.5), (1e-4, 0.05)),
+    r"|of the \w|.*\|\|W\|\|": ((1e-4, 0.5), (1e-4, 0.05)),
 }
 SEVERAL = 3  # runs
 HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")

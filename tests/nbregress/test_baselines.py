@@ -71,9 +71,9 @@ def test_no_baseline_has_a_unit_without_a_rule():
         ("share of old facts, gained; accuracy; accuracy, plus or minus", 0.2, 0.29, 0.31),
         ("nats; nats/token", 2.0, 2.5, 2.6),
         ("GB; GiB; MiB; GB, 1e9 bytes; bits per weight; bytes/logit", 20.0, 20.1, 20.3),
-        ("ratio", 1.0, 1.09, 1.11),
+        ("ratio; times; of full", 1.0, 1.09, 1.11),
         ("logit; activation; gradient; weight; norm; relative; of ||W||; ", 0.4, 0.59, 0.61),
-        ("logit; output; level; difference; ||ΔW|| / ||W||", 0.0, 9e-5, 2e-4),
+        ("logit; output; level; difference; of the largest logit; ||ΔW|| / ||W||", 0.0, 9e-5, 2e-4),
     ],
 )
 def test_of_each_unit_a_changed_metric_fails(units, value, within, beyond):
