@@ -243,7 +243,7 @@ def test_the_table_has_every_claim_as_text_and_needs_nothing_from_elsewhere():
     page = claims.table().data
     assert len(page.encode()) < 70_000 and "http" not in page and "src=" not in page
     assert page.count("<tr data-verdict=") == len(LEDGER)
-    assert f"{len(LEDGER)} statements of one article" in page and "No setting in its range" in page
+    assert f"{len(LEDGER)} statements of one article" in page and "no setting in its range" in page
     for claim in LEDGER:
         assert f"{claims.SIGNS[claim.verdict]} {claim.verdict}<td>" in page
     for target in set(re.findall(r'href="([^"#]+)', page)):
