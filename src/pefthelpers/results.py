@@ -38,10 +38,7 @@ def path_of(name: str) -> Path:
 
 
 def read(name: str | Path) -> dict[str, Any]:
-    """Return a whole record.
-
-    Args:
-        name: for instance ``02_lora.laptop`` or ``peft_metamathqa``; or the file itself.
+    """Return a whole record, for instance ``02_lora.laptop`` or ``peft_metamathqa``, or a file.
 
     Raises:
         UserError: nothing is recorded under this name, or the file is damaged.
@@ -54,10 +51,7 @@ def read(name: str | Path) -> dict[str, Any]:
 
 
 def rows(name: str):
-    """Return a record's rows as a pandas DataFrame, one run each.
-
-    Args:
-        name: for instance ``lora_study``.
+    """Return the rows of a record, for instance ``lora_study``, as a pandas DataFrame, one run each.
 
     Raises:
         UserError: nothing is recorded under this name, the file is damaged, or it has no rows.
@@ -86,8 +80,8 @@ def look_up(reference: str) -> Any:
     Args:
         reference: steps with ``/`` between them. The first is a notebook's stem (its metrics in the
             tiny profile) or a record's name; the others are keys, or positions in a list. In a list
-            of rows ``key=value`` keeps the rows that have it, and a key alone is the mean of what
-            the rows have under it.
+            of rows ``key=value`` keeps the rows that have it, ``chosen`` those at the learning rate
+            that ``mildest`` takes of the rates of three seeds, and a key alone is the rows' mean of it.
 
     Raises:
         UserError: nothing is recorded there.
@@ -97,7 +91,7 @@ def look_up(reference: str) -> Any:
         found = _referred(name)
         for step in steps:
             found = _step(found, step)
-    except (UserError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (UserError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"The ledger refers to {reference!r}, which is not recorded.") from error
     return found
 
@@ -110,6 +104,10 @@ def _step(found: Any, step: str) -> Any:
         return [row for row in found if json.dumps(row.get(key)).strip('"') == value]
     if step.isdigit():
         return found[int(step)]
+    if step == "chosen":
+        rates = [row["learning_rate"] for row in found if "validation" in row]
+        tried = [r for r in found if r["seed"] == 0 and rates.count(r["learning_rate"]) >= 3]
+        return _step(found, f"learning_rate={mildest(tried)['learning_rate']}")
     return sum(row[step] for row in found) / len(found)
 
 
