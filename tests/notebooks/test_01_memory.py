@@ -3,6 +3,7 @@
 import copy
 import json
 import weakref
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import peftmemory
 from pefthelpers import results
 from pefthelpers.checks import memory as check
 from pefthelpers.paths import data_dir
+from peftmemory.model_states import optimizer_bytes
 from peftmemory.saved_tensors import saved_activations
 from studies.memory_measure import measure_saved
 
@@ -120,6 +122,21 @@ def methods(notebook):
     }
     notebook.run("methods", "define-modes", "define-differences")
     return notebook.namespace
+
+
+def test_eight_bit_states_are_counted_once(notebook):
+    """Without the shared tables of codes, what is above 6.03 is small tensors in fp32."""
+    import bitsandbytes
+
+    model = llama_of(SHAPE | {"hidden_size": 96, "intermediate_size": 224}, torch.bfloat16)
+    tensors = [p.numel() for p in model.parameters()]
+    count = sum(tensors)
+    notebook.namespace |= {"copy": copy, "model": model, "count": count}
+    notebook.namespace["ids"] = torch.randint(0, 80, (2, 8))
+    notebook.run("define-resting")
+    found = notebook.namespace["resting_bytes"](torch.bfloat16, bitsandbytes.optim.AdamW8bit)
+    states = optimizer_bytes(Counter(tensors), 2, "adamw_8bit")
+    assert found == pytest.approx(4 + states / count, rel=1e-6)
 
 
 def test_the_mode_decides_who_keeps_more_activations(methods):
