@@ -81,7 +81,7 @@ def look_up(reference: str) -> Any:
         reference: steps with ``/`` between them. The first is a notebook's stem (its metrics in the
             tiny profile) or a record's name; the others are keys, or positions in a list. In a list
             of rows ``key=value`` keeps the rows that have it, ``chosen`` those at the learning rate
-            that ``mildest`` takes of the rates of three seeds, and a key alone is the rows' mean of it.
+            of ``chosen_rate``, and a key alone is the rows' mean of it.
 
     Raises:
         UserError: nothing is recorded there.
@@ -105,9 +105,7 @@ def _step(found: Any, step: str) -> Any:
     if step.isdigit():
         return found[int(step)]
     if step == "chosen":
-        rates = [row["learning_rate"] for row in found if "validation" in row]
-        tried = [r for r in found if r["seed"] == 0 and rates.count(r["learning_rate"]) >= 3]
-        return _step(found, f"learning_rate={mildest(tried)['learning_rate']}")
+        return _step(found, f"learning_rate={chosen_rate(found)}")
     return sum(row[step] for row in found) / len(found)
 
 
@@ -159,20 +157,24 @@ def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
     return min(tied(rows, tie), key=lambda row: row["learning_rate"])
 
 
+def chosen_rate(rows: Iterable[dict], tie: float = TIE) -> float | None:
+    """Return the learning rate that validation chooses on seed 0: the lowest of ``tied`` that ran on three seeds.
+
+    None where no rate that ties with the best did.
+    """
+    rows = [row for row in rows if not math.isnan(row.get("validation", math.nan))]
+    runs = {(row["learning_rate"], row["seed"]) for row in rows}
+    rates = [row["learning_rate"] for row in tied((r for r in rows if r["seed"] == 0), tie)]
+    return min((rate for rate in rates if sum(rate == r for r, _ in runs) >= 3), default=None)
+
+
 def at_chosen_rate(rows, by: list[str], tie: float = TIE):
-    """Keep the rows at the learning rate that validation chose on seed 0, of those that ran on three seeds.
+    """Keep the rows at each cell's ``chosen_rate``.
 
     Args:
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
-        by: the columns that name a cell of the study; a cell that fewer seeds tell of is left out.
-        tie: as ``mildest`` takes it. Whether a rate ties is judged against all rates that seed 0 tried.
+        by: the columns that name a cell of the study; a cell without a chosen rate is left out.
+        tie: as ``tied`` takes it.
     """
-
-    def chosen(cell):
-        first = cell[cell["seed"] == 0].to_dict("records")
-        seeds = cell.groupby("learning_rate")["seed"].nunique()
-        repeated = [row for row in tied(first, tie) if seeds[row["learning_rate"]] >= 3]
-        rate = min((row["learning_rate"] for row in repeated), default=None)
-        return cell[cell["learning_rate"] == rate]
-
+    chosen = lambda cell: cell[cell["learning_rate"] == chosen_rate(cell.to_dict("records"), tie)]
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)
