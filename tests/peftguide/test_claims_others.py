@@ -166,10 +166,16 @@ def claim_49():
     books["fp4"] = bnb.functional.get_4bit_type("fp4", device="cpu").unique()
     errors = {name: rounding(weights, book, 64) for name, book in books.items()}
     better = improved(weights.reshape(-1, 64), levels)
-    beaten = rounding(fresh, better, 64)[0] < 0.95 * rounding(fresh, levels, 64)[0]
-    ordered = errors["nf4"][0] < errors["int4"][0] < errors["fp4"][0]
-    verdict = "false" if beaten and ordered and errors["nf4"][1] < 3.99 else "true"
-    return verdict, f"{errors['nf4'][1]:.2f}", *(f"{error:.4f}" for error, _ in errors.values())
+    squared, entropy = (
+        {name: found[kind] for name, found in errors.items()}
+        for kind in ("squared error", "entropy")
+    )
+    gain = (
+        rounding(fresh, better, 64)["squared error"] / rounding(fresh, levels, 64)["squared error"]
+    )
+    ordered = squared["nf4"] < squared["int4"] < squared["fp4"]
+    verdict = "false" if gain < 0.95 and ordered and entropy["nf4"] < 3.99 else "true"
+    return verdict, f"{entropy['nf4']:.2f}", *(f"{error:.4f}" for error in squared.values())
 
 
 @cache

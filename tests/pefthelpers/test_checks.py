@@ -33,7 +33,7 @@ ANSWERS = {
     "largest_width": lambda a: adapters.largest_width(a, d=768, layers=12, budget=1_250_000),
     "zero_start": adapters.zero_start,
     "copies": lambda a: adapters.copies(a, full_bytes=1000, adapter_bytes=9),
-    "weights_gb": lambda a: qlora.weights_gb(a, linear=7 * 10**9, rest=10**9, bits=4.127),
+    "weights_gib": lambda a: qlora.weights_gib(a, linear=7 * 10**9, rest=10**9, bits=4.127),
     "same_scale": lambda a: qlora.same_scale(a, r=8, article=(64, 16)),
     "half_width": lambda a: comparison.half_width(a, values=[0.79, 0.80, 0.84]),
     "sentence": lambda a: comparison.sentence(a, low=-0.1, high=0.2),
