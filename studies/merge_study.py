@@ -26,8 +26,7 @@ from pefthelpers.profiles import settings
 from pefthelpers.training import collate, encode, fit
 from studies import engine
 
-RATES = (0.000625, 0.00125, 0.0025, 0.005)
-STEPS = (100, 400)
+RATES = {100: (0.000625, 0.00125, 0.0025, 0.005), 400: (0.000625, 0.00125, 0.0025)}
 SEEDS = (0, 1, 2)
 R = 8
 
@@ -122,7 +121,7 @@ def main() -> None:
     chosen = settings("decoder", profile)
     # A real model's run is notebook 03's in the laptop profile: twice half of the profile's steps.
     table = (
-        [(steps, rate) for steps in STEPS for rate in RATES]
+        [(steps, rate) for steps, rates in RATES.items() for rate in rates]
         if profile == "tiny"
         else [(chosen.steps, chosen.learning_rates["lora"])]
     )
