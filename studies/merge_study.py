@@ -1,13 +1,13 @@
 """What becomes of an adapter trained on a 4-bit base, by the route of its merge and its size, for notebook 03.
 
-    python -m studies.merge_study           # the kitchen decoder; about 7 CPU minutes
+    python -m studies.merge_study           # the kitchen decoder; about 8 CPU minutes
     python -m studies.merge_study laptop    # SmolLM2-135M; not run so far
 
 The task is notebook 03's: four pizzas of LEARN, a LoRA of rank 8 on every linear layer of an NF4 base. A
 lower learning rate leaves a smaller correction. Each run is merged by every route; its row of
 ``data/results/merge_study.json`` holds, for each route, held-out loss and exact match, and how far the
 logits at the answers are from the trained ones (root mean square). ``ratio`` is the median over layers of
-``||dW|| / ||W||``. ``nf4_noise`` and ``nf4_kept`` are means over layers of what ``notebook 03`` calls rounding
+``||dW|| / ||W||``. ``nf4_noise`` and ``nf4_kept`` are means over layers of what notebook 03 calls rounding
 noise and the part kept, read off the weights of the re-quantised model; ``bfloat16_*`` the same for a merge
 into the original weights in bfloat16. Resumable, one thread.
 """
