@@ -187,9 +187,7 @@ def check_base(folder: str | Path, model: nn.Module) -> None:
 
     Among bases in 32 bits and bfloat16 it notices whatever bfloat16 can tell apart; with one in
     float16 or NF4, what rounding does not explain: a merge that changed many weights by 1 % or more.
-
-    Raises:
-        UserError: no signature, or one of an older kind; another base; a weight that cannot be read.
+    Signatures of an older kind, which covered no linear weight, are refused.
     """
     file = Path(folder) / FINGERPRINT
     signed = json.loads(file.read_text()).get("weights") if file.is_file() else None
@@ -219,9 +217,6 @@ def check_prefix(model: nn.Module, *, gradient_checkpointing: bool = False, use_
 
     The model is about to train, or in evaluation mode to generate; the options are what the training
     arguments and the call of ``generate`` say. If it is to keep no cache, generating is tried out.
-
-    Raises:
-        UserError: a prefix is to train with checkpointing, or to generate without a cache in vain.
     """
     config = getattr(model, "peft_config", {}).get(getattr(model, "active_adapter", None))
     if getattr(config, "peft_type", None) != "PREFIX_TUNING":

@@ -36,11 +36,8 @@ def check_merge(model: nn.Module, *, max_loss: float = 0.05, max_noise: float = 
     """Refuse a merge of the active adapters that would not store what they do now.
 
     Each layer is merged in copies. At most ``max_loss`` of its correction may be swallowed, and noise
-    be ``max_noise`` of it, for the base's own rounding is as large.
-
-    Raises:
-        UserError: nothing to merge; a trained head in the way; a base that is quantised, or shares
-            the weight; a method that peft cannot merge; NaN; a dtype too coarse for the correction.
+    be ``max_noise`` of it, for the base's own rounding is as large. Refused are quantised bases too,
+    weights that two modules share, NaN, and what peft cannot merge or unload.
     """
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper

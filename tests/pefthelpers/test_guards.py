@@ -94,11 +94,11 @@ def test_a_base_with_an_adapter_merged_into_it_is_another_base(llama, tmp_path, 
 
 
 def test_a_norm_in_float16_is_the_same_norm(llama, tmp_path):
-    def base():  # the norm of a T5 whose sample in 4 bits is far off: norms stay as they are
-        model, generator = llama(), torch.Generator().manual_seed(0)
+    def base():  # whose norms in 4 bits would be 5 % apart, as one of our T5's: they stay as they are
+        model = llama()
         for name, parameter in model.named_parameters():
             if "norm" in name:
-                parameter.data = 0.1 + 0.02 * torch.randn(parameter.shape, generator=generator)
+                parameter.data = torch.rand(64, generator=torch.Generator().manual_seed(5))
         return model
 
     guards.sign(tmp_path, base())
