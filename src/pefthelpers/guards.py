@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pefthelpers.errors import UserError
-from pefthelpers.guards_merge import check_merge, merge_effect, merge_loss
+from pefthelpers.guards_merge import check_merge, merge_effect
 
 FINGERPRINT = "base_fingerprint.json"
 INSIDE = ("_orig_mod", "original_module", "token_adapter", "base_layer")  # of wrappers

@@ -29,11 +29,6 @@ def merge_effect(layer: nn.Module) -> tuple[float, float]:
     return kept, (stored.sub_(wanted).norm() / size).item()
 
 
-def merge_loss(layer: nn.Module) -> float:
-    """Return the noise that a merge adds, as a share of the layer's correction."""
-    return merge_effect(layer)[1]
-
-
 def check_merge(model: nn.Module, *, max_loss: float = 0.05, max_noise: float = 0.5) -> None:
     """Refuse a merge of the active adapters that would not store what they do now.
 

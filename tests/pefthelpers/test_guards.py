@@ -188,13 +188,13 @@ def test_heads_that_are_in_no_way():
         model.merge_and_unload()
 
 
-def test_merge_loss_is_what_rounding_loses(llama):
+def test_the_noise_of_a_merge_is_what_rounding_adds(llama):
     layer = trained(llama).base_model.model.model.layers[0].self_attn.q_proj
-    assert guards.merge_loss(layer) < 1e-5
+    assert guards.merge_effect(layer)[1] < 1e-5
     layer.get_base_layer().to(torch.bfloat16)
     weight, delta = layer.get_base_layer().weight.float(), layer.get_delta_weight("default").float()
     kept = (weight + delta).to(torch.bfloat16).float() - weight
-    assert guards.merge_loss(layer) == pytest.approx(((kept - delta).norm() / delta.norm()).item())
+    assert guards.merge_effect(layer)[1] == pytest.approx(((kept - delta).norm() / delta.norm()).item())
 
 
 def prefixed(model, task_type="CAUSAL_LM"):
