@@ -20,13 +20,15 @@ from studies.prefix_study import TASKS, TOPPINGS, adapt
 SEEDS = (0, 1, 2)
 BOTH, NEITHER, ALONE = [(True, True)], [(False, False)], [(True, False), (False, True)]
 HIGH = {"random": (0.1, 0.3, 1.0, 3.0, 10.0), "projection": (0.003, 0.01, 0.03, 0.1, 0.3)}
-HIGHEST = {kind: rates[2:] for kind, rates in HIGH.items()}
-# The best rates of prefix_study and the next ones, where its scores fell, or fell on one seed.
-BEST = {"random": (0.3, 1.0), "projection": (0.01, 0.03)}
+HIGHEST = {kind: rates[3:] for kind, rates in HIGH.items()}
+# Where prefix_study's scores fell, from one rate to the next or on one seed.
+FELL = {"random": (0.3, 1.0), "projection": (0.01, 0.03)}
 # Task, virtual tokens, steps, (clip, warm-up), rates: what matters most comes first.
 TABLE = [
-    ("elicit", 8, 100, BOTH + NEITHER, HIGH),
-    ("learn", 64, 300, BOTH + NEITHER, BEST),
+    ("elicit", 8, 100, NEITHER + BOTH, HIGH),
+    ("learn", 64, 300, BOTH, FELL),
+    ("learn", 64, 300, NEITHER, {"random": FELL["random"]}),
+    ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
     ("elicit", 8, 100, ALONE, HIGHEST),
 ]
 
