@@ -20,16 +20,16 @@ from studies.prefix_study import TASKS, TOPPINGS, adapt
 SEEDS = (0, 1, 2)
 BOTH, NEITHER, ALONE = [(True, True)], [(False, False)], [(True, False), (False, True)]
 HIGH = {"random": (0.1, 0.3, 1.0, 3.0, 10.0), "projection": (0.003, 0.01, 0.03, 0.1, 0.3)}
-HIGHEST = {kind: rates[3:] for kind, rates in HIGH.items()}
+EDGE = {"random": (3.0,), "projection": (0.1,)}  # the first rates that fail
 # Where prefix_study's scores fell, from one rate to the next or on one seed.
 FELL = {"random": (0.3, 1.0), "projection": (0.01, 0.03)}
 # Task, virtual tokens, steps, (clip, warm-up), rates: what matters most comes first.
 TABLE = [
     ("elicit", 8, 100, NEITHER + BOTH, HIGH),
-    ("learn", 64, 300, BOTH, FELL),
-    ("learn", 64, 300, NEITHER, {"random": FELL["random"]}),
+    ("learn", 64, 300, BOTH + NEITHER, {"random": FELL["random"]}),
+    ("learn", 64, 300, BOTH, {"projection": FELL["projection"]}),
     ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
-    ("elicit", 8, 100, ALONE, HIGHEST),
+    ("elicit", 8, 100, ALONE, EDGE),
 ]
 
 

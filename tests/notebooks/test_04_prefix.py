@@ -264,6 +264,20 @@ def smallest_lora():
     return results.at_chosen_rate(rows.query("targets == 'all linear'"), ["targets"])
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "works", "fails"), [("random", 1.0, 10), ("projection", 0.03, 0.1)]
+)
+def test_on_elicit_a_rate_works_on_every_seed_or_on_none(kind, works, fails, guarded):
+    rows = results.rows("prefix_stability").query("task == 'elicit' and kind == @kind")
+    rows = rows.query("clip == @guarded and warmup == @guarded")
+    low, high = rows.query("learning_rate <= @works"), rows.query("learning_rate >= @fails")
+    assert (low.groupby("learning_rate")["seed"].nunique() == 3).all() and len(low) >= 9
+    assert low["validation"].min() >= 0.95 and high["validation"].max() <= 0.05
+    # Clipping cannot have mattered without a projection: no gradient was that large.
+    assert kind == "projection" or low["large_gradients"].max() == 0
+
+
 def test_the_trained_system_message_makes_cards_and_leaks():
     rows = results.rows("laptop_prefix_study").query("split == 'test'")
     message, trained = (rows.query(f"learning_rate {which} 0") for which in ("==", ">"))
