@@ -28,8 +28,8 @@ TABLE = [
     ("elicit", 8, 100, NEITHER + BOTH, HIGH),
     ("learn", 64, 300, BOTH + NEITHER, {"random": FELL["random"]}),
     ("learn", 64, 300, BOTH, {"projection": FELL["projection"]}),
-    ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
     ("elicit", 8, 100, ALONE, EDGE),
+    ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
 ]
 
 
