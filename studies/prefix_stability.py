@@ -21,15 +21,15 @@ SEEDS = (0, 1, 2)
 BOTH, NEITHER, ALONE = [(True, True)], [(False, False)], [(True, False), (False, True)]
 HIGH = {"random": (0.1, 0.3, 1.0, 3.0, 10.0), "projection": (0.003, 0.01, 0.03, 0.1, 0.3)}
 EDGE = {"random": (3.0,), "projection": (0.1,)}  # the first rates that fail
-# Where prefix_study's scores fell, from one rate to the next or on one seed.
-FELL = {"random": (0.3, 1.0), "projection": (0.01, 0.03)}
-# Task, virtual tokens, steps, (clip, warm-up), rates: what matters most comes first.
+# Task, virtual tokens, steps, (clip, warm-up), rates: what matters most comes first. On LEARN the best rates
+# of prefix_study and the next ones, where its scores fell; ALONE at the first rate that fails without both.
 TABLE = [
     ("elicit", 8, 100, NEITHER + BOTH, HIGH),
-    ("learn", 64, 300, BOTH + NEITHER, {"random": FELL["random"]}),
-    ("learn", 64, 300, BOTH, {"projection": FELL["projection"]}),
-    ("elicit", 8, 100, ALONE, EDGE),
-    ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
+    ("learn", 64, 300, BOTH, {"random": (0.3, 1.0)}),
+    ("learn", 64, 300, NEITHER, {"random": (0.3,)}),
+    ("learn", 64, 300, BOTH, {"projection": (0.01,)}),
+    ("elicit", 8, 100, ALONE, {"random": (3.0,)}),
+    ("learn", 64, 300, BOTH, {"projection": (0.03,)}),
 ]
 
 
