@@ -253,7 +253,7 @@ def test_facts_come_slowly_and_the_number_of_parameters_is_not_the_reason():
     assert short["test"].max() <= 0.10 and short["format"].min() >= 0.95
     # Steps do help, against what one reads: far from LoRA, which has fewer parameters and steps.
     longer = chosen.query("steps == 800")
-    assert 0.10 < longer["test"].min() and longer["test"].max() <= 0.60
+    assert 0.10 < longer["test"].min() and longer["test"].max() < 0.5 < longer["facts"].min()
     assert smallest_lora()["test"].mean() >= 0.95
     assert smallest_lora()["trainable_parameters"].max() < chosen["trained"].max()
     assert smallest_lora()["steps"].max() < 800
@@ -276,6 +276,26 @@ def test_on_elicit_a_rate_works_on_every_seed_or_on_none(kind, works, fails, gua
     assert low["validation"].min() >= 0.95 and high["validation"].max() <= 0.05
     # Clipping cannot have mattered without a projection: no gradient was that large.
     assert kind == "projection" or low["large_gradients"].max() == 0
+
+
+def test_at_the_edge_of_the_window_warm_up_decides():
+    rows = results.rows("prefix_stability").query("task == 'elicit' and kind == 'random'")
+    edge = rows.query("learning_rate == 3").groupby(["warmup", "clip"])["validation"]
+    assert (edge.count() == 3).all() and len(edge) == 4
+    assert edge.min()[True].min() >= 0.5 and edge.max()[False].max() <= 0.05
+
+
+def test_on_learn_trainings_are_unfinished_and_not_divergent():
+    rows = results.rows("prefix_stability").query("task == 'learn' and tokens == 64")
+    cells = rows.groupby(["kind", "clip", "learning_rate"])
+    assert (cells["seed"].nunique() == 3).all() and len(cells) == 5
+    lower = rows[rows["learning_rate"].isin([0.3, 0.01])]
+    assert lower["highest_rise"].max() <= 0.2
+    # A card counts only whole: its score varies far more from seed to seed than the toppings'.
+    for _, seeds in lower.groupby(["kind", "clip"]):
+        assert seeds["validation"].max() >= 4 * seeds["validation"].min()
+        assert seeds["facts"].max() <= 2 * seeds["facts"].min()
+    assert rows[~rows.index.isin(lower.index)]["validation"].max() <= 0.02
 
 
 def test_the_trained_system_message_makes_cards_and_leaks():
