@@ -20,7 +20,6 @@ from studies.prefix_study import TASKS, TOPPINGS, adapt
 SEEDS = (0, 1, 2)
 BOTH, NEITHER, ALONE = [(True, True)], [(False, False)], [(True, False), (False, True)]
 HIGH = {"random": (0.1, 0.3, 1.0, 3.0, 10.0), "projection": (0.003, 0.01, 0.03, 0.1, 0.3)}
-EDGE = {"random": (3.0,), "projection": (0.1,)}  # the first rates that fail
 # Task, virtual tokens, steps, (clip, warm-up), rates: what matters most comes first. On LEARN the best rates
 # of prefix_study and the next ones, where its scores fell; ALONE at the first rate that fails without both.
 TABLE = [
@@ -30,6 +29,7 @@ TABLE = [
     ("learn", 64, 300, BOTH, {"projection": (0.01,)}),
     ("elicit", 8, 100, ALONE, {"random": (3.0,)}),
     ("learn", 64, 300, BOTH, {"projection": (0.03,)}),
+    ("learn", 8, 300, BOTH, {"random": (0.3,), "projection": (0.01,)}),  # lengths at equal steps
 ]
 
 
@@ -94,8 +94,9 @@ def main() -> None:
         for (clip, warmup), kind in itertools.product(arrangements, rates):
             key = {"task": task, "kind": kind, "tokens": tokens, "steps": steps}
             key |= {"clip": clip, "warmup": warmup}
-            for rate, seed in itertools.product(rates[kind], SEEDS):
-                study.one(one_run, key, rate, seed)
+            for rate in rates[kind]:
+                scores = [study.one(one_run, key, rate, seed)["validation"] for seed in SEEDS]
+                print(*key.values(), f"rate {rate:g}", *scores, sep=" | ")
 
 
 if __name__ == "__main__":
