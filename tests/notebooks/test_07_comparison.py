@@ -137,6 +137,64 @@ def test_reviews_record_holds_a_search_inside_its_edges_and_three_seeds(method):
     assert tried.min() < tested["learning_rate"].iloc[0] < tried.max()
 
 
+@pytest.fixture(scope="module")
+def curves(notebook):
+    """The notebook's curves of retention: (method, replay, seed) to what was measured."""
+    notebook.run("retention-rows", "define-left")
+    return notebook.namespace["paths"]
+
+
+def test_skills_at_a_target_are_read_off_the_line(notebook, curves):
+    path = pd.DataFrame({"target": [0.0, 0.4, 0.8], "steps": [25, 50, 100], "facts": [1, 0.8, 0.4]})
+    path = path.assign(cued=1.0, tasks=1.0, general_loss=0.7)
+    left = notebook.namespace["left"]
+    assert left(path, 0.5)["facts"] == pytest.approx(0.7)
+    assert left(path, 0.5)["steps"] == pytest.approx(62.5)
+    assert left(path, 0.9) == {}
+
+
+def test_full_keeps_more_old_facts_than_lora_at_an_equal_target(notebook, curves):
+    """Notebook 07's sentence on forgetting: the toy decoder, LEARN, without replay, each seed."""
+    left = notebook.namespace["left"]
+    for seed in (0, 1, 2):
+        for target in (0.5, 0.8, 0.9):
+            full, lora, rslora = (
+                left(curves[method, False, seed], target) for method in ("full", "lora", "rslora")
+            )
+            assert full["facts"] > rslora["facts"] > lora["facts"]
+            assert full["rise"] < rslora["rise"] < lora["rise"]
+        # The methods pass the target after about the same number of steps.
+        assert 0.5 < full["steps"] / lora["steps"] < 2 and 0.5 < full["steps"] / rslora["steps"] < 2
+
+
+def test_replay_keeps_the_old_facts_at_an_equal_target(notebook, curves):
+    left = notebook.namespace["left"]
+    for method in ("full", "lora"):
+        kept = [left(curves[method, True, seed], 0.9)["facts"] for seed in (0, 1, 2)]
+        assert min(kept) > 0.95
+
+
+def test_behind_after_200_steps_may_be_near_the_top_after_800():
+    rows = results.at_chosen_rate(results.rows("budget_curves"), ["cell", "steps"])
+    scores = rows[rows["cell"] == "lora q,v r=4"].groupby("steps")["test"].mean()
+    assert scores[200] < 0.3 and scores[800] > 0.9
+
+
+def test_loras_best_rate_is_about_ten_times_fulls_in_most_settings():
+    def best(rows, method):
+        first = rows[(rows["seed"] == 0) & (rows["method"] == method)]
+        order = first.sort_values(["validation", "validation_loss"], ascending=[False, True])
+        return order["learning_rate"].iloc[0]
+
+    smol = results.rows("qlora_smollm2")
+    smol["method"] = smol["arm"].replace({"LoRA r=8 alpha=16": "lora"})
+    decoder = results.rows("sweep_decoder")
+    settings = [decoder[decoder["task"] == task] for task in ("elicit", "learn")]
+    settings += [results.rows("sweep_seq2seq"), results.rows("encoder_study"), smol]
+    ratios = [best(rows, "lora") / best(rows, "full") for rows in settings]
+    assert sum(4.9 < ratio < 20.1 for ratio in ratios) >= 3
+
+
 def test_costs_are_recorded_for_every_method_and_trace_equals_formula():
     rows = results.rows("sweep_cost")
     assert list(rows["method"]) == list(methods.LABELS)
