@@ -50,7 +50,7 @@ class Arm:
     file_bytes: int  # the size of what is saved
     steps: int  # of training: a score is a statement about them
     test: dict[int, float]  # seed to test score
-    general_loss: list[float] = field(default_factory=list)  # on old texts, one value a seed
+    old: dict[str, list[float]] = field(default_factory=dict)  # old texts' loss, old tasks
 
     @cached_property
     def mean(self) -> float:
@@ -130,8 +130,9 @@ def arm_of(method: str, record: str, runs) -> Arm:
     """Return a method's runs at its chosen rate as one arm."""
     size, first = "file_bytes" if "file_bytes" in runs else "checkpoint_bytes", runs.iloc[0]
     test = dict(zip(runs["seed"].astype(int).tolist(), runs["test"].tolist(), strict=True))
-    rate, loss = float(first["learning_rate"]), list(runs.get("general_loss", ()))
-    return Arm(method, record, rate, int(first[size]), int(first["steps"]), test, loss)
+    old = {name: list(runs[name]) for name in ("general_loss", "tasks") if name in runs}
+    rate, numbers = float(first["learning_rate"]), (int(first[size]), int(first["steps"]))
+    return Arm(method, record, rate, *numbers, test, old)
 
 
 def paired(best: Arm, arm: Arm) -> tuple[float, float]:

@@ -137,13 +137,13 @@ def cue(case: Case) -> str | None:
 
 
 def forgetting(case: Case) -> str | None:
-    """Say what the loss on old texts becomes, against the base's."""
-    losses = case.arm.general_loss
-    if case.base is None or not losses:
+    """Say what becomes of the loss on old texts and of the old tasks, against the base."""
+    if case.base is None or "tasks" not in (old := case.arm.old):
         return None
-    mean, half = sum(losses) / len(losses), half_width(losses)
+    mean, tasks = (sum(old[name]) / len(old[name]) for name in ("general_loss", "tasks"))
+    half = half_width(old["general_loss"])
     sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
-    return say(case.asked, sentence, base=case.base, mean=mean, half=half)
+    return say(case.asked, sentence, base=case.base, mean=mean, half=half, tasks=tasks)
 
 
 def scope(case: Case) -> str:
