@@ -152,6 +152,10 @@ def main() -> None:
         for method, rates in base.rates.items():
             for rate in rates[position : position + 1]:
                 study.one(run, {"method": method, "replay": replay}, rate, seed)
+    for row in study.rows[1:]:
+        method, replay, *numbers = (row[n] for n in ("method", "replay", "learning_rate", "seed"))
+        reached = [f"{name} {value:g}" for name, value in row["path"][-1].items()]
+        print(method, "replay" if replay else "no replay", *numbers, *reached, sep=" | ")
 
 
 if __name__ == "__main__":
