@@ -71,6 +71,14 @@ def row(prompt_label, keep_end, pad_label):
     return labels
 
 
+RIGHT = row(False, True, False)
+
+
+def filled_in_place(prompt, answer, length, pad):
+    answer += [-100] * (length - len(prompt) - len(answer))
+    return [-100] * len(prompt) + answer
+
+
 @pytest.mark.parametrize(
     ("name", "answer", "status", "hint"),
     [
@@ -89,7 +97,13 @@ def row(prompt_label, keep_end, pad_label):
         ("labels", row(False, False, False), "not yet", "never learns to stop"),
         ("labels", row(True, True, False), "not yet", "repeating questions"),
         ("labels", row(False, True, True), "not yet", "answering with padding"),
-        ("labels", lambda *a: [1], "not yet", "1 labels for a row of 8"),
+        ("labels", lambda *a: [1], "not yet", "1 and 1 labels for rows of 8 and 6"),
+        ("labels", lambda *a: [-100, -100, -100, 8, 9, 2, -100, -100], "not yet", "8 and 8 labels"),
+        ("labels", lambda *a: list(map(float, RIGHT(*a))), "not yet", "whole numbers"),
+        ("labels", filled_in_place, "not yet", "changed the lists"),
+        ("labels", lambda *a: torch.tensor(RIGHT(*a)), "correct", "the answer and its end"),
+        ("labels", lambda *a: 5, "not yet", "Mask prompt and padding"),
+        ("labels", lambda *a: torch.zeros(()), "not yet", "Mask prompt and padding"),
         ("labels", lambda *a: ..., "not attempted", "Replace"),
         ("scale_for_rank", 16, "correct", "×1.10"),
         ("scale_for_rank", 128, "not yet", "×8.0"),
