@@ -206,3 +206,14 @@ def test_what_the_text_says_of_the_change_holds_for_the_recorded_run():
     assert metrics["full_elicit_exact_match"] - metrics["truncated_rank_8"] < 0.05
     assert metrics["truncated_rank_2"] > 0.85
     assert 2 * 8 / 64 < metrics["overlap_lowest"] < metrics["overlap_highest"] < 0.75
+
+
+def test_a_rate_carries_over_to_another_rank_where_alpha_stays():
+    rows = results.rows("alpha_study").query("learning_rate == 0.002")
+    price = rows.groupby(["r", "rule", "alpha"])["general_loss"].agg(["mean", "min", "max", "size"])
+    eight, constant = price.loc[8, "constant", 16], price.loc[64, "constant", 16]
+    others = price.loc[64].drop("constant")
+    assert len(others) == 2 and (others["size"] == 3).all() and constant["size"] == 3
+    assert eight["min"] < constant["mean"] < eight["max"] + 0.2
+    assert (others["min"] > 2 * constant["max"]).all()
+    assert (rows.query("r == 64")["test"] > 0.97).all()
