@@ -25,6 +25,7 @@ STANDINGS = {
 SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
 # Examples from which on an adapter's capacity, and below which the noise of a test, is worth a word.
 MANY, HUNDRED = 50_000, 100
+OLDER = 16  # GB of the T4 and the V100, which have no bf16
 
 
 class Case(NamedTuple):
@@ -128,7 +129,8 @@ def memory(case: Case) -> str:
         return say(asked, "no formula" if states else "no count", gib=states)
     if case.arm.method == "full" and not asked.fits(gib):
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
-    return say(asked, "no gpu" if asked.card_gib is None else "held", gib=gib)
+    older = say(asked, "older") if asked.card_gib == OLDER else ""
+    return say(asked, "no gpu" if asked.card_gib is None else "held", gib=gib, older=older).rstrip()
 
 
 def serving(case: Case) -> str | None:
@@ -222,8 +224,16 @@ def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
         "larger": f"a card of {card} GB holds it" if card else "no single card here holds it",
         "cards": several(asked, method),
         "smaller": largest if small else "no model here fits",
-        "change": would if changes else "",
+        "change": (would if changes else "") + shorter(asked, method),
     }
+
+
+def shorter(asked: Requirements, method: str) -> str:
+    """Say which half or quarter of the length would fit, if one does."""
+    parts = [asked.seq // part for part in (2, 4) if asked.seq // part >= 128]
+    peaks = {seq: memory_need.peak(asked.model, method, asked.batch, seq) for seq in parts}
+    fitting = next((seq for seq, gib in peaks.items() if asked.fits(gib)), None)
+    return f" With {fitting:,} tokens a sequence it fits." if fitting else ""
 
 
 def several(asked: Requirements, method: str) -> str:

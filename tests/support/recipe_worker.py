@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -47,6 +48,7 @@ def loading_counts():
 def executed(folder, counts):
     """Execute a folder's recipe and return how it ended."""
     os.chdir(folder)
+    start = time.process_time()
     counts.clear()
     said, problem = io.StringIO(), ""
     with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
@@ -56,8 +58,12 @@ def executed(folder, counts):
         except (Exception, SystemExit):
             problem = traceback.format_exc()
     gc.collect()
-    future = [str(w.message) for w in warned if issubclass(w.category, FutureWarning)]
-    return {"problem": problem, "said": said.getvalue(), "alive": counts[:], "future": future}
+    future = (FutureWarning, DeprecationWarning)
+    ours = [str(w.message) for w in warned if w.filename == "recipe.py" and issubclass(w.category, future)]
+    # What an earlier recipe left behind stands in every count.
+    more = [count - counts[0] for count in counts]
+    seconds = time.process_time() - start
+    return {"problem": problem, "said": said.getvalue(), "more": more, "old": ours, "cpu_s": seconds}
 
 
 if __name__ == "__main__":
