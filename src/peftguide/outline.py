@@ -21,19 +21,21 @@ def tree(records: Records | None = None) -> str:
     """Return the decisions as an indented text, for readers without a kernel.
 
     Every leaf is an answer of ``choose``; values with the same answers share a line, and a field
-    that changes nothing has none. A task's line says on which stand-in its rows were measured.
+    that changes nothing has none, nor have tasks. A task's line says on which stand-in its rows
+    were measured.
 
     Args:
         records: rows to use instead of those on disk.
     """
-    text, cards = "", {card: f"{card} GB" for card in CARDS} | {None: "no GPU"}
+    cards, groups = {card: f"{card} GB" for card in CARDS} | {None: "no GPU"}, {}
     for task, kind in KINDS.items():
         models = {model: model for model in MODELS.get(task, DECODERS)}
         fields = FIELDS | {"model": models, "card_gib": cards}
         found = branch(fields, {"task": task, "records": records})
-        alone = "\n " if isinstance(found, str) else ""
-        text += f"{task}: {kind.words}; measured on {kind.base}{alone}{drawn(found, '  ')}\n"
-    return text.rstrip("\n")
+        said = f"{task}: {kind.words}; measured on {kind.base}"
+        groups.setdefault(found, []).append(said)
+    below = lambda found: "\n  " + drawn(found, "  ").strip(" \n")
+    return "\n".join("\n".join(said) + below(found) for found, said in groups.items())
 
 
 def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> str | tuple:
