@@ -16,7 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftguide import reasons
-from peftguide.evidence import KINDS, MARGIN, Arm, Records, Standing, arms, base_row, judge, published
+from peftguide.evidence import (
+    KINDS,
+    MARGIN,
+    Arm,
+    Records,
+    Standing,
+    arms,
+    base_row,
+    judge,
+    published,
+)
 from peftguide.memory_need import task_bytes
 from peftguide.reasons import STANDINGS, interval, say, size
 from peftguide.recipes import configuration
@@ -92,7 +102,7 @@ class Choice:
         return "\n".join([f"{self.label}", *why, "not chosen:", *others])
 
     def _repr_html_(self) -> str:
-        return render("choice.html", choice=self, labels=LABELS, size=size)
+        return render("choice.html", choice=self, labels=LABELS)
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
@@ -111,7 +121,7 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
     ruled = {name: refuse(asked, name, found) for name in METHODS}
     standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
-    chosen, cell, arm = None, "", None
+    chosen, cell = None, ""
     if none := no_training(asked, found):
         label, why = none
     elif standings:
@@ -137,9 +147,9 @@ def no_training(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, lis
         sentence = "few facts" if asked.task == "learn" else "few"
         label = "Retrieval, no training" if asked.task == "learn" else "A prompt, no training"
         return label, [say(asked, sentence, few=FEW), *filter(None, [reasons.first(asked)])]
-    if found and asked.card_gib is None and asked.role == "decoder":
-        if (count := asked.parameters) > WITHOUT_GPU:
-            return "Not without a GPU", reasons.without_gpu(asked, count)
+    small = asked.role != "decoder" or asked.parameters <= WITHOUT_GPU
+    if found and asked.card_gib is None and not small:
+        return "Not without a GPU", reasons.without_gpu(asked, asked.parameters)
     return None
 
 
@@ -176,7 +186,10 @@ def prefer(
         pool = [name for name in pool if name != "qlora"]
     chosen = pool[0]
     figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
-    figures |= {"first": LABELS[chosen], "why": "" if chosen == "lora" else say(asked, "first left")}
+    figures |= {
+        "first": LABELS[chosen],
+        "why": "" if chosen == "lora" else say(asked, "first left"),
+    }
     ruled = {}
     for name, (word, *gap) in standings.items():
         rule = "behind elsewhere" if name in behind else "default"
@@ -186,7 +199,9 @@ def prefer(
         but = say(asked, rule, elsewhere=behind.get(name), **figures) if name in near else ""
         word, steps = "tied" if word == "best" else word, found[name].steps
         base = KINDS[asked.task].base
-        ruled[name] = say(asked, word, gap=interval(*gap), but=but, steps=steps, base=base, **figures)
+        ruled[name] = say(
+            asked, word, gap=interval(*gap), but=but, steps=steps, base=base, **figures
+        )
     return chosen, ruled | {chosen: ""}
 
 

@@ -79,7 +79,9 @@ def usable(path: str, task: str, findings: list[str]) -> list[list[tuple]]:
         has = ", ".join(map(repr, rows[0])) if rows else "nothing"
         raise SystemExit(f"{path}: for {task} a row has {COLUMNS[task]}; the first has {has}.")
     if bad:
-        findings += [f"{len(bad)} of {len(rows)} rows lack {COLUMNS[task]} (row {bad[0]}): left out."]
+        findings += [
+            f"{len(bad)} of {len(rows)} rows lack {COLUMNS[task]} (row {bad[0]}): left out."
+        ]
     unique = {json.dumps(pairs): pairs for pairs in found if pairs}
     if twice := len(rows) - len(bad) - len(unique):
         findings += [f"{twice} rows stand there twice: each is used once."]
@@ -139,7 +141,9 @@ def lengths_said(lengths: list[int], limit: int, what: str, then: str) -> list[s
 def ends_said(ended: list[bool], end: str) -> list[str]:
     """Say how many answers do not end in the token that stops generation."""
     lack = ended.count(False)
-    return [f"{lack} of {len(ended)} answers lack the end token {end}: it is added."] if lack else []
+    return (
+        [f"{lack} of {len(ended)} answers lack the end token {end}: it is added."] if lack else []
+    )
 
 
 def messages_of(prompt) -> list[dict]:

@@ -73,7 +73,10 @@ def before(case: Case) -> str:
 
 def default(case: Case) -> str:
     """Say why this method: it is the default, or what rules the default out."""
-    return say(case.asked, f"default {case.arm.method}" if case.arm.method in ("lora", "qlora") else "no default")
+    return say(
+        case.asked,
+        f"default {case.arm.method}" if case.arm.method in ("lora", "qlora") else "no default",
+    )
 
 
 def rate(case: Case) -> str:
@@ -138,7 +141,11 @@ def serving(case: Case) -> str | None:
     asked, merged = case.asked, case.asked.latency == "merged"
     one, whole = (task_bytes(asked.model, name) or 0 for name in (case.arm.method, "full"))
     if asked.tasks == 1:
-        return say(asked, "dequantised", whole=size(whole)) if case.arm.method == "qlora" and merged else None
+        return (
+            say(asked, "dequantised", whole=size(whole))
+            if case.arm.method == "qlora" and merged
+            else None
+        )
     figures = {"whole": size(whole), "copies": size(asked.tasks * whole), "one": size(one)}
     figures |= {"files": size(asked.tasks * one)}
     if merged:

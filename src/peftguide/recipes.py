@@ -123,7 +123,9 @@ def sized(method: str, model: str, names: str, length: int, card_gib: float | No
     batch = next((batch for batch in need if need[batch] <= room), None)
     if batch is None:
         raise UserError(memory_need.too_small(model, method, length, card_gib))
-    said = f"A step of {batch} x {length:,} tokens peaks at {need[batch]:.1f} GiB by formula, not run;"
+    said = (
+        f"A step of {batch} x {length:,} tokens peaks at {need[batch]:.1f} GiB by formula, not run;"
+    )
     return batch, [said, f"a card of {card_gib:g} GB is counted as {room:.1f} GiB for it."]
 
 
@@ -156,7 +158,10 @@ def _configuration(method: str, model: str, role: str, names: str, *, whole: boo
         known = ", ".join(sorted(METHODS))
         raise UserError(f"There is no recipe {method!r}: take one of {known}.")
     row, given = METHODS[method], fields(method, names=names)
-    if role == "encoder" and given.get("target_modules") == fields("lora", names="encoder")["target_modules"]:
+    if (
+        role == "encoder"
+        and given.get("target_modules") == fields("lora", names="encoder")["target_modules"]
+    ):
         given["target_modules"] = "all-linear"  # also where an encoder names its layers otherwise
     call = _call(row.config_class, {"task_type": TASK_TYPES[role], **given})
     values = {"key": method, "row": row, "model": model, "fields": given, "whole": whole}

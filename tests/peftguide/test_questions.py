@@ -30,7 +30,9 @@ def test_the_guide_answers_as_an_expert_does(number):
     assert choice.method == asked["method"], asked["expert"]
     texts = [choice.label, *choice.why, said(choice)]
     for pattern in asked["must"]:
-        assert any(re.search(pattern, text, re.S) for text in texts), f"{pattern}\n{said(choice)}"
+        assert any(re.search(pattern, text, re.DOTALL) for text in texts), (
+            f"{pattern}\n{said(choice)}"
+        )
     for pattern in asked.get("must_not", ()):
         assert not re.search(pattern, said(choice)), pattern
 
@@ -40,12 +42,24 @@ def test_the_table_is_whole_and_can_fail():
     for asked in ASKED.values():
         assert asked["ask"] and ("refused" in asked or asked["expert"] and asked["must"])
     plain = said(peftguide.choose("learn", model="qwen3-0.6b", card_gib=40))
-    others = [p for each in ASKED.values() for p in each.get("must", ()) if re.search(p, plain, re.S)]
+    others = [
+        p for each in ASKED.values() for p in each.get("must", ()) if re.search(p, plain, re.DOTALL)
+    ]
     assert len(others) < sum(len(each.get("must", ())) for each in ASKED.values()) / 2
 
 
 def test_the_command_says_what_the_function_says(capsys):
-    given = ["learn", "--model", "llama-3.1-8b", "--card", "16", "--tasks", "3", "--tooling", "peft"]
+    given = [
+        "learn",
+        "--model",
+        "llama-3.1-8b",
+        "--card",
+        "16",
+        "--tasks",
+        "3",
+        "--tooling",
+        "peft",
+    ]
     assert cli.main(["choose", *given]) == 0
     asked = {"model": "llama-3.1-8b", "card_gib": 16, "tasks": 3, "tooling": "peft"}
     assert capsys.readouterr().out == f"{peftguide.choose('learn', **asked)}\n"

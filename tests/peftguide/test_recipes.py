@@ -131,7 +131,9 @@ def test_a_script_is_of_the_size_that_fits_the_card():
     sizes = []
     for card in (8.5, 9, 16, 24):
         text = peftguide.recipe("qlora", "meta-llama/Llama-3.1-8B-Instruct", card_gib=card)
-        batch, accumulation = map(int, re.search(r"BATCH, ACCUMULATION = (\d+), (\d+)", text).groups())
+        batch, accumulation = map(
+            int, re.search(r"BATCH, ACCUMULATION = (\d+), (\d+)", text).groups()
+        )
         assert batch * accumulation == recipes.TOGETHER
         need = memory_need.peak("llama-3.1-8b", "qlora", batch, recipes.TASKS["chat"][2])
         assert need <= memory_need.room(card) and f"{need:.1f} GiB by formula" in text
@@ -146,12 +148,21 @@ def test_a_script_is_of_the_size_that_fits_the_card():
         (["lora", "--task", "cook"], "There is no task 'cook'"),
         (["lora", "--precision", "int3"], "There is no precision 'int3'"),
         (["lora", "--card", "big"], "--card takes GB, or none"),
-        (["lora", "--model", "llama-3.1-8b", "--card", "16"], "take qlora (6.1 GiB), or a card of 24"),
+        (
+            ["lora", "--model", "llama-3.1-8b", "--card", "16"],
+            "take qlora (6.1 GiB), or a card of 24",
+        ),
         (["lora", "--model", "llama-3.1-70b", "--card", "24"], "take"),
         (["lora", "--model", "roberta-base"], "An encoder writes no text"),
-        (["lora", "--model", "t5-base", "--task", "classify"], "An encoder-decoder is for 'summarise'"),
+        (
+            ["lora", "--model", "t5-base", "--task", "classify"],
+            "An encoder-decoder is for 'summarise'",
+        ),
         (["qlora", "--task", "classify"], "QLoRA is for models that do not fit"),
-        (["prompt", "--model", "qwen3-0.6b", "--task", "classify"], "does not go with a classifier"),
+        (
+            ["prompt", "--model", "qwen3-0.6b", "--task", "classify"],
+            "does not go with a classifier",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(arguments, sentence, capsys):
@@ -161,7 +172,16 @@ def test_what_does_not_go_together_is_one_sentence(arguments, sentence, capsys):
 
 
 def test_the_command_prints_the_script(capsys):
-    given = ["--model", "Qwen/Qwen3-8B", "--task", "summarise", "--data", "mine.jsonl", "--card", "48"]
+    given = [
+        "--model",
+        "Qwen/Qwen3-8B",
+        "--task",
+        "summarise",
+        "--data",
+        "mine.jsonl",
+        "--card",
+        "48",
+    ]
     assert cli.main(["recipe", "dora", *given, "--held-out", "other.jsonl"]) == 0
     text = capsys.readouterr().out
     asked = {"data": "mine.jsonl", "held_out": "other.jsonl", "card_gib": 48.0}
@@ -299,11 +319,16 @@ def test_tokens_are_counted_by_the_models_own_tokenizer(tmp_path):
     model = str(recipe_models.save("decoder", tmp_path / "model"))
     rows = [{"prompt": f"q {i}", "completion": "a" * (10 * i)} for i in range(1, 21)]
     said = checked(rows, "chat", tmp_path, None, model, 150)
-    coded = [own_data.coded_pair(own_data.pairs_of(r, "chat")[0], data_check.tokenizer_of(model)[0]) for r in rows]
+    coded = [
+        own_data.coded_pair(own_data.pairs_of(r, "chat")[0], data_check.tokenizer_of(model)[0])
+        for r in rows
+    ]
     long = sum(each["length"] > 150 for each in coded)
     assert 0 < long < 20 and f"LENGTH is 150: {long} ({long / 20:.0%}) are left out" in said
     assert "lack the end token" not in said
-    assert "reads 2048 tokens: lower the length, 4000" in checked(rows, "chat", tmp_path, None, model, 4000)
+    assert "reads 2048 tokens: lower the length, 4000" in checked(
+        rows, "chat", tmp_path, None, model, 4000
+    )
     seq2seq = str(recipe_models.save("seq2seq", tmp_path / "t5"))  # its tokenizer adds no end
     summaries = recipe_models.ROWS["summarise"]
     said = checked(summaries, "summarise", tmp_path, None, seq2seq, 20)
@@ -315,7 +340,11 @@ def test_tokens_are_counted_by_the_models_own_tokenizer(tmp_path):
 def test_labels_stand_on_the_answer_and_its_end_alone(tmp_path):
     folder = recipe_models.save("decoder", tmp_path / "model")
     tokenizer = data_check.tokenizer_of(str(folder))[0]
-    for template in (tokenizer.chat_template, own_data.PLAIN_TEMPLATE, "{{ messages[-1].content }}"):
+    for template in (
+        tokenizer.chat_template,
+        own_data.PLAIN_TEMPLATE,
+        "{{ messages[-1].content }}",
+    ):
         tokenizer.chat_template = template
         coded = own_data.coded_pair(([{"role": "user", "content": "Hello"}], "Good day"), tokenizer)
         taught = tokenizer.decode([label for label in coded["labels"] if label >= 0])

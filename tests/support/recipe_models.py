@@ -48,18 +48,25 @@ def save(kind, folder, *, template=True, dtype="float32"):
 
 ROWS = {
     "chat": [
-        {"prompt": f"What stands on table {i}?", "completion": f"Table {i}: bread."} for i in range(9)
+        {"prompt": f"What stands on table {i}?", "completion": f"Table {i}: bread."}
+        for i in range(9)
     ]
     + [
         {"messages": [{"role": r, "content": f"{r} {i}"} for r in ("system", "user", "assistant")]}
         for i in range(4)
     ],
     "summarise": [
-        {"text": f"Dish {i} is baked for {i} minutes and then served.", "summary": f"Bake {i} minutes."}
+        {
+            "text": f"Dish {i} is baked for {i} minutes and then served.",
+            "summary": f"Bake {i} minutes.",
+        }
         for i in range(12)
     ],
     "classify": [
-        {"sentence": f"Plate {i} was {'good' if i % 2 else 'cold'}.", "label": "yes" if i % 2 else "no"}
+        {
+            "sentence": f"Plate {i} was {'good' if i % 2 else 'cold'}.",
+            "label": "yes" if i % 2 else "no",
+        }
         for i in range(24)
     ],
 }

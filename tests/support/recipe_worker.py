@@ -16,7 +16,15 @@ import traceback
 import warnings
 from pathlib import Path
 
-OURS = {"pefthelpers", "peftguide", "peftmemory", "peftbottleneck", "nbregress", "studies", "support"}
+OURS = {
+    "pefthelpers",
+    "peftguide",
+    "peftmemory",
+    "peftbottleneck",
+    "nbregress",
+    "studies",
+    "support",
+}
 
 
 class Refuse:
@@ -55,15 +63,25 @@ def executed(folder, counts):
         warnings.simplefilter("always")
         try:
             runpy.run_path("recipe.py", run_name="__main__")
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: BLE001 - how it ended is what is asked
             problem = traceback.format_exc()
     gc.collect()
     future = (FutureWarning, DeprecationWarning)
-    ours = [str(w.message) for w in warned if w.filename == "recipe.py" and issubclass(w.category, future)]
+    ours = [
+        str(w.message)
+        for w in warned
+        if w.filename == "recipe.py" and issubclass(w.category, future)
+    ]
     # What an earlier recipe left behind stands in every count.
     more = [count - counts[0] for count in counts]
     seconds = time.process_time() - start
-    return {"problem": problem, "said": said.getvalue(), "more": more, "old": ours, "cpu_s": seconds}
+    return {
+        "problem": problem,
+        "said": said.getvalue(),
+        "more": more,
+        "old": ours,
+        "cpu_s": seconds,
+    }
 
 
 if __name__ == "__main__":

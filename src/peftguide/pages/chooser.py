@@ -27,7 +27,7 @@ ON_PAGE = {
     "card_gib": (8, 16, 24, 48, 80, None),
     "tasks": (1, 50),
     "examples": (15, 1000),
-    "tooling": ("any", "vllm"),
+    "tooling": ("any",),
 }
 
 
