@@ -84,7 +84,10 @@ def test_it_lies_on_the_cpu(card, kept):
         (lambda x, y: x.pin_memory(), "cannot pin"),
         (lambda x, y: x.long() @ x.long(), "not implemented"),
         (lambda x, y: torch.randn(3, device="cuda", generator=torch.Generator()), "generator"),
-        (lambda x, y: torch.empty(3, device="cuda").normal_(generator=torch.Generator()), "generator"),
+        (
+            lambda x, y: torch.empty(3, device="cuda").normal_(generator=torch.Generator()),
+            "generator",
+        ),
         (lambda x, y: torch.randn(3, generator=torch.Generator("cuda")), "generator"),
     ],
 )
@@ -141,7 +144,9 @@ def test_more_than_the_card_has_is_an_error():
 @pytest.mark.parametrize(("which", "native"), [(A100, True), (T4, False)])
 def test_a_card_says_what_it_is(which, native):
     with simulated(which):
-        assert torch.cuda.get_device_properties(0).name == torch.cuda.get_device_name() == which.name
+        assert (
+            torch.cuda.get_device_properties(0).name == torch.cuda.get_device_name() == which.name
+        )
         assert torch.cuda.mem_get_info()[1] == which.total_memory
         assert torch.cuda.get_device_capability() == (which.major, which.minor)
         assert torch.cuda.is_bf16_supported()

@@ -57,11 +57,15 @@ def cuda_answers(card: Card) -> dict[str, Callable]:
     return {
         **dict.fromkeys(("is_available", "is_initialized"), lambda: True),
         **dict.fromkeys(("synchronize", "empty_cache", "set_device", "manual_seed"), nothing),
-        **dict.fromkeys(("manual_seed_all", "_lazy_init", "set_rng_state", "set_rng_state_all"), nothing),
+        **dict.fromkeys(
+            ("manual_seed_all", "_lazy_init", "set_rng_state", "set_rng_state_all"), nothing
+        ),
         **dict.fromkeys(("memory_allocated", "memory_reserved"), now),
         **dict.fromkeys(("max_memory_allocated", "max_memory_reserved"), peak),
         **dict.fromkeys(("reset_peak_memory_stats", "reset_max_memory_allocated"), reset_peak),
-        **dict.fromkeys(("_exchange_device", "_maybe_exchange_device", "current_device"), lambda *_: 0),
+        **dict.fromkeys(
+            ("_exchange_device", "_maybe_exchange_device", "current_device"), lambda *_: 0
+        ),
         "device_count": lambda: 1,
         "get_device_name": lambda *_: card.name,
         "get_device_properties": lambda *_: card,
@@ -129,7 +133,9 @@ def _patches(card: Card) -> Iterator:
         current_accelerator=lambda *_, **__: torch.device("cuda"),
         set_device_index=lambda *_: None,
         current_device_index=lambda: 0,
-        current_stream=lambda *_: SimpleNamespace(is_capturing=lambda: False, synchronize=lambda: None),
+        current_stream=lambda *_: SimpleNamespace(
+            is_capturing=lambda: False, synchronize=lambda: None
+        ),
         synchronize=lambda *_: None,
     )
     yield patch.object(torch.version, "cuda", "12.6")
@@ -155,8 +161,12 @@ def _patches(card: Card) -> Iterator:
 
 def pinned(data, device=None):
     """Stand in for a data loader's pinning, which runs in a thread of its own."""
-    if any(map(_is_tagged, tensors(data if isinstance(data, dict) else getattr(data, "data", data)))):
-        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+    if any(
+        map(_is_tagged, tensors(data if isinstance(data, dict) else getattr(data, "data", data)))
+    ):
+        raise RuntimeError(
+            "cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned"
+        )
     return data
 
 

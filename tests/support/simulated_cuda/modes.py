@@ -79,7 +79,9 @@ def refuse(func, args, inputs, places) -> None:
     if packet in COPIES:
         return
     if packet in PRODUCTS and inputs[0].dtype in WHOLE:
-        raise RuntimeError(f'"{packet.__name__}_cuda" not implemented for {inputs[0].dtype} (simulated)')
+        raise RuntimeError(
+            f'"{packet.__name__}_cuda" not implemented for {inputs[0].dtype} (simulated)'
+        )
     if packet in INDEXED:
         indices = {id(t) for t in tensors(args[1])}
         if not places[0]:
@@ -88,7 +90,8 @@ def refuse(func, args, inputs, places) -> None:
                 "(simulated)"
             )
         inputs, places = zip(
-            *[(t, p) for t, p in zip(inputs, places, strict=True) if id(t) not in indices], strict=True
+            *[(t, p) for t, p in zip(inputs, places, strict=True) if id(t) not in indices],
+            strict=True,
         )
     # A number may lie on the CPU, and managed memory (bitsandbytes pages optimiser states) anywhere.
     stray = [t for t, here in zip(inputs, places, strict=True) if t.dim() > 0 and not here]
@@ -119,6 +122,7 @@ class Calls(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if (answer := ANSWERS.get(func)) is not None:
             return answer(self, func, args, kwargs)
+        kwargs.pop("pin_memory", None)  # no allocator of pinned memory here
         want = place_named(kwargs.get("device"))
         here = CUDA if any(map(on_card, tensors(args, kwargs))) else None
         self._check_generator(kwargs.get("generator"), want or here or CPU)
@@ -201,7 +205,9 @@ def _no_numpy(calls, func, args, kwargs):
 
 def _no_pinning(calls, func, args, kwargs):
     if on_card(args[0]):
-        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+        raise RuntimeError(
+            "cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned"
+        )
     return args[0]
 
 
