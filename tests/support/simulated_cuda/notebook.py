@@ -4,6 +4,7 @@
 """
 
 import json
+import linecache
 import os
 import sys
 import time
@@ -21,12 +22,12 @@ from support.simulated_cuda.shorten import shorten
 from support.simulated_cuda.watch import Watch
 
 
-def describe(error: BaseException, source: str) -> dict:
-    """Say what stopped a cell, and at which of its lines."""
+def describe(error: BaseException) -> dict:
+    """Say what stopped a cell, and at which line of a cell."""
     trace, line = error.__traceback__, ""
     while trace is not None:
         if trace.tb_frame.f_code.co_filename.startswith("<ipython-input"):
-            line = source.splitlines()[trace.tb_lineno - 1].strip()
+            line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
         trace = trace.tb_next
     said = (str(error).strip().splitlines() or [""])[-1]
     return {"error": type(error).__name__, "says": said[:200], "line": line}
@@ -38,7 +39,7 @@ def run_cells(cells, profile: str, watch: Watch) -> list[dict]:
     for cell in (cell for cell in cells if cell.cell_type == "code"):
         outcome = shell.run_cell(cell.source, store_history=False)
         if error := outcome.error_before_exec or outcome.error_in_exec:
-            failed.append({"cell": cell.id} | describe(error, cell.source))
+            failed.append({"cell": cell.id} | describe(error))
         if "parameters" in cell.metadata.get("tags", []):
             shell.run_cell(f"PROFILE = {profile!r}", store_history=False)
         # A traceback would keep a failed cell's models alive.
