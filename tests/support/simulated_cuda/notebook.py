@@ -66,8 +66,8 @@ def run(stem: str, profile: str) -> dict:
     return {
         "failed": failed,
         "misplaced": watch.misplaced,
-        "bases": watch.peak[0],
-        "bases_after": watch.peak[1],
+        "bases": watch.peak[0] or watch.peak[1],
+        "bases_after": watch.peak[2],
         "card_bytes": MEMORY.peak,
         "seconds": round(time.monotonic() - start, 1),
     }

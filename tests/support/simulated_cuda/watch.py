@@ -26,14 +26,15 @@ class Watch:
     """Every model made or copied while it watches.
 
     Attributes:
-        peak: bases alive at once, at most, at the end of a cell, and the cell's name.
+        peak: real models alive at once, at most, at the end of a cell; small ones; the cell's name. A model
+            of the default profile is small: its copies are a few megabytes each.
         misplaced: sentences on models that lie where they should not.
     """
 
     def __init__(self) -> None:
         """Begin to watch."""
         self.models: weakref.WeakSet = weakref.WeakSet()
-        self.peak, self.misplaced = (0, ""), []
+        self.peak, self.misplaced = (0, 0, ""), []
         made, copied = PreTrainedModel.__init__, PreTrainedModel.__setstate__
 
         def init(model, *args, **kwargs):
@@ -55,9 +56,11 @@ class Watch:
             if not weights:
                 continue
             table = model.get_input_embeddings()
-            embeddings.add(key_of(weights[0] if table is None else table.weight))
+            real = shape_of(model.config) not in SMALL
+            embeddings.add((real, key_of(weights[0] if table is None else table.weight)))
             self._place(cell, model, {"cuda" if on_card(p) else "cpu" for p in weights})
-        self.peak = max(self.peak, (len(embeddings), cell), key=lambda peak: peak[0])
+        real = sum(is_real for is_real, _ in embeddings)
+        self.peak = max(self.peak, (real, len(embeddings) - real, cell), key=lambda peak: peak[:2])
 
     def _place(self, cell, model, found: set[str]) -> None:
         wanted = "cpu" if shape_of(model.config) in SMALL else "cuda"
