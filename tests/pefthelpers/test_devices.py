@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pefthelpers import classification, data, guards, measure, models, profiles, training
+from pefthelpers import classification, data, guards, measure, methods, models, profiles, training
 from support.simulated_cuda import A100, T4, simulated, stand_ins
 
 EXAMPLES = [data.Example("how hot ?", "very hot ."), data.Example("how long ?", "an hour .")]
@@ -31,7 +31,9 @@ def test_without_a_gpu_everything_is_on_the_cpu():
 @pytest.mark.parametrize("role", profiles.ROLES)
 def test_tiny_stays_on_the_cpu(card, role):
     model, _ = models.load(role)
-    assert {p.device.type for p in model.parameters()} == {"cpu"} and torch.cuda.memory_allocated() == 0
+    assert {p.device.type for p in model.parameters()} == {
+        "cpu"
+    } and torch.cuda.memory_allocated() == 0
 
 
 @pytest.mark.parametrize("role", profiles.ROLES)
@@ -57,12 +59,27 @@ def test_a_decoder_trains_and_is_measured_where_it_is(card, profile, four_bit):
     assert torch.tensor(losses).isfinite().all()
     trained = [p for p in lora.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}
-    assert {p.device.type for p in lora.parameters()} == {p.grad.device.type for p in trained} == {where}
+    assert (
+        {p.device.type for p in lora.parameters()}
+        == {p.grad.device.type for p in trained}
+        == {where}
+    )
     assert 0 <= measure.exact_match(lora, tokenizer, EXAMPLES) <= 1
     assert measure.mean_loss(lora, tokenizer, EXAMPLES) > 0
     word = tokenizer.tokenize(EXAMPLES[0].answer)[0]
     assert len(measure.token_match(lora, tokenizer, EXAMPLES, {word})) == 2
     assert len(measure.generate(lora, tokenizer, EXAMPLES, max_new_tokens=3)) == 2
+
+
+@pytest.mark.parametrize("method", [name for name in methods.METHODS if name != "full"])
+def test_every_method_puts_what_it_trains_beside_the_model(card, method):
+    from peft import get_peft_model
+
+    model, tokenizer = models.load("decoder", "gpu", dtype="float32")
+    adapted = get_peft_model(model, methods.config(method, "decoder"))
+    training.fit(adapted, tokenizer, EXAMPLES, learning_rate=1e-3, steps=1, batch_size=2)
+    assert {p.device.type for p in adapted.parameters()} == {"cuda"}
+    assert all(p.grad.is_cuda for p in adapted.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("profile", ["tiny", "gpu"])

@@ -36,15 +36,19 @@ A100 = Card("Simulated A100", 8, 0, 40 << 30)
 T4 = Card("Simulated T4", 7, 5, 15 << 30, 40)
 
 
-class CudaGenerator(torch._C.Generator):
-    """A generator of the card: draws on the CPU, says that it does not."""
+class Generator(torch._C.Generator):
+    """Stand in for ``torch.Generator``: one of the card draws on the CPU, and says that it does not."""
 
-    device = CUDA
+    def __new__(cls, device="cpu"):
+        """Make a generator of the device that is named."""
+        made = super().__new__(cls)
+        made.named = place_named(device)
+        return made
 
-
-def generator(device="cpu") -> torch._C.Generator:
-    """Stand in for ``torch.Generator``."""
-    return CudaGenerator() if place_named(device).type == "cuda" else torch._C.Generator(device)
+    @property
+    def device(self) -> torch.device:
+        """Return where it was asked for."""
+        return self.named
 
 
 def cuda_answers(card: Card) -> dict[str, Callable]:
@@ -139,7 +143,7 @@ def _patches(card: Card) -> Iterator:
         synchronize=lambda *_: None,
     )
     yield patch.object(torch.version, "cuda", "12.6")
-    yield patch.object(torch, "Generator", generator)
+    yield patch.object(torch, "Generator", Generator)
     yield patch.object(torch.nn.Module, "cuda", lambda self, device=None: self.to(CUDA))
     yield patch.object(torch.autocast, "__init__", _autocast_on_the_cpu(torch.autocast.__init__))
     scaler = torch.amp.GradScaler
