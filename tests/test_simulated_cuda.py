@@ -205,3 +205,14 @@ def test_autocast_and_its_scaler_train(card, dtype):
     scaler.step(optimizer)
     scaler.update()
     assert layer.weight.grad.is_cuda
+
+
+def test_a_product_of_16_bits_may_be_wider(card):
+    x, total = torch.ones(2, 3, device="cuda").half(), torch.ones(2, 2, device="cuda")
+    assert torch.mm(x, x.T, out_dtype=torch.float32).tolist() == [[3.0, 3.0], [3.0, 3.0]]
+    torch.addmm(total, x, x.T, out_dtype=torch.float32, out=total)
+    assert (
+        total.is_cuda
+        and total.dtype == torch.float32
+        and total.tolist() == [[4.0, 4.0], [4.0, 4.0]]
+    )

@@ -37,6 +37,8 @@ STOPS = {
 }
 # Cells that assert, or divide by, what a whole training learns: what they raise then is set aside.
 LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")}
+# What is compared with another interpreter stays on the CPU, where that one computes.
+ON_THE_CPU = {"05b_adapterhub"}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
 
@@ -69,5 +71,6 @@ def test_it_runs_on_a_machine_with_a_gpu(stem, profile, hub, tmp_path, pytestcon
     found = json.loads(out.read_text(encoding="utf-8"))
     pytestconfig.stash.setdefault(ROWS, {})[stem, profile] = found
     failed = [cell for cell in found["failed"] if (stem, cell["cell"]) not in LEARNED]
-    assert failed == [] and found["misplaced"] == []
+    assert failed == []
+    assert stem in ON_THE_CPU or found["misplaced"] == []
     assert profile == "tiny" or found["bases"] <= BASES

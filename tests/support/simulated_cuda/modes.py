@@ -21,6 +21,12 @@ COPIES = {aten.copy_, aten._to_copy, aten.set_, aten.lift_fresh, aten.is_same_si
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 # CUDA has no matrix product of integers; the CPU has.
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.addmv, aten.mv, aten.dot}
+WIDER = {
+    overload: getattr(torch, packet.__name__)
+    for packet in (aten.mm, aten.addmm, aten.bmm, aten.baddbmm)
+    for overload in (getattr(packet, "dtype", None), getattr(packet, "dtype_out", None))
+    if overload is not None
+}
 WHOLE = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
 
 
@@ -59,7 +65,7 @@ class Operations(TorchDispatchMode):
         places = [on_card(t) for t in inputs]
         if self.forced is None and any(places):
             refuse(func, args, inputs, places)
-        out = func(*args, **kwargs)
+        out = _product(func, args, kwargs) if func in WIDER else func(*args, **kwargs)
         if self._placed_on_card(places):
             known = {key_of(t) for t in inputs}
             for tensor in tensors(out):
@@ -71,6 +77,15 @@ class Operations(TorchDispatchMode):
         if self.forced is not None:
             return self.forced == CUDA
         return any(places) if places else self.around == CUDA
+
+
+def _product(func, args, kwargs):
+    """Multiply as CUDA does and the CPU cannot: 16-bit factors, a wider result."""
+    out, *inputs = kwargs.pop("out", None), *tensors(args)
+    dtype = next(x for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype))
+    factors = {name: x for name, x in kwargs.items() if name in ("alpha", "beta")}
+    found = WIDER[func](*(x.to(dtype) for x in inputs), **factors)
+    return found if out is None else out.copy_(found)
 
 
 def refuse(func, args, inputs, places) -> None:
