@@ -126,9 +126,6 @@ def paged(*shape, dtype=torch.float32, device=CUDA) -> torch.Tensor:
 
 
 def _patches(card: Card) -> Iterator:
-    import bitsandbytes.functional
-    import safetensors.torch
-
     yield patch.multiple(torch.cuda, **cuda_answers(card))
     yield patch.multiple(
         torch.accelerator,
@@ -148,6 +145,13 @@ def _patches(card: Card) -> Iterator:
     yield patch.object(torch.autocast, "__init__", _autocast_on_the_cpu(torch.autocast.__init__))
     scaler = torch.amp.GradScaler
     yield patch.object(scaler, "__init__", _scaler_on_the_cpu(scaler.__init__))
+    yield from _files_and_libraries()
+
+
+def _files_and_libraries() -> Iterator:
+    import bitsandbytes.functional
+    import safetensors.torch
+
     yield patch.object(torch, "load", _loaded(torch.load))
     yield patch.object(safetensors.torch, "load_file", _loaded(safetensors.torch.load_file))
     # A checkpoint's hooks are called inside an operation, where only the tag says where a tensor is.
