@@ -10,6 +10,9 @@ from unittest.mock import patch
 # The loader's worker threads would not be under the modes; read when transformers is imported.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 
+# Before torch says that it has CUDA: it would load its kernels for it.
+import bitsandbytes.functional
+import safetensors.torch
 import torch
 import torch.utils.checkpoint
 
@@ -149,9 +152,6 @@ def _patches(card: Card) -> Iterator:
 
 
 def _files_and_libraries() -> Iterator:
-    import bitsandbytes.functional
-    import safetensors.torch
-
     yield patch.object(torch, "load", _loaded(torch.load))
     yield patch.object(safetensors.torch, "load_file", _loaded(safetensors.torch.load_file))
     # A checkpoint's hooks are called inside an operation, where only the tag says where a tensor is.
