@@ -55,10 +55,21 @@ def model_findings() -> Iterator[str]:
         yield "Laptop model: not here; `pefthelpers fetch laptop` brings it (about 100 MB)"
 
 
+def total_memory_gib() -> float:
+    """Return this machine's memory; where the system does not say and psutil is missing, NaN."""
+    try:
+        from psutil import virtual_memory
+
+        return virtual_memory().total / 2**30
+    except ImportError:
+        pages = getattr(os, "sysconf", lambda name: float("nan"))
+        return pages("SC_PAGE_SIZE") * pages("SC_PHYS_PAGES") / 2**30
+
+
 def findings() -> list[str]:
     """Return the report's lines."""
     cores = os.cpu_count() or 1
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    memory_gib = total_memory_gib()
     tiny = "enough" if memory_gib >= 4 else "TOO LITTLE (4 GiB needed)"
     laptop = "enough" if memory_gib >= 8 else "too little (8 GiB needed)"
     return [

@@ -5,7 +5,6 @@ The folder holds ``job.json`` and ``notebook.ipynb``; ``executed.ipynb`` and ``e
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -94,6 +93,8 @@ def used() -> dict[str, float]:
 
     The kernel's peak is never reported lower than this process's own when it started it (0.1 GiB).
     """
+    import resource  # Windows has none, and no notebook is executed there (nbregress.cli)
+
     own, kernel = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu_s = own.ru_utime + own.ru_stime + kernel.ru_utime + kernel.ru_stime
     unit = 2**30 if sys.platform == "darwin" else 2**20
