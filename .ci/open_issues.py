@@ -50,7 +50,7 @@ def run_address() -> str:
 def open_titles() -> set[str]:
     """Return the titles of the open issues."""
     command = ["gh", "issue", "list", "--state", "open", "--limit", "500", "--json", "title"]
-    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     return {issue["title"] for issue in json.loads(listed)}
 
 

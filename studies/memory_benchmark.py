@@ -276,7 +276,7 @@ def write(result: dict[str, Any]) -> None:
     result["summary"] = summary(result)
     result["versions"] = {name: version(name) for name in packages}
     with atomic_path(RESULT) as path:
-        path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+        path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

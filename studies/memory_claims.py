@@ -186,7 +186,7 @@ def main() -> None:
         "figures": figures(seven, seventy),
     }
     with atomic_path(data_dir() / "results" / "memory_claims.json") as path:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

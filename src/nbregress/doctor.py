@@ -70,8 +70,8 @@ def findings() -> list[str]:
     """Return the report's lines."""
     cores = os.cpu_count() or 1
     memory_gib = total_memory_gib()
-    tiny = "enough" if memory_gib >= 4 else "TOO LITTLE (4 GiB needed)"
-    laptop = "enough" if memory_gib >= 8 else "too little (8 GiB needed)"
+    tiny = "TOO LITTLE (4 GiB needed)" if memory_gib < 4 else "enough"
+    laptop = "too little (8 GiB needed)" if memory_gib < 8 else "enough"
     return [
         f"pefthelpers {__version__} on Python {platform.python_version()}",
         f"Cores: {cores}; use --jobs {max(1, cores // 2)} (one notebook per two cores)",

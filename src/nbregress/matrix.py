@@ -95,7 +95,7 @@ def root() -> Path:
 def python_version(python: str) -> str:
     """Return the version of a Python: 3.11.7."""
     asked = [python, "-c", "import platform; print(platform.python_version())"]
-    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def installed_here() -> bool:
@@ -123,7 +123,9 @@ def python_of(stack: str, python: str) -> str:
     command = [sys.executable, "-m", "tox", "-c", str(root() / "tox.ini"), "--workdir", str(work)]
     command += ["run", "-e", stack, "--notest", "--override", f"testenv.base_python={python}"]
     command += ["--recreate"] if stack == "newest" else []
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         raise ChildProcessError(why(done.stdout + "\n" + done.stderr))
     return str(work / stack / "bin" / "python")

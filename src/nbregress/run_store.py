@@ -27,7 +27,7 @@ def claimed(out: Path) -> Iterator[None]:
         UserError: another run writes there, or the folder cannot be made or written to.
     """
     with atomic_path(out / ".writable") as probe:
-        probe.write_text("")
+        probe.write_text("", "utf-8")
     (out / ".writable").unlink()
     owner = out / ".owner"
     try:

@@ -116,13 +116,13 @@ def main(folder: Path) -> None:
         starts += 1
         problem, again = execute(job, folder, clock)
     if again:  # the kernel's own last words are on stderr, with a comment by nbclient
-        lines = (folder / "stderr").read_text(errors="replace").splitlines()
+        lines = (folder / "stderr").read_text("utf-8", "replace").splitlines()
         said = last_line("\n".join(line for line in lines if "Error occurred while" not in line))
         problem = f"the kernel never started, in two tries: {said or problem}"
     found = {name: list(distributions(name=name)) for name in STACK}  # what the numbers depend on
     versions = {name: here[0].version if here else "missing" for name, here in found.items()}
     end = {"problem": problem, "kernel_starts": starts, "versions": versions, **used()}
-    (folder / "end.json").write_text(json.dumps(end))
+    (folder / "end.json").write_text(json.dumps(end), "utf-8")
 
 
 if __name__ == "__main__":
