@@ -37,6 +37,7 @@ matrix: $(INSTALLED)
 # To move pins: make pins PINS='--upgrade-package peft', or PINS=--upgrade
 pins: $(INSTALLED)
 	$(BIN)/python -m tox -q -e pins -- $(PINS)
+	$(MAKE) $(INSTALLED)
 	$(BIN)/python .ci/licences.py > docs/licences.md
 
 # Known holes of the pinned packages (asks a service), words of a newer Python than is promised.

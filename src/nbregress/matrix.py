@@ -99,11 +99,15 @@ def python_version(python: str) -> str:
 
 
 def installed_here() -> bool:
-    """Tell whether the running environment holds exactly the pins of requirements.txt."""
-    text = (root() / "requirements.txt").read_text(encoding="utf-8")
-    pins = re.findall(r"^([\w.-]+)==([^\s#]+)", text, re.MULTILINE)
+    """Tell whether the running environment holds exactly the pins that are meant for it, torch's too."""
+    from packaging.requirements import Requirement
+
+    files = [root() / name for name in ("requirements-torch.txt", "requirements.txt")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    pins = [Requirement(line) for line in lines if line and line[0] != "#"]
+    pins = [pin for pin in pins if not pin.marker or pin.marker.evaluate()]
     try:
-        return all(version(name).split("+")[0] == pin for name, pin in pins)
+        return all(pin.specifier.contains(version(pin.name), prereleases=True) for pin in pins)
     except PackageNotFoundError:
         return False
 
