@@ -39,7 +39,10 @@ def claimed(out: Path) -> Iterator[None]:
         ) from error
     with lock:
         owner.write_text(str(os.getpid()), encoding="utf-8")
-        yield
+        try:
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 def read_rows(folder: Path) -> dict:
