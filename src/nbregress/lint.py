@@ -48,8 +48,8 @@ def setup() -> str:
     return f"""import sys
 from importlib.metadata import distributions
 if "google.colab" in sys.modules and not [*distributions(name="pefthelpers")]:
-    !pip list --format=freeze | grep -E "^(torch|transformers|numpy)==" > kept.txt
-    %pip install -q -c kept.txt "pefthelpers @ git+{address}@v{release}"
+    !pip list --format=freeze | grep -E "^(torch|transformers|numpy)==" > kept
+    %pip install -q -c kept "pefthelpers @ git+{address}@v{release}"
     if [each.version for each in distributions(name="pefthelpers")] != ["{release}"]:
         sys.exit("pefthelpers {release} was not installed: pip says why above, README what helps.")
 import pefthelpers  # before the libraries: it silences what no reader can act on"""

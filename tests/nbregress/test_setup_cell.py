@@ -42,10 +42,10 @@ def test_elsewhere_than_on_colab_it_installs_nothing(run, version):
 
 def test_on_colab_it_installs_the_release_and_keeps_what_the_image_is_built_around(run):
     keep, install = run([], [RELEASE], colab=True)
-    assert keep.startswith("pip list --format=freeze") and keep.endswith("> kept.txt")
+    assert keep.startswith("pip list --format=freeze") and keep.endswith("> kept")
     assert "(torch|transformers|numpy)==" in keep
     assert (
-        install == f'pip install -q -c kept.txt "pefthelpers @ git+{lint.repository()}@v{RELEASE}"'
+        install == f'pip install -q -c kept "pefthelpers @ git+{lint.repository()}@v{RELEASE}"'
     )
 
 
