@@ -44,9 +44,7 @@ def test_on_colab_it_installs_the_release_and_keeps_what_the_image_is_built_arou
     keep, install = run([], [RELEASE], colab=True)
     assert keep.startswith("pip list --format=freeze") and keep.endswith("> kept")
     assert "(torch|transformers|numpy)==" in keep
-    assert (
-        install == f'pip install -q -c kept "pefthelpers @ git+{lint.repository()}@v{RELEASE}"'
-    )
+    assert install == f'pip install -q -c kept "pefthelpers @ git+{lint.repository()}@v{RELEASE}"'
 
 
 def test_on_colab_it_installs_nothing_twice(run):
