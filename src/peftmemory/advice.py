@@ -6,9 +6,9 @@ from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Any
 
-from peftmemory.configs import ModelConfig, load_config, model_names
+from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
-from peftmemory.counts import LLAMA_LIKE, base_parameters
+from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
 from peftmemory.estimate import closed_form
 from peftmemory.methods import EVERYWHERE, Full, Lora, Method, Prefix, method, read_method

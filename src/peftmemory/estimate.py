@@ -3,9 +3,9 @@
 from typing import Any
 
 from peftmemory.activations import Layer
-from peftmemory.configs import ModelConfig, load_config
+from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
-from peftmemory.counts import LLAMA_LIKE, block_linear, elements
+from peftmemory.counts import block_linear, elements
 from peftmemory.errors import EstimateError
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from peftmemory import constants
-from peftmemory.configs import ModelConfig
-from peftmemory.counts import LLAMA_LIKE, base_parameters, block_linear, linears
+from peftmemory.configs import LLAMA_LIKE, ModelConfig
+from peftmemory.counts import base_parameters, block_linear, linears
 from peftmemory.methods import Full, LayerNorm, Method
 from peftmemory.settings import WEIGHT_BYTES, StepSetting
 
