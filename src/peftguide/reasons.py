@@ -14,7 +14,7 @@ from peftguide.memory_need import CARDS, described, step, task_bytes
 from peftguide.requirements import Requirements
 from pefthelpers import results
 from pefthelpers.methods import LABELS
-from peftmemory.advice import CARD_OVERHEAD_GIB
+from peftmemory.cards import CARD_OVERHEAD_GIB
 
 STANDINGS = {
     "best": "highest mean",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from peftguide import memory_need
 from peftguide.evidence import KINDS
 from pefthelpers.errors import UserError
-from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
+from peftmemory.cards import CARD_OVERHEAD_GIB, check_card
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+LARGEST = 10**9
+
 
 class EstimateError(ValueError):
     """Say in one sentence what to do about a question that has no answer."""
@@ -15,6 +17,8 @@ def check_size(name: str, size: Any) -> None:
     """Refuse a size that is no whole number of at least 1."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise EstimateError(f"{name} must be a whole number of at least 1, not {size!r}.")
+    if size > LARGEST:
+        raise EstimateError(f"{name} must be at most {LARGEST:,}, not {size:,}.")
 
 
 def no_formula(what: str) -> NoFormulaError:

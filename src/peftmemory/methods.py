@@ -111,6 +111,11 @@ def method(name: str, **options: Any) -> Method:
     Raises:
         EstimateError: an unknown name or option.
     """
+    name = name.lower()
+    if name in ("qlora", "qdora"):
+        raise EstimateError(
+            f"{name} is {name[1:]} on a 4-bit base: take {name[1:]} and precision nf4."
+        )
     if name not in METHODS:
         raise EstimateError(f"There is no method {name!r}: take one of {', '.join(METHODS)}.")
     known = [field.name for field in fields(METHODS[name])]

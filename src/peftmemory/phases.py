@@ -1,7 +1,7 @@
 """The peak of a step: a maximum over moments, whether a formula or a trace gives them."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from peftmemory.constants import GIB
 from peftmemory.settings import StepSetting
@@ -37,6 +37,7 @@ class Estimate:
     trainable: int
     moments: dict[str, dict[str, int]]
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    traced: ClassVar[bool] = False
 
     @property
     def peak_moment(self) -> str:

@@ -16,6 +16,14 @@ CHOICES = {
     "head": (None, "causal-lm", "seq2seq-lm", "classifier", "token-classifier", "masked-lm")
     + ("image-classifier", "image-text-lm"),
 }
+# What people also call a choice, or take for one.
+HINTS = {
+    "flash_attention_2": "it keeps the same bytes as sdpa, so take that",
+    "flash_attention_3": "it keeps the same bytes as sdpa, so take that",
+    "paged_adamw_8bit": "its states are those of adamw_8bit, which may leave the card, so take that",
+    "adamw": "take adamw_torch_fused, the Trainer's, or adamw_torch",
+    "adamw_bnb_8bit": "it is called adamw_8bit",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,8 @@ class StepSetting:
             check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
+                if value in HINTS:
+                    raise EstimateError(f"{name} {value!r} is not known here: {HINTS[value]}.")
                 words = ", ".join(filter(None, allowed))
                 raise EstimateError(f"{name} must be one of {words}, not {value!r}.")
         if self.prepare_kbit and self.precision != "nf4":

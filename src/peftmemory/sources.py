@@ -8,12 +8,12 @@ from typing import Any
 
 from peftmemory.errors import EstimateError
 
-SHEETS = Path(__file__).with_name("model_configs")
+SHEETS = Path(__file__).with_name("model_configs")  # in ``more``: beyond the collection's own
 
 
-def model_names() -> list[str]:
-    """Return the names of the committed shapes, alphabetically."""
-    return sorted(path.stem for path in SHEETS.glob("*.json"))
+def model_names(*, more: bool = True) -> list[str]:
+    """Return the names of the committed shapes, alphabetically; without ``more`` the notebooks' own."""
+    return sorted(path.stem for path in SHEETS.glob("**/*.json" if more else "*.json"))
 
 
 def read_sheet(name: str) -> dict[str, Any]:
@@ -22,8 +22,9 @@ def read_sheet(name: str) -> dict[str, Any]:
     Raises:
         EstimateError: there is no such sheet.
     """
-    path = SHEETS / f"{name.lower()}.json"
-    if not path.is_file():
+    places = (SHEETS, SHEETS / "more")
+    path = next((p for each in places if (p := each / f"{name.lower()}.json").is_file()), None)
+    if path is None:
         near = difflib.get_close_matches(name.lower(), model_names(), n=3)
         meant = f"did you mean {' or '.join(near)}? There" if near else "there"
         raise EstimateError(
@@ -53,7 +54,7 @@ def find(model: str) -> tuple[str, dict[str, Any]]:
         return path.resolve().parent.name, read_json(path)
     if path.is_dir():
         return path.resolve().name, read_json(path / "config.json")
-    if "/" in model:
+    if "/" in model and not model.startswith((".", "/", "~")):
         return model, read_json(in_cache(model))
     return model.lower(), read_sheet(model)["config"]
 

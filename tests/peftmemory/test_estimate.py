@@ -177,7 +177,7 @@ def test_what_fits_a_card():
         ({"flash": True}, "There is no option 'flash'"),
         ({"prepare_kbit": True}, "prepare_kbit goes with"),
         ({"method": "lora", "model": "gpt-5"}, "There is no model 'gpt-5'"),
-        ({"model": "t5-base"}, "trace t5-base with"),
+        ({"model": "t5-base"}, "not t5: trace it with"),
         ({"model": "missing/config.json"}, "Cannot read missing"),
         ({"method": "adapter"}, "There is no method 'adapter'"),
         ({"method": 7}, "7 is no method"),

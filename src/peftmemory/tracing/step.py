@@ -4,7 +4,7 @@ import logging
 import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
@@ -38,6 +38,7 @@ class Trace(Estimate):
 
     at_rest: int
     base: int
+    traced: ClassVar[bool] = True
 
 
 def unpacked():
