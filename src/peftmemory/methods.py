@@ -160,6 +160,10 @@ def from_peft(config: Any) -> Method:
     kind = next((kind for kind, known in KINDS.items() if known[1] == name), None)
     if kind is None:
         raise no_formula(f"There is no formula for {name}")
+    if str(getattr(config, "init_lora_weights", "")).lower() in ("mica", "eva"):
+        raise no_formula(
+            f"The formulas do not cover init_lora_weights={config.init_lora_weights!r}"
+        )
     counted, default = {field.name for field in fields(kind)}, type(config)()
     filled_in = all(getattr(config, name, None) is not None for name in FILLED_IN)
     passed = counted | NEUTRAL | set(FILLED_IN if filled_in else ())

@@ -13,8 +13,15 @@ from peftmemory.errors import EstimateError
 from peftmemory.methods import KINDS, Full, Method, read_method
 from peftmemory.settings import StepSetting
 from peftmemory.tracing.heads import HEADS, head_of, hf_config
-from peftmemory.tracing.refusals import check_positions, check_targets, in_one_sentence
+from peftmemory.tracing.refusals import (
+    check_positions,
+    check_rank,
+    check_targets,
+    in_one_sentence,
+)
 
+# LoRA's starts that are worked out from the base's values.
+READ_WEIGHTS = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -97,7 +104,10 @@ def quantise_base(model: nn.Module, setting: StepSetting, quantise: Callable | N
 def to_peft(config: ModelConfig, method: Any, task: str | None) -> Any:
     """Return a real PEFT configuration, or None for full fine-tuning."""
     if hasattr(method, "peft_type"):
-        return copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
+        made = copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
+        if str(getattr(made, "init_lora_weights", "")).startswith(READ_WEIGHTS):
+            made.init_lora_weights = True  # the same shapes, and nothing is read
+        return made
     described: Method = read_method(method)
     if isinstance(described, Full):
         return None
@@ -123,6 +133,7 @@ def wrap(
     from peft import get_peft_model
 
     check_targets(model, config, getattr(peft_config, "target_modules", None))
+    check_rank(model, config, getattr(peft_config, "r", None))
     # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
     # which is right only where it makes them fp32 in the end.
     fp32 = setting.autocast_adapter_dtype
@@ -169,6 +180,8 @@ def materialise(model: nn.Module) -> None:
                     empty = torch.empty(tensor.shape, dtype=tensor.dtype)
                     if isinstance(tensor, nn.Parameter):
                         empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                        for hook in (tensor._backward_hooks or {}).values():
+                            empty.register_hook(hook)
                     # The old tensor is kept too, or its id could be given to another.
                     made[id(tensor)], made[-id(tensor)] = empty, tensor
                 store[name] = made[id(tensor)]

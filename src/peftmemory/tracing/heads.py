@@ -70,6 +70,8 @@ def hf_config(config: ModelConfig, dtype: torch.dtype) -> Any:
     leave = ("model_type", "quantization_config", "auto_map", "dtype", "torch_dtype")
     raw = {key: value for key, value in config.raw.items() if key not in leave}
     found = transformers.AutoConfig.for_model(config.model_type, **raw, dtype=dtype)
+    if getattr(found, "problem_type", None) is None:
+        found.problem_type = "single_label_classification"  # else DeBERTa looks at the labels
     if getattr(found, "pad_token_id", None) is None:
         found.pad_token_id = 0
     if found.is_encoder_decoder and getattr(found, "decoder_start_token_id", None) is None:

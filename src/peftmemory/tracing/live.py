@@ -3,9 +3,14 @@
 import weakref
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -16,6 +21,18 @@ BORN_IN = {
     "backward": "temporaries",
     "optimizer": "temporaries",
 }
+
+
+def stand_in(func: Any, tensor: torch.Tensor) -> Any:
+    """Return a plausible value for what depends on a fake tensor's values, or None.
+
+    A condition is false, a number 1, and every element is among those looked for: the most bytes.
+    """
+    if func is torch.ops.aten._local_scalar_dense.default:
+        return {torch.bool: False}.get(tensor.dtype, 1.0 if tensor.is_floating_point() else 1)
+    if func is torch.ops.aten.nonzero.default:
+        return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.long)
+    return None
 
 
 class LiveStorages(TorchDispatchMode):
@@ -48,7 +65,12 @@ class LiveStorages(TorchDispatchMode):
         """Run the operation and count the storages it brings to life."""
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # more than half of all calls, and none makes a tensor
-        out = func(*args, **(kwargs or {}))
+        try:
+            out = func(*args, **(kwargs or {}))
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            out = stand_in(func, args[0])
+            if out is None:
+                raise
         if isinstance(out, torch.Tensor):
             self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
         for tensor in tree_iter(out):

@@ -33,8 +33,13 @@ def in_one_sentence(who: str, config: ModelConfig) -> Iterator[None]:
                 f"PEFT has no default targets for {config.model_type}: name them, or take"
                 " all-linear (--targets all-linear)."
             ) from error
+        if any(words in text for words in ("meta tensor", "data-independent", "aten.")):
+            raise EstimateError(
+                f"{who} reads values of {config.name}'s weights, and a trace has none: put the"
+                " method on a small model of the family and count it there."
+            ) from error
         first = text.split(". ")[0].rstrip(".")[:300]
-        raise EstimateError(f"{who} refuses {config.name}: {first}.") from error
+        raise EstimateError(f"{who} refuses this on {config.name}: {first}.") from error
 
 
 def check_positions(model: nn.Module, config: ModelConfig, seq: int) -> None:
@@ -67,6 +72,20 @@ def check_targets(model: nn.Module, config: ModelConfig, targets: object) -> Non
         linear = {n.rpartition(".")[2] for n, m in model.named_modules() if is_linear(m)}
         raise EstimateError(
             f"{config.name} has no module {', '.join(missing)}: it has {', '.join(sorted(linear))}."
+        )
+
+
+def check_rank(model: nn.Module, config: ModelConfig, rank: object) -> None:
+    """Refuse a rank above every width of the model: it would take minutes to trace nonsense.
+
+    Raises:
+        EstimateError: the sentence names the highest rank there is room for.
+    """
+    widths = [min(m.weight.shape) for m in model.modules() if is_linear(m)]
+    if isinstance(rank, int) and widths and rank > max(widths):
+        raise EstimateError(
+            f"r={rank} is more than {config.name} has room for: choose a rank of at most"
+            f" {max(widths)}."
         )
 
 

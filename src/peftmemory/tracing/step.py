@@ -56,7 +56,7 @@ def unpacked():
 def quiet():
     """Silence the libraries' advice, which is about models that will really be trained."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)  # torch logs whatever a fake tensor cannot do
     with warnings.catch_warnings(action="ignore"):
         try:
             yield
@@ -88,9 +88,11 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         count = sum(each.numel() for each in base.parameters())
         built = adapt(base, config, method, setting)
         notes = notes_on(base, built, config, count)
+        if getattr(method, "peft_type", None) == "OSF":
+            notes += ("OSF decomposes every weight in fp32 when it is put on: not in this step.",)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        with mode, live, gpu_kernels(), in_one_sentence("A step of this setting", config):
+        with mode, live, gpu_kernels(), in_one_sentence("The step", config):
             materialise(built)
             trained, at_rest = run(built, config, setting, live)
     return Trace(
