@@ -21,6 +21,16 @@ ALIASES = {
     "intermediate_size": ("intermediate_size", "d_ff", "n_inner"),
     "vocab_size": ("vocab_size",),
 }
+# What a family's class takes for a size that its file leaves out, where that is not the rule.
+LEFT_OUT = {
+    "mistral": {"kv_heads": 8},
+    "qwen2": {"kv_heads": 32},
+    "qwen3": {"kv_heads": 32, "head_dim": 128},
+    "smollm3": {"kv_heads": 4},
+    "t5": {"head_dim": 64, "intermediate_size": 2048},
+    "roberta": {"intermediate_size": 3072},
+}
+TIED = ("gpt2", "t5", "roberta", "smollm3")
 # Where a multimodal file keeps its language model.
 TEXT_PARTS = ("text_config", "llm_config", "language_config")
 
@@ -101,7 +111,7 @@ def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
     if not isinstance(model_type, str) or not model_type:
         raise EstimateError("The configuration names no model_type: give a whole config.json.")
     sizes = sizes_of(raw, model_type)
-    tied = raw.get("tie_word_embeddings", model_type in ("gpt2", "t5", "roberta"))
+    tied = raw.get("tie_word_embeddings", model_type in TIED)
     method = (raw.get("quantization_config") or {}).get("quant_method")
     if method:
         notes += (f"The file's own quantisation ({method}) is left aside.",)
@@ -135,6 +145,7 @@ def sizes_of(raw: dict[str, Any], model_type: str) -> dict[str, int]:
     hidden, heads = sizes["hidden_size"], sizes["heads"]
     if model_type not in COUNTED:
         return {key: size if isinstance(size, int) else 0 for key, size in sizes.items()}
+    sizes |= {k: size for k, size in LEFT_OUT.get(model_type, {}).items() if not sizes[k]}
     if not sizes["head_dim"] and hidden % heads:
         raise EstimateError(
             f"A hidden size of {hidden} does not divide into {heads} attention heads:"
@@ -142,5 +153,7 @@ def sizes_of(raw: dict[str, Any], model_type: str) -> dict[str, int]:
         )
     defaults = {"kv_heads": heads, "head_dim": hidden // heads, "intermediate_size": 4 * hidden}
     if model_type in LLAMA_LIKE and not sizes["intermediate_size"]:
-        raise EstimateError("The configuration names no intermediate_size: name it.")
+        raise EstimateError(
+            "The configuration names no intermediate_size: give a whole config.json."
+        )
     return sizes | {key: size for key, size in defaults.items() if not sizes[key]}

@@ -23,16 +23,28 @@ BORN_IN = {
 }
 
 
-def stand_in(func: Any, tensor: torch.Tensor) -> Any:
-    """Return a plausible value for what depends on a fake tensor's values, or None.
+def stand_in(func: Any, args: tuple, compared: bool) -> Any:
+    """Return a plausible result for what depends on a fake tensor's values, or None.
 
-    A condition is false, a number 1, and every element is among those looked for: the most bytes.
+    A number is 1; a mask lets everything through, which is the most bytes; a condition holds if it
+    has just been ``compared``, as a draw is with a dropout's rate, else (is any infinite?) not.
     """
+    tensor = args[0]
     if func is torch.ops.aten._local_scalar_dense.default:
-        return {torch.bool: False}.get(tensor.dtype, 1.0 if tensor.is_floating_point() else 1)
+        number = 1.0 if tensor.is_floating_point() else 1
+        return compared if tensor.dtype is torch.bool else number
     if func is torch.ops.aten.nonzero.default:
         return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.long)
+    if func is torch.ops.aten.index.Tensor:
+        return func(tensor, [each for index in args[1] for each in all_of(index)])
     return None
+
+
+def all_of(index: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Return the indices that a mask of nothing but true stands for."""
+    if index is None or index.dtype is not torch.bool:
+        return [index]
+    return [index.new_empty(index.numel(), dtype=torch.long)] * index.dim()
 
 
 class LiveStorages(TorchDispatchMode):
@@ -59,6 +71,7 @@ class LiveStorages(TorchDispatchMode):
         # Where two gradients meet, autograd adds them in place, except to fake tensors: there a
         # sum's two terms die at once. So a sum is looked at only when the next tensor is born.
         self._summed = False
+        self._compared = False  # whether the last operation compared numbers
         self._vocab_size, self._tokens = vocab_size, tokens
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -68,9 +81,10 @@ class LiveStorages(TorchDispatchMode):
         try:
             out = func(*args, **(kwargs or {}))
         except (DataDependentOutputException, DynamicOutputShapeException):
-            out = stand_in(func, args[0])
+            out = stand_in(func, args, self._compared)
             if out is None:
                 raise
+        self._compared = func is torch.ops.aten.gt.Scalar
         if isinstance(out, torch.Tensor):
             self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
         for tensor in tree_iter(out):

@@ -21,7 +21,7 @@ def in_one_sentence(who: str, config: ModelConfig) -> Iterator[None]:
         yield
     except EstimateError:
         raise
-    except Exception as error:  # whatever a library raises for a model it was not written for
+    except Exception as error:
         text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
         if "scaled_dot_product_attention" in text or "does not support an attention impl" in text:
             raise EstimateError(
