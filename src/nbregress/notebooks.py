@@ -78,8 +78,10 @@ def parameters(notebook) -> dict[str, object]:
     for cell in (cell for cell in code_cells(notebook) if "parameters" in tags(cell)):
         try:
             for node in ast.parse(cell.source).body:
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    values[node.targets[0].id] = ast.literal_eval(node.value)
+                target = getattr(node, "targets", [getattr(node, "target", None)])[0]
+                assigned = isinstance(node, ast.Assign | ast.AnnAssign) and node.value
+                if assigned and isinstance(target, ast.Name):
+                    values[target.id] = ast.literal_eval(node.value)
         except (SyntaxError, ValueError) as error:
             raise UserError(
                 f"The parameters cell {cell.get('id', '')!r} must hold assignments of plain values "

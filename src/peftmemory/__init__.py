@@ -7,7 +7,6 @@ from peftmemory.constants import GIB
 from peftmemory.estimate import estimate
 from peftmemory.methods import EVERYWHERE, describe, method, read_method
 from peftmemory.phases import Estimate
-from peftmemory.predict import predict
 from peftmemory.settings import StepSetting
 from peftmemory.trained import Parameters, parameters
 
@@ -30,6 +29,5 @@ __all__ = [
     "method",
     "model_names",
     "parameters",
-    "predict",
     "read_method",
 ]

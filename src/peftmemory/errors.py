@@ -10,7 +10,7 @@ class EstimateError(ValueError):
 
 
 class NoFormulaError(EstimateError):
-    """No formula covers the question, and a trace can answer it: ``peftmemory.predict`` does."""
+    """No formula covers the question, and a trace can answer it: ``peftmemory.predict.predict`` does."""
 
 
 def check_size(name: str, size: Any) -> None:

@@ -8,6 +8,7 @@ import peftmemory
 from peftmemory.activations import Layer
 from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
+from peftmemory.predict import predict
 from peftmemory.temporaries import LINES, line_of
 from peftmemory.tracing import trace_step
 from studies.memory_measure import measure_step
@@ -261,8 +262,8 @@ def test_more_tokens_than_learned_positions_are_refused():
 
 
 def test_a_question_without_a_formula_is_traced_and_says_why():
-    found = peftmemory.predict(GPT2, "lora", batch=1, seq=8)
+    found = predict(GPT2, "lora", batch=1, seq=8)
     assert found.traced and "not gpt2: traced." in found.notes[0]
-    assert not peftmemory.predict(TOY, "lora", batch=1, seq=8).traced
+    assert not predict(TOY, "lora", batch=1, seq=8).traced
     some = LoraConfig(target_modules=r".*layers\.0\..*q_proj", r=4)
-    assert peftmemory.predict(TOY, some, batch=1, seq=8).trainable == 4 * 256
+    assert predict(TOY, some, batch=1, seq=8).trainable == 4 * 256

@@ -33,6 +33,11 @@ def in_one_sentence(who: str, config: ModelConfig) -> Iterator[None]:
                 f"PEFT has no default targets for {config.model_type}: name them, or take"
                 " all-linear (--targets all-linear)."
             ) from error
+        if "'tuple' object has no attribute" in text:
+            raise EstimateError(
+                f"{config.name} has a linear map that returns a tuple, such as a router, and the"
+                " method would wrap it: name targets such as q_proj,v_proj instead of all-linear."
+            ) from error
         if any(words in text for words in ("meta tensor", "data-independent", "aten.")):
             raise EstimateError(
                 f"{who} reads values of {config.name}'s weights, and a trace has none: put the"
