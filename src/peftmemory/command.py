@@ -57,6 +57,18 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--virtual-tokens", dest="num_virtual_tokens", metavar="TOKENS", type=whole, help=virtual)
     factor = "reduction factor of houlsby or pfeiffer"
     add("--reduction", dest="reduction_factor", metavar="FACTOR", type=number, help=factor)
+    add_step(add)
+    card = "say whether it fits a card that reports so much memory"
+    add("--card-gib", "--max-vram", type=number, metavar="GIB", help=card)
+    add("--card", metavar="NAME", help="the same for a card by name: t4, a10g, l4, a100-80, …")
+    must = "exit code 1 unless it fits the card; a verdict of uncertain is not enough"
+    add("--must-fit", action="store_true", help=must)
+    add("--trace", action="store_true", help="trace the step even where a formula covers it")
+    add("--json", action="store_true", help="print JSON")
+
+
+def add_step(add: Callable) -> None:
+    """Describe the arguments that are about the step; ``add`` is a parser's ``add_argument``."""
     add("--batch", type=whole, default=1, help="sequences per step (1)")
     add("--seq", type=whole, default=1024, help="tokens per sequence (1024)")
     add("--precision", choices=[*PRECISIONS, "fp16"], default="bf16", help="default: bf16")
@@ -66,13 +78,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--head", help="causal-lm, seq2seq-lm, classifier, …; default: the family's usual one")
     for switch, text in SWITCHES.items():
         add(f"--{switch}", action="store_true", help=text)
-    add("--trace", action="store_true", help="trace the step even where a formula covers it")
-    card = "say whether it fits a card that reports so much memory"
-    add("--card-gib", "--max-vram", type=number, metavar="GIB", help=card)
-    add("--card", metavar="NAME", help="the same for a card by name: t4, a10g, l4, a100-80, …")
-    must = "exit code 1 unless it fits the card; a verdict of uncertain is not enough"
-    add("--must-fit", action="store_true", help=must)
-    add("--json", action="store_true", help="print JSON")
 
 
 def step_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def on_card(
         if word != "fits":
             possible = ", ".join(change for change, *_ in changes(described, found.setting))
             lines.append(f"What can still be changed, and traced again: {possible}.")
-        return {"verdict": word, "lines": lines}
+        return {"verdict": word, "sentence": lines[0], "lines": lines}
     advice = advise(config, described, card_gib=card, **step)
     rows = fits(config, card_gib=gib, **{key: step[key] for key in ("batch", "seq", "optimizer")})
     lines = [str(advice), "", *map(line, rows)]

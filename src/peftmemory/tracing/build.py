@@ -57,13 +57,16 @@ def adapt(
     """Return what ``build_model`` returns, out of a bare model."""
     peft_config = to_peft(config, method, HEADS[head_of(config, setting)].task)
     if setting.precision == "nf4":
-        quantise_base(model, setting, quantise)
+        with in_one_sentence("bitsandbytes", config):
+            quantise_base(model, setting, quantise)
     if peft_config is not None:
         model = wrap(model, config, peft_config, setting)
     if setting.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if peft_config is not None:
-            model.enable_input_require_grads()
+        again = {"use_reentrant": False}
+        with in_one_sentence("transformers", config):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
+            if peft_config is not None:
+                model.enable_input_require_grads()
     if setting.loss == "chunked":
         use_chunked_loss(model)
     return model.train()
@@ -105,7 +108,7 @@ def to_peft(config: ModelConfig, method: Any, task: str | None) -> Any:
     """Return a real PEFT configuration, or None for full fine-tuning."""
     if hasattr(method, "peft_type"):
         made = copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
-        if str(getattr(made, "init_lora_weights", "")).startswith(READ_WEIGHTS):
+        if str(getattr(made, "init_lora_weights", "")).lower().startswith(READ_WEIGHTS):
             made.init_lora_weights = True  # the same shapes, and nothing is read
         return made
     described: Method = read_method(method)

@@ -115,9 +115,7 @@ def notes_on(base: nn.Module, built: nn.Module, config: ModelConfig, count: int)
 
         experts = any(each.dim() == 3 for each in base.parameters())
         if (left := share_left_alone(built)) > 0.5:
-            why = (
-                "experts stand in 3-D tensors" if experts else "little of it is a plain linear map"
-            )
+            why = "experts stand in 3-D tensors" if experts else "most is no plain linear map"
             notes.append(
                 f"4 bits leave {left:.0%} of the frozen bytes as they are: {why}, and bitsandbytes"
                 " packs plain linear maps alone."
