@@ -69,7 +69,7 @@ class Layer:
         self.e = setting.stream_bytes
         self.c = 2 if setting.autocast else self.e
         self.y = self.e if setting.precision == "nf4" else self.c
-        self.w = 4 if setting.autocast_adapter_dtype else self.e
+        self.w = setting.adapter_bytes
         virtual = method.num_virtual_tokens if isinstance(method, Prompt) else 0
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions

@@ -97,6 +97,11 @@ class StepSetting:
         """Bytes per element of the residual stream outside autocast."""
         return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]
 
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes per element of an adapter: PEFT's fp32, the base's, or on 4 bits TRL's bf16."""
+        return 4 if self.autocast_adapter_dtype else WEIGHT_BYTES[self.precision]
+
 
 def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:
     """Return a setting, refusing options that do not exist.

@@ -47,6 +47,7 @@ def test_saved_activations_equal_the_formula_to_the_byte(method, options):
         (ALL, {"precision": "nf4", "autocast": True}),
         (ALL, {"precision": "nf4", "prepare_kbit": True}),
         (ALL, {"autocast_adapter_dtype": False}),
+        (ALL, {"precision": "nf4", "prepare_kbit": True, "autocast_adapter_dtype": False}),
         (ALL, {"checkpointing": True}),
         (ALL, {"loss": "chunked"}),
         (peftmemory.method("pfeiffer"), {"checkpointing": True}),
