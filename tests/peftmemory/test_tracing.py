@@ -8,6 +8,7 @@ import peftmemory
 from peftmemory.activations import Layer
 from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
+from peftmemory.model_states import nf4_bytes
 from peftmemory.predict import predict
 from peftmemory.temporaries import LINES, line_of
 from peftmemory.tracing import trace_step
@@ -204,9 +205,10 @@ def test_conv1d_is_put_in_4_bits_as_transformers_does():
         precision: trace_step(GPT2, "lora", batch=1, seq=8, precision=precision).moments
         for precision in ("bf16", "nf4")
     }
-    saved = 2 * 2 * 12 * 64 * 64 * (1 - 4.2 / 16)
+    shapes = [64 * width for width in (3 * 64, 64, 4 * 64, 4 * 64)]
+    saved = 2 * sum(2 * size - nf4_bytes(size, double_quant=True) for size in shapes)
     found = [frozen[each]["forward"]["frozen_weights"] for each in ("bf16", "nf4")]
-    assert found[0] - found[1] == pytest.approx(saved, rel=0.03)
+    assert found[0] - found[1] == pytest.approx(saved, rel=1e-3)
 
 
 def test_experts_that_4_bits_leave_alone_are_said():
@@ -229,7 +231,7 @@ def test_eager_attention_under_checkpointing_follows_the_trace(method, options):
     trace = trace_step(TOY, method, **step)
     found = peftmemory.estimate(TOY, method, **step)
     assert found.peak_moment.endswith("layer")  # the scores decide, not the loss
-    assert found.peak == pytest.approx(trace.peak, rel=0.02)
+    assert found.peak == pytest.approx(trace.peak, rel=0.03)
 
 
 @pytest.mark.parametrize("options", [{}, {"checkpointing": True}])

@@ -136,7 +136,8 @@ def wrap(
     from peft import get_peft_model
 
     check_targets(model, config, getattr(peft_config, "target_modules", None))
-    check_rank(model, config, getattr(peft_config, "r", None))
+    if peft_config.peft_type == "LORA":  # others' r may be above the widths
+        check_rank(model, config, peft_config.r)
     # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
     # which is right only where it makes them fp32 in the end.
     fp32 = setting.autocast_adapter_dtype
