@@ -105,6 +105,10 @@ class StepBytes:
         saved = saved_by(layer)
         self.saved = sum(saved.values()) - self.log_probabilities
         ckpt = setting.checkpointing
+        # Eager attention's mask of numbers, which the layers to be computed again hold on to.
+        eager = ckpt and setting.attention == "eager"
+        self.mask = layer.e * layer.rows * layer.keys * eager
+        self.saved += self.mask
         self.inputs = saved["layer inputs"] + saved.get("adapters", 0) if ckpt else 0
         kept_anyway = self.full and c == layer.e or not plain
         self.hidden = 0 if kept_anyway else layer.e * h * n
@@ -200,7 +204,7 @@ class StepBytes:
         if attended - gone > fed:
             activations, fed = activations - gone, attended
         return self.phase(
-            activations=activations + rotary(layer) + self.kept_cache,
+            activations=activations + self.mask + rotary(layer) + self.kept_cache,
             gradients=gradients,
             logits=self.kept_logits,
             temporaries=fed,
