@@ -189,7 +189,8 @@ def test_encoders_of_one_shape_classify_and_the_head_is_said():
     bert, roberta = (
         trace_step({**BERT, "model_type": family}, "lora", **step) for family in ("bert", "roberta")
     )
-    assert bert.peak == pytest.approx(roberta.peak, rel=0.02)
+    for kind in ("activations", "frozen_weights"):  # RoBERTa's trained head has a matrix more
+        assert bert.kinds[kind] == roberta.kinds[kind]
     assert bert.notes[0].startswith("Traced as BertForSequenceClassification: ")
     words = trace_step(BERT, "lora", head="masked-lm", **step)
     assert "BertForMaskedLM" in words.notes[0] and words.kinds["logits"] > 0
