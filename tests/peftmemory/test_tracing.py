@@ -162,11 +162,9 @@ def test_what_cannot_be_traced_is_said_in_one_sentence(method, options, expected
 
 
 def test_pefts_own_refusal_becomes_one_sentence():
-    some = LoraConfig(
-        target_modules="all-linear", layers_to_transform=[0], layers_pattern="nowhere"
-    )
+    odd = BOFTConfig(target_modules=["q_proj"], boft_block_size=7, boft_block_num=0)
     with pytest.raises(EstimateError, match="PEFT refuses this on llama: ") as error:
-        trace_step(TOY, some, batch=1, seq=8)
+        trace_step(TOY, odd, batch=1, seq=8)
     assert "\n" not in str(error.value)
 
 
