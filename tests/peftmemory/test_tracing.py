@@ -3,6 +3,7 @@
 import pytest
 from peft import (
     AdamssConfig,
+    BOFTConfig,
     LoHaConfig,
     LoraConfig,
     OSFConfig,
