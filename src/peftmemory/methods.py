@@ -164,14 +164,16 @@ def from_peft(config: Any) -> Method:
         raise no_formula(
             f"The formulas do not cover init_lora_weights={config.init_lora_weights!r}"
         )
-    counted, default = {field.name for field in fields(kind)}, type(config)()
+    counted = {field.name for field in fields(kind)}
+    values = {name: getattr(config, name) for name in counted}
+    default = type(config)(**values)  # what a field is by default may hang on these
     filled_in = all(getattr(config, name, None) is not None for name in FILLED_IN)
     passed = counted | NEUTRAL | set(FILLED_IN if filled_in else ())
     for feature in (field.name for field in fields(config)):
         asked = getattr(config, feature)
         if feature not in passed and asked != getattr(default, feature) and asked not in ([], {}):
             raise no_formula(f"The formulas do not cover {feature}")
-    return kind(**{name: getattr(config, name) for name in counted})
+    return kind(**values)
 
 
 def check(described: Method) -> None:
