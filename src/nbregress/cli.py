@@ -98,13 +98,13 @@ SHARED = (
 )
 def run(options: argparse.Namespace) -> int:
     """Execute notebooks; 0 if all is good, 1 if a notebook or metric failed."""
-    from nbregress import executors, notebooks, plan, progress, schedule
+    from nbregress import doctor, executors, notebooks, plan, progress, schedule
 
     paths = plan.matching(notebooks.find(options.notebook), options.globs)
     if options.shard:
         paths = plan.shard(paths, options.shard, options.profile)
     options.values = dict(options.values)
-    options.threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    options.threads = max(1, doctor.cores() // options.jobs)
     wanted = plan.Plan(**{each.name: getattr(options, each.name) for each in fields(plan.Plan)})
     out, terminal = Path(options.out or f"runs/{options.profile}"), sys.stdout.isatty()
     watch = progress.Screen([path.stem for path in paths]) if terminal else progress.Lines()
@@ -127,6 +127,12 @@ def baseline(options: argparse.Namespace) -> None:
     profiles = {run["about"]["profile"] for run in runs}
     if len(profiles) > 1:
         raise UserError(f"The runs are of several profiles: {', '.join(sorted(profiles))}.")
+    changed = {name for run in runs for name in run["about"]["parameters"]} - {"SEED"}
+    if changed:
+        raise UserError(
+            f"The runs changed {', '.join(sorted(changed))}: a baseline is made of runs that differ in "
+            "their SEED alone."
+        )
     by_name = [{row["notebook"]: row for row in run["notebooks"]} for run in runs]
     about = {key: runs[0]["about"][key] for key in ("profile", "date", "processor")}
     for name in sorted(by_name[0]):
@@ -247,10 +253,19 @@ def main(arguments: list[str] | None = None) -> int:
     except (UserError, EstimateError) as error:
         print(f"pefthelpers: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        said = "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest."
-        print(said, file=sys.stderr)
+    except KeyboardInterrupt as stopped:  # it names the notebooks that were finished
+        kept = "; finished notebooks are kept, --resume runs the rest" if stopped.args else ""
+        print(f"pefthelpers: stopped{kept}.", file=sys.stderr)
         return 130
+    except (
+        BrokenPipeError
+    ):  # who read the output has gone: neither has Python's last flush a reader
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a disk or a file that this machine refuses
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"pefthelpers: {error.strerror or error}{where}.", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -3,24 +3,34 @@
 The folder holds ``job.json`` and ``notebook.ipynb``; ``executed.ipynb`` and ``end.json`` are added.
 """
 
+import errno
 import json
 import os
 import resource
+import shutil
 import sys
 import threading
 import time
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import ClassVar
 
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from nbregress.failures import ended, last_line
-from nbregress.isolation import kill_tree
+from nbregress.isolation import FULL, kill_marked, kill_tree
+from nbregress.outputs import Room
 from pefthelpers.session import STACK
 
 PYTHON = {"kernel_name": "python3", "language": "python", "start_timeout": 120}
+OUTPUT_S = 60  # a cell has ended, and its output still comes
+# A line for a shell that fails (!pip install …) is an error; kernels before ipykernel 7 pass over the request.
+PYTHON |= {
+    "iopub_timeout": OUTPUT_S,
+    "extra_arguments": ["--InteractiveShell.system_raise_on_error=True"],
+}
 
 
 class Kernel(AsyncKernelManager):
@@ -54,6 +64,18 @@ class Clock:
         return limit if limit < float("inf") else None
 
 
+class Bounded:
+    """Before papermill's client of a kernel: of a cell's outputs it keeps what there is room for."""
+
+    rooms: ClassVar[dict[str, Room]] = {}  # by cell
+
+    def process_message(self, msg: dict, cell, cell_index: int):
+        """Hand a message of the kernel on, cut to the cell's room."""
+        room = self.rooms.setdefault(cell.id, Room())
+        shown = room.fit(msg["msg_type"], msg["content"])
+        return super().process_message(msg, cell, cell_index) if shown else None
+
+
 def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     """Execute the notebook once; return what ended it (empty: nothing) and whether a retry may help."""
     sys.modules.setdefault(
@@ -63,6 +85,8 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
 
     # It writes the notebook twice a cell: compact here, pretty at the end, that costs a sixth of the CPU.
     papermill.engines.write_ipynb = lambda nb, path: Path(path).write_text(json.dumps(nb), "utf-8")
+    client = papermill.clientwrap.PapermillNotebookClient
+    papermill.engines.PapermillNotebookClient = type("Client", (Bounded, client), {})
     notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
     home = job["folder"] if Path(job["folder"]).is_dir() else folder
     own = PYTHON | {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
@@ -71,11 +95,14 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
         papermill.execute_notebook(*paths, job["values"], progress_bar=False, **own)
     except papermill.PapermillExecutionError:
         pass  # the executed notebook says which cell and why
-    except CellTimeoutError:
-        return f"stopped: {clock.exceeded}", False
+    except CellTimeoutError as error:
+        late = f"its output still came {OUTPUT_S} s after the cell had ended"
+        return f"stopped: {late if 'IOPub' in str(error) else clock.exceeded}", False
     except NoSuchKernel:
         return "there is no Jupyter kernel python3 here: pip install ipykernel", False
     except Exception as error:  # noqa: BLE001 - whatever ended it, the summary must say so
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            return f"{FULL}: free some of {folder.parent}, or set TMPDIR", False
         died = isinstance(error, DeadKernelError)
         words = f"{type(error).__name__}: {last_line(str(error))}"
         never_started = isinstance(error, RuntimeError) and not any_cell_started(executed)
@@ -100,15 +127,17 @@ def used() -> dict[str, float]:
     return {"cpu_s": round(cpu_s, 1), "peak_memory_gib": round(kernel.ru_maxrss / unit, 2)}
 
 
-def follow_parent() -> None:
-    """End this process and its kernel when the runner's end of the pipe closes: it died."""
+def follow_parent(folder: Path) -> None:
+    """End this process and all that it started when the runner's end of the pipe closes: it died."""
     os.read(0, 1)
+    kill_marked(folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
     kill_tree(os.getpid())
 
 
 def main(folder: Path) -> None:
     """Execute the job of a folder and leave there what came of it."""
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=follow_parent, args=(folder,), daemon=True).start()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     clock, starts, again = Clock(job["timeout_s"], job["cell_timeout_s"]), 0, True
     while again and starts < 2:
@@ -120,8 +149,10 @@ def main(folder: Path) -> None:
         problem = f"the kernel never started, in two tries: {said or problem}"
     found = {name: list(distributions(name=name)) for name in STACK}  # what the numbers depend on
     versions = {name: here[0].version if here else "missing" for name, here in found.items()}
-    end = {"problem": problem, "kernel_starts": starts, "versions": versions, **used()}
-    (folder / "end.json").write_text(json.dumps(end))
+    cut = [name for name, room in Bounded.rooms.items() if room.cut]
+    notes = [f"of what the cell [{name}] showed not all is kept" for name in cut]
+    end = {"problem": problem, "notes": notes, "kernel_starts": starts, "versions": versions}
+    (folder / "end.json").write_text(json.dumps(end | used()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Where things are on disk: the data that ships with the package, and the cache of big models."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pefthelpers.errors import UserError
@@ -44,6 +45,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the sentence for a file that a machine does not take: which one, why, and what helps."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    helps = "free some space there, or " if full else "fix its permissions, or "
+    return UserError(
+        f"Cannot write {path} ({error.strerror or error}): {helps}choose another folder."
+    )
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it only if the block succeeds.
@@ -51,17 +61,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader of ``path`` sees the old file or the whole new one, never half of it.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to, or the disk is full.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise UserError(
-            f"Cannot write {path}: choose another folder or fix its permissions."
-        ) from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be
+            temporary.unlink()
