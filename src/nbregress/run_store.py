@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import nbformat
 
@@ -17,7 +16,7 @@ from nbregress import baselines, notebooks
 from nbregress.plan import Plan
 from nbregress.result import GOOD, Job, Outcome, Result, fits
 from pefthelpers.errors import UserError
-from pefthelpers.paths import atomic_path, cannot_write
+from pefthelpers.paths import atomic_path
 from pefthelpers.profiles import settings
 from pefthelpers.results import stamp
 
@@ -44,32 +43,20 @@ def claimed(out: Path) -> Iterator[None]:
     with atomic_path(out / ".writable") as probe:
         probe.write_text("x" * ROOM)
     (out / ".writable").unlink()
-    with locked(out) as lock:
+    with open(out / ".lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            other = f"Another run (process {lock.read() or 'unknown'}) writes into {out}"
+            raise UserError(
+                f"{other}: wait for it, or choose another folder with --out."
+            ) from error
         lock.truncate(0)
         print(os.getpid(), end="", file=lock, flush=True)
         for left in out.glob(".*.[0-9]*.part*"):  # half-written, by a run that was killed
             left.unlink()
         yield
-
-
-def locked(out: Path) -> TextIO:
-    """Open and lock a run's ``.lock``; it is free again when it is closed.
-
-    Raises:
-        UserError: another run holds it, or the folder takes no file.
-    """
-    try:
-        lock = open(out / ".lock", "a+")  # noqa: SIM115 - the caller closes it
-    except OSError as error:
-        raise cannot_write(out / ".lock", error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        other = f"Another run (process {lock.read() or 'unknown'}) writes into {out}"
-        lock.close()
-        raise UserError(f"{other}: wait for it, or choose another folder with --out.") from error
-    return lock
 
 
 def read_rows(folder: Path) -> dict:

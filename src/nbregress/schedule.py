@@ -81,9 +81,9 @@ def follow(executor: Executor, jobs: list[Job], store: RunStore, watch, *, fail_
     except KeyboardInterrupt:
         interrupted = True
     end(futures, store)
+    tell(set())
     if interrupted:
         raise KeyboardInterrupt(*[name for name, row in store.results.items() if row.good])
-    tell(set())
 
 
 def end(futures: dict[Future, Job], store: RunStore) -> None:

@@ -76,6 +76,13 @@ class Bounded:
         return super().process_message(msg, cell, cell_index) if shown else None
 
 
+def write_compact(notebook, path: str) -> None:
+    """Write a notebook whole or not at all; papermill does it twice a cell, pretty, at a sixth of the CPU."""
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(notebook), encoding="utf-8")
+    os.replace(part, path)
+
+
 def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     """Execute the notebook once; return what ended it (empty: nothing) and whether a retry may help."""
     sys.modules.setdefault(
@@ -83,8 +90,7 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     )  # papermill's way to HDFS, a third of what its import takes
     import papermill
 
-    # It writes the notebook twice a cell: compact here, pretty at the end, that costs a sixth of the CPU.
-    papermill.engines.write_ipynb = lambda nb, path: Path(path).write_text(json.dumps(nb), "utf-8")
+    papermill.engines.write_ipynb = write_compact
     client = papermill.clientwrap.PapermillNotebookClient
     papermill.engines.PapermillNotebookClient = type("Client", (Bounded, client), {})
     notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"

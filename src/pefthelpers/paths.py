@@ -45,15 +45,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """Return the sentence for a file that a machine does not take: which one, why, and what helps."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    helps = "free some space there, or " if full else "fix its permissions, or "
-    return UserError(
-        f"Cannot write {path} ({error.strerror or error}): {helps}choose another folder."
-    )
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it only if the block succeeds.
@@ -69,7 +60,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise cannot_write(path, error) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why, helps = error.strerror or error, "free some space" if full else "fix its permissions"
+        raise UserError(
+            f"Cannot write {path} ({why}): {helps}, or choose another folder."
+        ) from error
     finally:
         with suppress(OSError):  # it never came to be
             temporary.unlink()
