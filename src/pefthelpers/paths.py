@@ -61,9 +61,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why, helps = error.strerror or error, "free some space" if full else "fix its permissions"
+        cure = "free some space" if full else "fix its permissions"
         raise UserError(
-            f"Cannot write {path} ({why}): {helps}, or choose another folder."
+            f"Cannot write {path} ({error.strerror or error}): {cure}, or choose another folder."
         ) from error
     finally:
         with suppress(OSError):  # it never came to be
