@@ -239,33 +239,41 @@ def doctor(_: argparse.Namespace) -> None:
     print("\n".join(doctor.findings()))
 
 
+def run_command(arguments: list[str] | None) -> int:
+    """Run one command; return its exit code.
+
+    Raises:
+        UserError: wrong use, or the command's packages are missing.
+    """
+    options = TOP.parse_args(arguments)
+    missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
+    if options.runs and missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
+            "runs and compares notebooks."
+        )
+    return options.function(options) or 0
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
+    """Run one command; wrong use and what the machine refuses end in one sentence and exit code 2."""
     try:
-        options = TOP.parse_args(arguments)
-        missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
-        if options.runs and missing:
-            raise UserError(
-                f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
-                "runs and compares notebooks."
-            )
-        return options.function(options) or 0
+        return run_command(arguments)
     except (UserError, EstimateError) as error:
-        print(f"pefthelpers: {error}", file=sys.stderr)
-        return 2
+        said, code = error, 2
     except KeyboardInterrupt as stopped:  # it names the notebooks that were finished
         kept = "; finished notebooks are kept, --resume runs the rest" if stopped.args else ""
-        print(f"pefthelpers: stopped{kept}.", file=sys.stderr)
-        return 130
+        said, code = f"stopped{kept}.", 130
     except (
         BrokenPipeError
-    ):  # who read the output has gone: neither has Python's last flush a reader
+    ):  # nobody reads the output; nor would they what Python flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:  # a disk or a file that this machine refuses
+    except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"pefthelpers: {error.strerror or error}{where}.", file=sys.stderr)
-        return 2
+        said, code = f"{error.strerror or error}{where}.", 2
+    print(f"pefthelpers: {said}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

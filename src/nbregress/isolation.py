@@ -19,7 +19,7 @@ from nbregress.result import GOOD, Job, Outcome, Result
 from pefthelpers.errors import UserError
 
 MARK = "PEFTHELPERS_NOTEBOOK"
-FULL = "the disk where it runs is full"
+ROOM = 1 << 14  # bytes without which nothing can be written
 GRACE_S = 300  # beyond the notebook's own limit, for two starts of a kernel and its end
 _running: dict[subprocess.Popen, str] = {}  # and for which caller; each access is one atomic step
 
@@ -104,15 +104,20 @@ def run_worker(folder: Path, job: Job) -> str:
         kill_marked(folder.name)
     if code == 0:
         return ""
+    return how_it_ended(code, folder)
+
+
+def how_it_ended(code: int, folder: Path) -> str:
+    """Say how a notebook's process ended that did not end as it should; its last words may have had no room."""
     last = failures.last_line((folder / "stderr").read_text(errors="replace"))
-    if code > 0 and (no_room(folder) or "No space left" in last):
-        return f"{FULL}: free some of {folder.parent}, or set TMPDIR"
+    if code > 0 and ("No space left" in last or shutil.disk_usage(folder).free < ROOM):
+        return no_room(folder.parent)
     return f"its process {failures.ended(code)}{': ' + last if code > 0 and last else ''}"
 
 
-def no_room(folder: Path) -> bool:
-    """Tell whether a folder's disk takes nothing more: then its last words are missing too."""
-    return shutil.disk_usage(folder).free < 1 << 14
+def no_room(folder: Path | str) -> str:
+    """Say that the disk of the temporary folder is full, and what helps."""
+    return f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
 
 
 def execute(job: Job) -> Outcome:

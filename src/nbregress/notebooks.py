@@ -71,7 +71,7 @@ def parse(text: str, name: str) -> nbformat.NotebookNode:
     try:
         content = json.loads(text)
         if not isinstance(content, dict):
-            raise TypeError(f"it holds a {type(content).__name__}")
+            raise TypeError("its JSON is no object")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of ids that are missing or there twice
             notebook = nbformat.reads(text, as_version=4)

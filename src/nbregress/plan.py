@@ -50,19 +50,26 @@ def check(paths: list[Path], plan: Plan) -> None:
         raise UserError(f"Two notebooks named {', '.join(repeated)}: run them into two folders.")
     needed: set[tuple[str, str]] = set()
     for path in paths:
-        notebook = notebooks.read(path)
-        known = notebooks.parameters(notebook)
-        for parameter, value in plan.parameters.items():
-            check_parameter(path.stem, known, parameter, value)
-        check_lasting(path.stem, notebook, plan.values)
-        for cell in notebooks.code_cells(notebook):
-            loads = LOADS_A_MODEL.findall(cell.source)
-            needed |= {(role, plan.profile if asked else "tiny") for role, asked in loads}
+        needed |= check_notebook(path, plan)
     for role, profile in sorted(needed):
         chosen = settings(role, profile)
         models.folder_of(role, chosen)
         if chosen.source == "hub":
             check_hub(chosen.model)
+
+
+def check_notebook(path: Path, plan: Plan) -> set[tuple[str, str]]:
+    """Refuse parameters that a notebook cannot be given; return the roles and profiles of its models."""
+    notebook = notebooks.read(path)
+    try:
+        known = notebooks.parameters(notebook)
+    except UserError as error:
+        raise UserError(f"{path.stem}: {error}") from error
+    for parameter, value in plan.parameters.items():
+        check_parameter(path.stem, known, parameter, value)
+    check_lasting(path.stem, notebook, plan.values)
+    loads = [LOADS_A_MODEL.findall(cell.source) for cell in notebooks.code_cells(notebook)]
+    return {(role, plan.profile if asked else "tiny") for found in loads for role, asked in found}
 
 
 def check_hub(model: str) -> None:

@@ -113,7 +113,7 @@ def outcome_of(future: Future, job: Job) -> Outcome:
         words = (str(error).strip().splitlines() or [""])[0]
         reason = f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
         if getattr(error, "errno", None) == errno.ENOSPC:
-            reason = f"{isolation.FULL}: free some of {tempfile.gettempdir()}, or set TMPDIR"
+            reason = isolation.no_room(tempfile.gettempdir())
     return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
 
 

@@ -20,7 +20,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from nbregress.failures import ended, last_line
-from nbregress.isolation import FULL, kill_marked, kill_tree
+from nbregress.isolation import kill_marked, kill_tree, no_room
 from nbregress.outputs import Room
 from pefthelpers.session import STACK
 
@@ -91,8 +91,8 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     import papermill
 
     papermill.engines.write_ipynb = write_compact
-    client = papermill.clientwrap.PapermillNotebookClient
-    papermill.engines.PapermillNotebookClient = type("Client", (Bounded, client), {})
+    client = type("Client", (Bounded, papermill.clientwrap.PapermillNotebookClient), {})
+    papermill.engines.PapermillNotebookClient = client
     notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
     home = job["folder"] if Path(job["folder"]).is_dir() else folder
     own = PYTHON | {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
@@ -107,13 +107,18 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     except NoSuchKernel:
         return "there is no Jupyter kernel python3 here: pip install ipykernel", False
     except Exception as error:  # noqa: BLE001 - whatever ended it, the summary must say so
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            return f"{FULL}: free some of {folder.parent}, or set TMPDIR", False
-        died = isinstance(error, DeadKernelError)
-        words = f"{type(error).__name__}: {last_line(str(error))}"
         never_started = isinstance(error, RuntimeError) and not any_cell_started(executed)
-        return f"its kernel {ended(Kernel.exit_code)}" if died else words, never_started
+        return why(error, folder), never_started
     return "", False
+
+
+def why(error: Exception, folder: Path) -> str:
+    """Say what ended an execution that no cell and no limit ended."""
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return no_room(folder.parent)
+    if isinstance(error, DeadKernelError):
+        return f"its kernel {ended(Kernel.exit_code)}"
+    return f"{type(error).__name__}: {last_line(str(error))}"
 
 
 def any_cell_started(executed: Path) -> bool:
