@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import metadata
 from pathlib import Path
 
-from nbregress import notebooks, recorder
+from nbregress import notebooks, recorded, recorder
 
 MAX_CODE_LINES, MAX_MARKDOWN_WORDS, MAX_FILE_KB = 25, 130, 400
 PROSE_WORDS = (1200, 3500)
@@ -61,6 +61,8 @@ def of_file(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     yield kernel != recorder.KERNEL, "kernelspec must be python3 with a language; run lint --fix"
     yield "name" not in language, "language_info is missing; run lint --fix"
     yield "widgets" in data, "widget state is committed; run lint --fix"
+    misrecorded = recorded.read(notebook)[2]
+    yield misrecorded, misrecorded and misrecorded.reason
     yield stale(notebook), "outputs are stale; run `pefthelpers record` or lint --fix to strip them"
     yield size > MAX_FILE_KB, f"the file has {size:.0f} kB, more than {MAX_FILE_KB}"
     no_badge = badge(path) not in notebook.cells[0].source

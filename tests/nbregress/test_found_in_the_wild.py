@@ -534,6 +534,16 @@ def test_a_record_of_any_form_is_read_or_named(data):
     assert metrics == {} and failure.cell == 0 and "a record" in failure.reason
 
 
+def test_lint_sees_a_name_that_two_cells_recorded(make_notebook):
+    path = make_notebook("1", "2")
+    notebook = notebooks.read(path)
+    for cell in notebook.cells[1:]:
+        data = {METRIC_MIME: {"name": "loss", "value": 1, "unit": "nats"}}
+        cell.outputs = [nbformat.v4.new_output("display_data", data)]
+    nbformat.write(notebook, path)
+    assert "'loss' was recorded in cell 1 already" in " | ".join(lint.problems(path))
+
+
 def test_a_runner_killed_hard_leaves_no_temporary_folder(make_notebook, tmp_path):
     import subprocess
 
