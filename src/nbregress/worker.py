@@ -25,7 +25,9 @@ from nbregress.outputs import Room
 from pefthelpers.session import STACK
 
 PYTHON = {"kernel_name": "python3", "language": "python", "start_timeout": 120}
-OUTPUT_S = 60  # a cell has ended, and its output still comes
+OUTPUT_S = (
+    240  # that output may still come after a cell has ended: a loaded machine is late, not stuck
+)
 # A line for a shell that fails (!pip install …) is an error; kernels before ipykernel 7 pass over the request.
 PYTHON |= {
     "iopub_timeout": OUTPUT_S,

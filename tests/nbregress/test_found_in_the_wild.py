@@ -197,7 +197,10 @@ def test_late_output_is_not_taken_for_a_time_limit(make_notebook, tmp_path, monk
     clock, cell = worker.Clock(300, 0), nbformat.v4.new_code_cell("print()")
     clock(cell)
     for words, said in (
-        ("Timeout waiting for IOPub output", "its output still came 60 s after the cell had ended"),
+        (
+            "Timeout waiting for IOPub output",
+            "its output still came 240 s after the cell had ended",
+        ),
         ("Cell execution timed out", "it took longer than the notebook's 300 s"),
     ):
         error = CellTimeoutError.error_from_timeout_and_cell(words, 4, cell)
