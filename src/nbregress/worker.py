@@ -25,9 +25,8 @@ from nbregress.outputs import Room
 from pefthelpers.session import STACK
 
 PYTHON = {"kernel_name": "python3", "language": "python", "start_timeout": 120}
-OUTPUT_S = (
-    240  # that output may still come after a cell has ended: a loaded machine is late, not stuck
-)
+# Output may come after its cell has ended: a loaded machine is late, not stuck.
+OUTPUT_S = 240
 # A line for a shell that fails (!pip install …) is an error; kernels before ipykernel 7 pass over the request.
 PYTHON |= {
     "iopub_timeout": OUTPUT_S,
