@@ -1,4 +1,7 @@
-"""Run notebooks, each in a process of its own: plan, schedule, isolation, worker, failures, run_store."""
+"""Run notebooks, each in a process of its own, and say clearly what failed.
+
+A run goes through ``plan``, ``schedule``, ``isolation``, ``worker``, ``failures`` and ``run_store``.
+"""
 
 import sys
 

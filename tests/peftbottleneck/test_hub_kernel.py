@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from IPython.core.interactiveshell import InteractiveShell
 
-from nbregress import notebooks
+from nbregress import cli, notebooks
 from peftbottleneck import hub_kernel
 from peftbottleneck.errors import AdapterError
 
@@ -74,16 +73,15 @@ assert hub.ready or not REQUIRED, hub_kernel.MISSING
 print(hub_kernel.MISSING)"""
 
 
-def test_without_it_cells_go_on_until_it_is_required(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("required", "code", "sentence"), [(False, 0, ""), (True, 1, hub_kernel.MISSING)]
+)
+def test_a_notebook_without_it_ends_green_unless_it_is_required(
+    make_notebook, tmp_path, monkeypatch, capsys, required, code, sentence
+):
     monkeypatch.setenv("ADAPTERHUB_PYTHON", str(tmp_path / "missing"))
-    shell = InteractiveShell.instance()
-    try:
-        shell.run_cell("REQUIRED = False").raise_error()
-        shell.run_cell(START).raise_error()
-        shell.run_cell("%%adapterhub\n1 / 0").raise_error()
-        printed = capsys.readouterr().out
-        assert hub_kernel.MISSING in printed and "Not run" in printed
-        with pytest.raises(AssertionError, match="`make adapterhub` in a clone"):
-            shell.run_cell(f"REQUIRED = True\n{START}").raise_error()
-    finally:
-        InteractiveShell.clear_instance()
+    parameters = f'PROFILE = "tiny"\nSEED = 0\nREQUIRED = {required}'
+    path = make_notebook(START, "%%adapterhub\n1 / 0", parameters=parameters)
+    assert cli.main(["run", str(path), "--out", str(tmp_path / "out")]) == code
+    assert sentence in capsys.readouterr().out
+    assert hub_kernel.MISSING in (tmp_path / "out" / path.name).read_text()
