@@ -24,7 +24,7 @@ import torch
 
 import peftmemory
 from pefthelpers import results
-from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers.paths import data_dir
 from peftmemory.methods import read_method
 from peftmemory.model_states import optimizer_bytes, trained_bytes_each
 from peftmemory.saved_tensors import saved_activations
@@ -275,8 +275,8 @@ def write(result: dict[str, Any]) -> None:
     add_closed_form(result.get("published", {}))
     result["summary"] = summary(result)
     result["versions"] = {name: version(name) for name in packages}
-    with atomic_path(RESULT) as path:
-        path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    # Sorted, whichever section was computed first.
+    results.write(RESULT, json.loads(json.dumps(result, sort_keys=True)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 Closed form alone: seconds on any machine, no torch. Writes ``data/results/memory_claims.json``.
 """
 
-import json
 from datetime import datetime, timezone
 from typing import Any
 
 import peftmemory
-from pefthelpers.paths import atomic_path, data_dir
+from pefthelpers import results
+from pefthelpers.paths import data_dir
 
 SEVEN, SEVENTY = "llama-2-7b", "llama-3.1-70b"
 LORA_QV = peftmemory.method("lora", r=8, target_modules=("q_proj", "v_proj"))
@@ -185,8 +185,7 @@ def main() -> None:
         "seventy_billion": seventy,
         "figures": figures(seven, seventy),
     }
-    with atomic_path(data_dir() / "results" / "memory_claims.json") as path:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+    results.write(data_dir() / "results" / "memory_claims.json", result)
 
 
 if __name__ == "__main__":
