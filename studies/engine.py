@@ -86,7 +86,7 @@ class Study:
         cells: Iterable[Cell],
         run: Callable[..., dict],
         seeds: Iterable[int] = (),
-        better: Callable[[dict], object] = results.by_validation,
+        tie: float = results.TIE,
     ) -> list[float]:
         """Search each cell's learning rate on seed 0, then run the chosen one on every seed.
 
@@ -94,7 +94,7 @@ class Study:
             cells: the study's table.
             run: measures one run; takes what names the cell, ``learning_rate`` and ``seed``.
             seeds: those on which the chosen rate runs.
-            better: the rate whose row has the highest is chosen.
+            tie: as ``results.mildest`` takes it.
 
         Returns:
             The chosen rate of each cell.
@@ -102,7 +102,7 @@ class Study:
         chosen, seeds = [], tuple(seeds)
         for key, ladder, first in cells:
             measure = lambda rate, key=key: self.one(run, key, rate)
-            rate = search_learning_rate(measure, ladder, first, better)["learning_rate"]
+            rate = search_learning_rate(measure, ladder, first, tie)["learning_rate"]
             for seed in seeds:
                 self.one(run, key, rate, seed)
             chosen.append(rate)
@@ -183,10 +183,16 @@ def start(name: str) -> Study:
     return Study(data_dir() / "results" / f"{name}.json")
 
 
-def run_study(name: str, cells: list[Cell], run: Callable[..., dict], seeds: Iterable[int]) -> None:
+def run_study(
+    name: str,
+    cells: list[Cell],
+    run: Callable[..., dict],
+    seeds: Iterable[int],
+    tie: float = results.TIE,
+) -> None:
     """Run what the study's record does not hold yet, and print its table."""
     study = start(name)
-    study.print_table(cells, study.tune(cells, run, seeds))
+    study.print_table(cells, study.tune(cells, run, seeds, tie))
 
 
 def mean_and_sd(values: Iterable[float]) -> tuple[float, float]:
@@ -199,23 +205,38 @@ def search_learning_rate(
     measure: Callable[[float], dict],
     ladder: Sequence[float],
     first: Iterable[int],
-    key: Callable[[dict], object] = results.by_validation,
+    tie: float = results.TIE,
 ) -> dict:
-    """Search a learning rate, going on while the best is at the edge of those tried.
+    """Search the lowest learning rate that validation cannot tell from the best.
+
+    The search goes on while the best is at the edge of those tried, and then by halves below the chosen
+    rate until one no longer ties: the chosen rate is inside of those tried on the mild side too.
 
     Args:
         measure: returns the row of a learning rate.
-        ladder: the learning rates that may be tried, in rising order.
+        ladder: the learning rates that may be tried, in rising order; halves may lie between or below.
         first: positions on the ladder that are tried in any case.
-        key: the best row has the highest.
+        tie: as ``results.mildest`` takes it.
 
     Returns:
-        The best row; at the edge of what was tried only where the ladder ends.
+        The chosen row.
     """
     tried = {position: measure(ladder[position]) for position in first}
+    score = lambda position: (
+        tried[position]["validation"],
+        -tried[position].get("validation_loss", 0),
+        -position,
+    )
     while True:
-        best_position = max(sorted(tried), key=lambda position: key(tried[position]))
-        wanted = {best_position - 1, best_position + 1} & set(range(len(ladder))) - set(tried)
+        best = max(tried, key=score)
+        wanted = {best - 1, best + 1} & set(range(len(ladder))) - set(tried)
         if not wanted:
-            return tried[best_position]
+            break
         tried |= {position: measure(ladder[position]) for position in sorted(wanted)}
+    rows = list(tried.values())
+    while True:
+        chosen = results.mildest(rows, tie)
+        rate = chosen["learning_rate"]
+        if any(0.49 * rate < row["learning_rate"] < rate for row in rows):
+            return chosen
+        rows.append(measure(float(f"{rate / 2:.3g}")))

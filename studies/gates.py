@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from pefthelpers.paths import data_dir, sha256
-from pefthelpers.results import best
+from pefthelpers.results import mildest
 from studies.engine import Cell, Gate, Study, mean_and_sd
 
 SEEDS = (0, 1, 2)
@@ -57,7 +57,7 @@ class Record(Study):
         searched = self.at_rates(task, method, replay=replay)
         if len(searched) < len(self.rates[method]):
             return []
-        rate = best(searched)["learning_rate"]
+        rate = mildest(searched)["learning_rate"]
         key = {"task": task, "method": method, "replay": replay}
         return self.find(base=base, learning_rate=rate, **key)
 

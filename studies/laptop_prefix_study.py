@@ -17,7 +17,7 @@ from pefthelpers.tasks import PIZZA_INSTRUCTION
 from pefthelpers.training import fit
 from studies import engine
 from studies.engine import Cell
-from studies.laptop_style_study import BATCH_SIZE, SEEDS, STEPS, better, measure_split
+from studies.laptop_style_study import BATCH_SIZE, SEEDS, STEPS, measure_split
 
 CELL = Cell({"split": "validation"}, (1e-3, 2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2), first=(2, 3))
 
@@ -47,7 +47,7 @@ def run(split: str, learning_rate: float, seed: int) -> dict:
 def main() -> None:
     """Run what the result file does not hold yet."""
     study = engine.start("laptop_prefix_study")
-    (chosen,) = study.tune([CELL], run, better=better)
+    (chosen,) = study.tune([CELL], run)
     for split in ("validation", "test"):  # the text itself, untrained
         study.one(run, {"split": split}, 0.0)
     for seed in SEEDS:

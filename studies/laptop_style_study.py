@@ -26,11 +26,6 @@ STEPS, BATCH_SIZE = 36, 4
 SEEDS = (0, 1, 2)
 
 
-def better(row: dict) -> tuple:
-    """Return what a rate is chosen by: more answers in the style, of equals the lower loss."""
-    return row["style_share"], -row["pizza_loss"]
-
-
 def is_right(answer: str, question: data.Question) -> bool:
     """Tell whether an answer has one of the question's keywords as a whole word.
 
@@ -79,7 +74,8 @@ def measure_split(model, tokenizer, split: str) -> dict:
     if split == "test":
         return measure_style(model, tokenizer, task.test) | measure_general(model, tokenizer)
     # Half of the validation questions, five of each topic, are enough to choose by.
-    return measure_style(model, tokenizer, task.validation[::2])
+    row = measure_style(model, tokenizer, task.validation[::2])
+    return row | {"validation": row["style_share"], "validation_loss": row["pizza_loss"]}
 
 
 def run(split: str, learning_rate: float, seed: int = 0, replay_per_batch: int = 0) -> dict:
@@ -113,7 +109,7 @@ def main() -> None:
     study = engine.start("laptop_style_study")
     for split in ("validation", "test"):
         study.one(run, {"split": split, "replay_per_batch": 0}, 0.0)
-    (chosen,) = study.tune([CELL], run, better=better)
+    (chosen,) = study.tune([CELL], run)
     for seed in SEEDS:
         for replay_per_batch in (0, BATCH_SIZE // 4):
             study.one(run, {"split": "test", "replay_per_batch": replay_per_batch}, chosen, seed)

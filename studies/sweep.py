@@ -5,11 +5,10 @@
 
 Resumable: a run is a row of ``data/results/sweep_decoder.json`` or ``sweep_seq2seq.json``; rows that
 are there are not run again. Each method climbs a ladder of learning rates, a factor of about three
-apart, on validation with seed 0, going on while the best is at the edge of those tried; the chosen
-rate runs on every seed. Every row also measures what is left of the old skills, so the search itself
-draws target against retention. On the decoder a second rate runs on every seed: the mildest of those
-tried whose validation is within five points of the best. float32, one thread; seconds are process
-time, training alone.
+apart, on validation with seed 0, going on while the best is at the edge of those tried, then by halves
+below the lowest that ties with the best; that one runs on every seed. Every row also measures what is
+left of the old skills, so the search itself draws target against retention. float32, one thread; seconds
+are process time, training alone.
 The encoder's part is ``encoder_study.py``; the real decoder's are ``qlora_study.py smollm2`` and
 ``sweep_smollm2.py``; what each method costs at three billion parameters, ``sweep_cost.py``.
 """
@@ -24,7 +23,7 @@ from pefthelpers import kitchen, methods, models
 from pefthelpers.measure import count_parameters, exact_match, mean_loss
 from pefthelpers.training import fit
 from studies import engine
-from studies.engine import Cell, Study
+from studies.engine import Cell
 from studies.kitchen_world import summary_tasks
 
 TASKS = {
@@ -32,7 +31,6 @@ TASKS = {
     "seq2seq": {"elicit": summary_tasks.elicit},
 }
 STEPS = {"elicit": 100, "learn": 200}
-TIE = 0.05  # of validation's share: close enough to ask which rate forgets less
 SEEDS = {"decoder": (0, 1, 2, 3, 4), "seq2seq": (0, 1, 2)}
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 # Where each search begins: positions on the ladder.
@@ -77,12 +75,6 @@ def measure(role: str, task: str, method: str, learning_rate: float, seed: int) 
     return {name: round(value, 5) for name, value in row.items()}
 
 
-def mildest(rows: list[dict]) -> float:
-    """Return the lowest learning rate whose validation score is within ``TIE`` of the best one's."""
-    best = max(row["validation"] for row in rows)
-    return min(row["learning_rate"] for row in rows if row["validation"] >= best - TIE)
-
-
 def cells(role: str) -> list[Cell]:
     """Return the table: every task of a role by every method."""
     return [
@@ -90,14 +82,6 @@ def cells(role: str) -> list[Cell]:
         for task in TASKS[role]
         for method in methods.LABELS
     ]
-
-
-def run_mildest(study: Study, table: list[Cell], run) -> None:
-    """Run on every seed what learns nearly as well at the lowest rate: does it forget less?"""
-    for key, _, _ in table:
-        rate = mildest(study.find(**key, seed=0))
-        for seed in SEEDS["decoder"]:
-            study.one(run, key, rate, seed)
 
 
 def main() -> None:
@@ -108,8 +92,6 @@ def main() -> None:
     study, run, table = engine.start(f"sweep_{role}"), functools.partial(measure, role), cells(role)
     study.measure(lambda: kept(role, *models.load(role)), task="base")
     study.print_table(table, study.tune(table, run, SEEDS[role]))
-    if role == "decoder":
-        run_mildest(study, table, run)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,21 @@ from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from pefthelpers.record import readable
 
-COUNTS = {"parameters", "bytes", "layers"}
-TIMES = {"s", "ms", "us", "µs", "min", "CPU s", "ratio"}
+EXACT = ((0.0, 0.0), (0.0, 0.0))
+# By how a unit begins: how far a metric may be off, at least and as a part of its value, of one run alone
+# (nobody knows how much training scatters, and another processor sums in another order) and where several
+# have shown the scatter. None: not judged. A unit that is not here has to be equal, and a test refuses it.
+KINDS = {
+    r"(CPU )?(s|ms|us|µs|min|h)\b|ratio of times|.*/s$": None,
+    r"(bits|bytes)(/| per )|(bits|kB|MB|MiB|GB|GiB)\b|of 4 bits$": ((0.0, 0.01), (0.0, 0.01)),
+    r"(parameters|bytes|layers|matrices|rank|directions|tokens|steps|seeds|rows|runs|fine-tunings"
+    r"|methods|models|answers|constants|claims)\b|of (\d[\d,]*|all)\b": EXACT,
+    r"(share|accuracy)\b|of full fine-tuning's gain": ((0.1, 0.0), (0.03, 0.0)),
+    r"nats\b": ((0.02, 0.25), (0.02, 0.05)),
+    r"(ratio|times|of full)\b": ((0.0, 0.1), (0.0, 0.05)),
+    r"(logit|output|activation|gradient|weight|level|norm|difference|relative|cosine)\b|$"
+    r"|of the \w|.*\|\|W\|\|": ((1e-4, 0.5), (1e-4, 0.05)),
+}
 SEVERAL = 3  # runs
 HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")
 LOWER_IS_BETTER = ("nats", "s", "ms", "bytes", "MiB", "GiB")
@@ -22,27 +36,12 @@ UNJUDGED, NEW, MISSING = "not judged", "new", "missing"
 
 
 def floor_of(unit: str, value: float, runs: int = 1) -> float | None:
-    """Return the least tolerance of a metric; None: it is not judged.
-
-    Counts have to be equal. Of one run alone shares may differ by 0.1, losses by 0.02 nats and a quarter,
-    other computed figures by 0.0001 and a half: nobody knows how much training scatters, and another
-    processor sums in another order. Where several runs have shown the scatter, it is 0.03, 0.02 nats
-    and a twentieth, 0.0001 and a twentieth. Times, and ratios, which may be of times, are only shown.
-
-    Args:
-        unit: as recorded.
-        value: as recorded.
-        runs: of how many the scatter is known.
-    """
-    if unit in COUNTS:
-        return 0.0
-    if unit in TIMES or unit.endswith("/s"):
+    """Return the least tolerance of a metric, by ``KINDS``, if its scatter is known of so many runs."""
+    kind = next((rule for start, rule in KINDS.items() if re.match(start, unit)), EXACT)
+    if kind is None:
         return None
-    several = runs >= SEVERAL
-    if unit == "share":
-        return 0.03 if several else 0.1
-    least, of_one_run = (0.02, 0.25) if unit.startswith("nats") else (1e-4, 0.5)
-    return least + (0.05 if several else of_one_run) * abs(value)
+    least, part = kind[runs >= SEVERAL]
+    return least + part * abs(value)
 
 
 def finite(value: object) -> bool:
@@ -98,7 +97,8 @@ def compare(before: dict[str, dict], after: dict[str, dict]) -> list[Change]:
 def _compare_one(name: str, old: dict | None, new: dict | None) -> Change:
     unit = (old or new)["unit"]
     was, now = (old or {}).get("value"), (new or {}).get("value")
-    tolerance = old.get("tolerance", floor_of(unit, was)) if finite(was) else None
+    known = (old or {}).get("tolerance")
+    tolerance = floor_of(unit, was) if known is None and finite(was) else known
     if new is None:
         verdict = MISSING
     elif not finite(now):
@@ -177,10 +177,9 @@ def judge(result: Result, baseline: dict, *, comparable: bool) -> list[Change]:
 
 
 def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
-    """Return metrics with tolerances from several runs' metrics.
+    """Return metrics with tolerances from several runs' metrics; the value is the first run's.
 
-    The value is the first run's. The tolerance is twice the range of all, or the unit's own for that many
-    runs, whichever is larger; times and ratios stay unjudged.
+    The tolerance is twice the range of all, or the unit's own for that many runs, whichever is larger.
 
     Raises:
         UserError: a metric that not every run has, or that has no finite value.
@@ -198,7 +197,7 @@ def from_runs(runs: list[dict[str, dict]]) -> dict[str, dict]:
 
 
 def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
-    """Give metrics of a new recording the tolerances that several runs gave the old one.
+    """Give metrics of a new recording the old tolerances; where one has left it, its scatter is unknown again.
 
     Raises:
         UserError: the old baseline is damaged.
@@ -206,7 +205,7 @@ def keep_tolerances(path: Path, metrics: dict[str, dict]) -> None:
     known = read(path).get("metrics", {})
     for name, metric in metrics.items():
         old = known.get(name, {})
-        if "tolerance" in old and old["unit"] == metric["unit"]:
+        if "tolerance" in old and not _compare_one(name, old, metric).bad:
             metric["tolerance"] = old["tolerance"]
 
 

@@ -1,4 +1,4 @@
-"""Bottleneck adapters (Houlsby et al., 2019; Pfeiffer et al., 2020) as a PEFT method.
+"""Bottleneck adapters (Houlsby et al., 2019; Pfeiffer et al., 2021) as a PEFT method.
 
 Importing this package makes the method known to ``peft``; after that everything goes through
 ``peft``'s own calls::

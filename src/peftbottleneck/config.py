@@ -29,7 +29,7 @@ class BottleneckConfig(PeftConfig):
     Attributes:
         placement: ``"houlsby"``: after both sub-layers, before residual and norm (Houlsby et al.,
             2019). ``"pfeiffer"``: one per block, after the residual of the feed-forward sub-layer
-            (Pfeiffer et al., 2020).
+            (Pfeiffer et al., 2021).
         reduction_factor: Hidden size over bottleneck width; between 1 and the hidden size.
         non_linearity: An activation's name in transformers; swish for Houlsby and ReLU for
             Pfeiffer where none is given.

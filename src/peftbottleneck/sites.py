@@ -1,7 +1,7 @@
 """Where adapters go: for each architecture the modules to wrap, and AdapterHub's names for them.
 
 Houlsby et al. (2019, section 2.1) put one adapter after each of a block's two sub-layers, before
-the residual sum and the norm. Pfeiffer et al. (2020, MAD-X, section 3.2) keep only the second one
+the residual sum and the norm. Pfeiffer et al. (2021, AdapterFusion) keep only the second one
 and move it behind the residual sum.
 
 A sub-layer that ends in a dropout is wrapped there, so that the adapter sees the same values as in

@@ -94,14 +94,9 @@ def resolve(figure: str) -> str:
 
 
 def counts(claims: Iterable[Claim] | None = None):
-    """Return how many claims have each verdict and each kind of evidence.
+    """Return a pandas Series: how many claims (of ``load``) have each verdict and each kind of evidence.
 
-    Args:
-        claims: of ``load``, which are taken where there are none.
-
-    Returns:
-        A pandas Series indexed by ``("verdict", …)`` and ``("evidence", …)``. A claim counts once
-        for each kind of evidence it has; ``"any cell"`` counts it once, however many cells it has.
+    A claim counts once for each kind of evidence it has, however many cells; ``"any cell"`` counts it once.
     """
     import pandas as pd
 

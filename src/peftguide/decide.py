@@ -64,7 +64,7 @@ class Choice:
         return {
             "method": LABELS[method],
             "mean": arm.mean,
-            "±": arm.half,
+            "steps": arm.steps,
             "seeds": len(arm.test),
             "learning rate": arm.learning_rate,
             "file bytes": arm.file_bytes,
@@ -86,7 +86,7 @@ class Choice:
         return "\n".join([f"{self.label}", *why, "ruled out:", *others])
 
     def _repr_html_(self) -> str:
-        return render("choice.html", choice=self, labels=LABELS, interval=interval, size=size)
+        return render("choice.html", choice=self, labels=LABELS, size=size)
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
@@ -160,8 +160,8 @@ def prefer(
         rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
         if name not in left:
             rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
-        own = size(found[name].file_bytes)
+        own, steps = size(found[name].file_bytes), found[name].steps
         but = say(asked, rule, own=own, **figures) if name in near else ""
         word = "tied" if word == "best" else word
-        ruled[name] = say(asked, word, gap=interval(*gap), but=but, **figures)
+        ruled[name] = say(asked, word, gap=interval(*gap), but=but, steps=steps, **figures)
     return chosen, ruled | {chosen: ""}

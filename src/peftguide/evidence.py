@@ -28,9 +28,9 @@ class TaskKind(NamedTuple):
     records: tuple[str, ...]
 
 
-DECODER = ("decoder", "the kitchen decoder", ("sweep_decoder",))
-ENCODER = ("encoder", "MiniLM-L6", ("encoder_study", "sweep_encoder"))
-SEQ2SEQ = ("seq2seq", "the kitchen T5", ("sweep_seq2seq",))
+DECODER = ("decoder", "our toy decoder, 1.7 million parameters", ("sweep_decoder",))
+ENCODER = ("encoder", "MiniLM-L6, 22.6 million parameters", ("encoder_study", "sweep_encoder"))
+SEQ2SEQ = ("seq2seq", "our toy T5, 1.5 million parameters", ("sweep_seq2seq",))
 KINDS = {
     "elicit": TaskKind("make the default what the base does when asked", "elicit", *DECODER),
     "learn": TaskKind("new facts in a new format", "learn", *DECODER),
@@ -48,18 +48,19 @@ class Arm:
     record: str  # the name of the file under ``data/results``
     learning_rate: float  # chosen on validation with seed 0
     file_bytes: int  # the size of what is saved
+    steps: int  # of training: a score is a statement about them
     test: dict[int, float]  # seed to test score
-    general_loss: list[float] = field(default_factory=list)  # on old texts, one value a seed
+    old: dict[str, list[float]] = field(default_factory=dict)  # old texts' loss, old tasks
 
     @cached_property
     def mean(self) -> float:
         """Mean test score over seeds."""
         return statistics.mean(self.test.values())
 
-    @cached_property
-    def half(self) -> float:
-        """Half-width of the mean's 95 % t interval over seeds."""
-        return half_width(self.test.values())
+    @property
+    def score(self) -> str:
+        """The mean with its range over seeds, which stays between 0 and 1."""
+        return f"{self.mean:.3f} ({min(self.test.values()):.3f} to {max(self.test.values()):.3f})"
 
 
 class Standing(NamedTuple):
@@ -129,8 +130,9 @@ def arm_of(method: str, record: str, runs) -> Arm:
     """Return a method's runs at its chosen rate as one arm."""
     size, first = "file_bytes" if "file_bytes" in runs else "checkpoint_bytes", runs.iloc[0]
     test = dict(zip(runs["seed"].astype(int).tolist(), runs["test"].tolist(), strict=True))
-    rate, loss = float(first["learning_rate"]), list(runs.get("general_loss", ()))
-    return Arm(method, record, rate, int(first[size]), test, loss)
+    old = {name: list(runs[name]) for name in ("general_loss", "tasks") if name in runs}
+    rate, numbers = float(first["learning_rate"]), (int(first[size]), int(first["steps"]))
+    return Arm(method, record, rate, *numbers, test, old)
 
 
 def paired(best: Arm, arm: Arm) -> tuple[float, float]:

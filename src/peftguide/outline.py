@@ -6,7 +6,6 @@ from typing import Any
 from peftguide.decide import choose
 from peftguide.evidence import KINDS, Records
 from peftguide.memory_need import CARDS
-from peftguide.reasons import interval
 
 # What the tree shows of each field, in words; the special models where a task has one.
 DECODERS = ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b")
@@ -33,7 +32,7 @@ def tree(records: Records | None = None) -> str:
         fields = FIELDS | {"model": models, "card_gib": cards}
         found = branch(fields, {"task": task, "records": records})
         alone = "\n " if isinstance(found, str) else ""
-        text += f"{task}: {kind.words}{alone}{drawn(found, '  ')}\n"
+        text += f"{task}: {kind.words}; scores of {kind.base}{alone}{drawn(found, '  ')}\n"
     return text.rstrip("\n")
 
 
@@ -45,7 +44,7 @@ def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> st
             return choice.label.lower()
         arm = choice.arms[choice.method]
         where = f"{arm.record}.json, {len(arm.test)} seeds"
-        return f"{choice.label}: {interval(arm.mean, arm.half)} ({where})"
+        return f"{choice.label}: {arm.score} ({where})"
     (name, values), *rest = fields.items()
     groups: dict[str | tuple, list[str]] = {}
     for value, word in values.items():

@@ -56,7 +56,7 @@ def size(count: float) -> str:
 
 
 def interval(mean: float, half: float) -> str:
-    """Return a mean, or how far one lies below another, with its interval."""
+    """Return how far one mean lies below another, with its interval."""
     return f"{mean:.3f} ± {half:.3f}"
 
 
@@ -65,7 +65,7 @@ def measured(case: Case) -> str:
     arm = case.arm
     measure = "accuracy" if case.asked.task == "classify" else "exact match"
     figures = {"label": LABELS[arm.method], "measure": measure, "seeds": len(arm.test)}
-    return say(case.asked, "measured", arm=arm, score=interval(arm.mean, arm.half), **figures)
+    return say(case.asked, "measured", arm=arm, **figures)
 
 
 def ties(case: Case) -> str:
@@ -79,7 +79,9 @@ def ties(case: Case) -> str:
     if not equal:
         return say(case.asked, "only" if len(words) == 1 else "ahead")
     *labels, last = [LABELS[name] for name in (chosen, *equal)]
-    return say(case.asked, "ties", equal=f"{', '.join(labels)} and {last}")
+    top = max(case.found[name].mean for name in words)
+    sentence = "ties at the ceiling" if top > 1 - MARGIN else "ties"
+    return say(case.asked, sentence, equal=f"{', '.join(labels)} and {last}", top=top)
 
 
 def price(case: Case) -> str | None:
@@ -135,13 +137,13 @@ def cue(case: Case) -> str | None:
 
 
 def forgetting(case: Case) -> str | None:
-    """Say what the loss on old texts becomes, against the base's."""
-    losses = case.arm.general_loss
-    if case.base is None or not losses:
+    """Say what becomes of the loss on old texts and of the old tasks, against the base."""
+    if case.base is None or "tasks" not in (old := case.arm.old):
         return None
-    mean, half = sum(losses) / len(losses), half_width(losses)
+    mean, tasks = (sum(old[name]) / len(old[name]) for name in ("general_loss", "tasks"))
+    half = half_width(old["general_loss"])
     sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
-    return say(case.asked, sentence, base=case.base, mean=mean, half=half)
+    return say(case.asked, sentence, base=case.base, mean=mean, half=half, tasks=tasks)
 
 
 def scope(case: Case) -> str:

@@ -20,6 +20,9 @@ from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.session import STACK
 
 FOLDERS = ("baselines", "results", "published")
+# Of learning rates whose validation ties the lowest is taken: a higher one buys nothing, and forgets more.
+TIE = 0.02  # of a share: two answers in a hundred
+LOSS_TIE = 0.05  # nats a token
 
 
 def path_of(name: str) -> Path:
@@ -35,10 +38,7 @@ def path_of(name: str) -> Path:
 
 
 def read(name: str | Path) -> dict[str, Any]:
-    """Return a whole record.
-
-    Args:
-        name: for instance ``02_lora.laptop`` or ``peft_metamathqa``; or the file itself.
+    """Return a whole record, for instance ``02_lora.laptop`` or ``peft_metamathqa``, or a file.
 
     Raises:
         UserError: nothing is recorded under this name, or the file is damaged.
@@ -51,10 +51,7 @@ def read(name: str | Path) -> dict[str, Any]:
 
 
 def rows(name: str):
-    """Return a record's rows as a pandas DataFrame, one run each.
-
-    Args:
-        name: for instance ``lora_study``.
+    """Return the rows of a record, for instance ``lora_study``, as a pandas DataFrame, one run each.
 
     Raises:
         UserError: nothing is recorded under this name, the file is damaged, or it has no rows.
@@ -83,8 +80,8 @@ def look_up(reference: str) -> Any:
     Args:
         reference: steps with ``/`` between them. The first is a notebook's stem (its metrics in the
             tiny profile) or a record's name; the others are keys, or positions in a list. In a list
-            of rows ``key=value`` keeps the rows that have it, and a key alone is the mean of what
-            the rows have under it.
+            of rows ``key=value`` keeps the rows that have it, ``chosen`` those at the learning rate
+            of ``chosen_rate``, and a key alone is the rows' mean of it.
 
     Raises:
         UserError: nothing is recorded there.
@@ -94,7 +91,7 @@ def look_up(reference: str) -> Any:
         found = _referred(name)
         for step in steps:
             found = _step(found, step)
-    except (UserError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (UserError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"The ledger refers to {reference!r}, which is not recorded.") from error
     return found
 
@@ -107,6 +104,8 @@ def _step(found: Any, step: str) -> Any:
         return [row for row in found if json.dumps(row.get(key)).strip('"') == value]
     if step.isdigit():
         return found[int(step)]
+    if step == "chosen":
+        return _step(found, f"learning_rate={chosen_rate(found)}")
     return sum(row[step] for row in found) / len(found)
 
 
@@ -137,37 +136,45 @@ def write(path: Path, content: dict) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def by_validation(row: dict) -> tuple:
-    """Return what a choice is made by: the validation score, of equals the lower validation loss.
+def tied(rows: Iterable[dict], tie: float = TIE) -> list[dict]:
+    """Return the rows whose learning rates validation cannot tell from the best.
 
-    Where there is no such loss, or it is the same too, the lower learning rate is taken.
+    Args:
+        rows: with ``learning_rate``, ``validation`` (higher is better) and, where measured, ``validation_loss``
+            in nats. Where no answer is right yet, losses within ``LOSS_TIE`` of the lowest tie.
+        tie: how far below the best ``validation`` a score still counts as equal to it.
     """
-    loss = row.get("validation_loss", 0)
-    known = not math.isnan(loss)  # a table has NaN where a row has no such loss
-    return row["validation"], -loss if known else 0, -row["learning_rate"]
+    rows = list(rows)
+    best = max(row["validation"] for row in rows)
+    losses = [row.get("validation_loss", math.nan) for row in rows]
+    if 0 <= best <= tie and not any(map(math.isnan, losses)):
+        return [row for row in rows if row["validation_loss"] <= min(losses) + LOSS_TIE]
+    return [row for row in rows if row["validation"] >= best - tie - 1e-9]
 
 
-def best(rows: Iterable[dict]) -> dict:
-    """Return the row that validation chooses."""
-    return max(rows, key=by_validation)
+def mildest(rows: Iterable[dict], tie: float = TIE) -> dict:
+    """Return the row of the lowest learning rate among ``tied``: a higher one buys nothing, and forgets more."""
+    return min(tied(rows, tie), key=lambda row: row["learning_rate"])
 
 
-def at_chosen_rate(rows, by: list[str]):
-    """Keep the rows at the learning rate that validation chose on seed 0, where three seeds ran.
+def chosen_rate(rows: Iterable[dict], tie: float = TIE) -> float | None:
+    """Return the learning rate that validation chooses on seed 0: the lowest of ``tied`` that ran on three seeds.
 
-    Of rates that validation cannot tell apart, the one that ran on more seeds is taken.
+    None where no rate that ties with the best did.
+    """
+    rows = [row for row in rows if not math.isnan(row.get("validation", math.nan))]
+    runs = {(row["learning_rate"], row["seed"]) for row in rows}
+    rates = [row["learning_rate"] for row in tied((r for r in rows if r["seed"] == 0), tie)]
+    return min((rate for rate in rates if sum(rate == r for r, _ in runs) >= 3), default=None)
+
+
+def at_chosen_rate(rows, by: list[str], tie: float = TIE):
+    """Keep the rows at each cell's ``chosen_rate``.
 
     Args:
         rows: a DataFrame with the columns ``learning_rate``, ``seed`` and ``validation``.
-        by: the columns that name a cell of the study; a cell with fewer seeds is left out.
+        by: the columns that name a cell of the study; a cell without a chosen rate is left out.
+        tie: as ``tied`` takes it.
     """
-
-    def chosen(cell):
-        first_seed = cell[cell["seed"] == 0].to_dict("records")
-        score = {row["learning_rate"]: by_validation(row)[:2] for row in first_seed}
-        tied = sorted(rate for rate in score if score[rate] == max(score.values()))
-        runs = [cell[cell["learning_rate"] == rate] for rate in tied]
-        most = max(runs, key=lambda rows: rows["seed"].nunique())
-        return most if most["seed"].nunique() >= 3 else most.iloc[:0]
-
+    chosen = lambda cell: cell[cell["learning_rate"] == chosen_rate(cell.to_dict("records"), tie)]
     return rows.groupby(by, group_keys=False)[list(rows.columns)].apply(chosen)

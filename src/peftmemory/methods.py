@@ -55,7 +55,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Bottleneck adapters: Houlsby et al. (2019), two a layer; Pfeiffer et al. (2020), one."""
+    """Bottleneck adapters: Houlsby et al. (2019), two a layer; Pfeiffer et al. (2021), one."""
 
     placement: str = "houlsby"
     reduction_factor: float = 16

@@ -1,11 +1,13 @@
 """Baselines with tolerances, and two runs compared."""
 
 import json
+import re
 
 import pytest
 
 from nbregress import baselines, report
 from pefthelpers.errors import UserError
+from pefthelpers.paths import data_dir
 
 TRUTH = {
     "accuracy": {"value": 0.8, "unit": "share"},
@@ -39,6 +41,74 @@ def verdicts(**changed):
 )
 def test_a_metric_is_judged_by_its_unit(name, value, verdict):
     assert verdicts(**{name: value}) == {k: "same" for k in TRUTH} | {name: verdict}
+
+
+RECORDED = [
+    (path.stem, name, metric["unit"], metric["value"])
+    for path in sorted((data_dir() / "baselines").glob("*.json"))
+    for name, metric in json.loads(path.read_text(encoding="utf-8"))["metrics"].items()
+]
+
+
+def is_known(unit):
+    return any(re.match(start, unit) for start in baselines.KINDS)
+
+
+def test_no_baseline_has_a_unit_without_a_rule():
+    """A new unit gets its rule in ``baselines.KINDS``, or is said in a word that stands there."""
+    assert len(RECORDED) > 150
+    assert [row for row in RECORDED if not is_known(row[2])] == []
+    assert not is_known("quarks") and not is_known("shared") and not is_known("seconds of joy")
+    assert baselines.floor_of("quarks", 7.0) == 0  # until then it has to be equal
+
+
+@pytest.mark.parametrize(
+    ("units", "value", "within", "beyond"),
+    [
+        ("parameters; bytes; layers; fine-tunings; runs; methods at the top", 242, 242, 243),
+        ("of 192; of 32,768; of 5; of all", 8, 8, 7),
+        ("share; share, trained; share, untrained; share of an old skill", 0.99, 0.9, 0.88),
+        ("share of old facts, gained; accuracy; accuracy, plus or minus", 0.2, 0.29, 0.31),
+        ("nats; nats/token", 2.0, 2.5, 2.6),
+        ("GB; GiB; MiB; GB, 1e9 bytes; bits per weight; bytes/logit", 20.0, 20.1, 20.3),
+        ("ratio; times; of full", 1.0, 1.09, 1.11),
+        ("logit; activation; gradient; weight; norm; relative; of ||W||; ", 0.4, 0.59, 0.61),
+        ("logit; output; level; difference; of the largest logit; ||ΔW|| / ||W||", 0.0, 9e-5, 2e-4),
+    ],
+)
+def test_of_each_unit_a_changed_metric_fails(units, value, within, beyond):
+    for unit in units.split("; "):
+        assert is_known(unit), unit
+        for after, verdict in ((within, "within tolerance"), (beyond, "beyond tolerance")):
+            old, new = ({"a": {"value": x, "unit": unit}} for x in (value, after))
+            expected = "same" if after == value else verdict
+            assert baselines.compare(old, new)[0].verdict == expected, (unit, after)
+        assert baselines.floor_of(unit, value, 3) < abs(beyond - value)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "min", "CPU s", "h of one core", "answers/s"])
+def test_times_are_never_judged(unit):
+    assert is_known(unit) and baselines.floor_of(unit, 3.0) is None
+
+
+def test_each_recorded_metric_can_fail():
+    judged = 0
+    for notebook, name, unit, value in RECORDED:
+        old, new = ({name: {"value": x, "unit": unit}} for x in (value, 2 * value + 0.2))
+        (found,) = baselines.compare(old, new)
+        timed = baselines.floor_of(unit, value) is None
+        assert found.verdict == ("not judged" if timed else "beyond tolerance"), (notebook, name)
+        judged += not timed
+    assert judged > 150
+
+
+def test_a_tolerance_of_none_is_the_units_own():
+    """Older baselines have none for ratios, which were not judged then."""
+    old = {"a": {"value": 1.0, "unit": "ratio", "tolerance": None}}
+    new = {"a": {"value": 1.2, "unit": "ratio"}}
+    assert baselines.compare(old, new)[0].bad
+    old["a"]["unit"] = new["a"]["unit"] = "s"
+    assert baselines.compare(old, new)[0].verdict == "not judged"
 
 
 def test_missing_new_and_another_unit():
@@ -87,10 +157,14 @@ def test_runs_that_do_not_agree_make_no_baseline(change):
 
 def test_a_new_recording_keeps_the_tolerances(tmp_path):
     path = tmp_path / "x.tiny.json"
-    path.write_text(json.dumps({"metrics": {"a": {"value": 1, "unit": "share", "tolerance": 0.3}}}))
-    metrics = {"a": {"value": 2, "unit": "share"}, "b": {"value": 1, "unit": "s"}}
+    old = {name: {"value": 1, "unit": "share", "tolerance": 0.3} for name in ("a", "far", "other")}
+    path.write_text(json.dumps({"metrics": old}))
+    metrics = {"a": {"value": 1.2, "unit": "share"}, "far": {"value": 2, "unit": "share"}}
+    metrics |= {"other": {"value": 1, "unit": "nats"}, "b": {"value": 1, "unit": "s"}}
     baselines.keep_tolerances(path, metrics)
-    assert metrics["a"]["tolerance"] == 0.3 and "tolerance" not in metrics["b"]
+    assert metrics["a"]["tolerance"] == 0.3
+    # What left its tolerance is another experiment: the scatter of the old one says nothing about it.
+    assert not any("tolerance" in metrics[name] for name in ("far", "other", "b"))
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def markdown(text):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (markdown("word " * 91), "91 words, more than 90"),
+        (markdown("word " * 131), "131 words, more than 130"),
         (markdown("LoRA needs 17.4 GiB here."), "types a number into prose"),
         (lambda n: n.metadata.update(widgets={}), "widget state is committed"),
         (lambda n: n.metadata.pop("language_info"), "language_info is missing"),

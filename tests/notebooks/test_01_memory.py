@@ -1,15 +1,21 @@
 """Notebook 01: its definitions against the package, its exercises against right and wrong answers."""
 
+import copy
 import json
 import weakref
+from collections import Counter
 
+import pandas as pd
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import peftmemory
+from pefthelpers import results
 from pefthelpers.checks import memory as check
 from pefthelpers.paths import data_dir
+from peftmemory.model_states import optimizer_bytes
 from peftmemory.saved_tensors import saved_activations
 from studies.memory_measure import measure_saved
 
@@ -41,7 +47,7 @@ def llama_of(shape, dtype):
     return LlamaForCausalLM(LlamaConfig(**sizes)).to(dtype).train()
 
 
-@pytest.mark.parametrize(("batch", "seq"), [(2, 5), (3, 32)])
+@pytest.mark.parametrize(("batch", "seq"), [(1, 2), (1, 5), (1, 32), (2, 5), (3, 32)])
 def test_the_formula_of_the_notebook_is_the_packages_and_real(notebook, batch, seq):
     model = llama_of(SHAPE, torch.bfloat16)
     ids = torch.randint(0, 80, (batch, seq))
@@ -73,6 +79,147 @@ def test_a_step_holds_gradients_only_after_the_backward_pass(notebook):
     _, at = notebook.namespace["live_step"](model, torch.randint(0, 80, (1, 2)))
     assert at["end of forward"] == pytest.approx(12 * count, rel=0.05)  # weights and moments
     assert at["end of backward"] == pytest.approx(16 * count, rel=0.01)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_autograd_holds_autocasts_copies_until_the_backward_pass(notebook, checkpointing):
+    """About two bytes a parameter, unless checkpointing drops them with autocast's block."""
+    model = llama_of(SHAPE, torch.float32)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids = torch.randint(0, 80, (1, 2))
+    _, at = notebook.namespace["live_step"](model, ids, autocast=True)
+    freed = at["end of forward"] - at["after autocast"]
+    linear = sum(p.numel() for name, p in model.named_parameters() if "proj" in name)
+    assert freed == pytest.approx(2 * linear if checkpointing else 0, rel=0.02)
+
+
+def test_foreach_holds_a_temporary_as_large_as_the_weights(notebook):
+    """The peak of a step in bf16: 10 bytes a parameter against 8, before small things."""
+    model, ids = llama_of(SHAPE, torch.bfloat16), torch.randint(0, 80, (1, 2))
+    count = sum(p.numel() for p in model.parameters())
+    step = notebook.namespace["live_step"]
+    foreach, fused = (step(copy.deepcopy(model), ids, **{o: True}) for o in ("foreach", "fused"))
+    assert max(foreach[0].history) == pytest.approx(10 * count, rel=0.01)
+    assert max(fused[0].history) < 8.6 * count
+    tail = foreach[0].history[-10:]
+    assert max(tail) == max(foreach[0].history)  # in the optimiser's step
+
+
+@pytest.fixture(scope="module")
+def methods(notebook):
+    """The cells that wrap a model, count what it keeps in a mode, and switch an adapter off."""
+    full = llama_of(SHAPE, torch.float32)
+    notebook.namespace |= {
+        "copy": copy,
+        "LoraConfig": LoraConfig,
+        "get_peft_model": get_peft_model,
+        "saved_activations": saved_activations,
+        "model": full,
+        "small": copy.deepcopy(full).bfloat16(),
+        "ids": torch.randint(0, 80, (8, 64)),
+        "config": SHAPE,
+    }
+    notebook.run("methods", "define-modes", "define-differences")
+    return notebook.namespace
+
+
+def test_eight_bit_states_are_counted_once(notebook):
+    """Without the shared tables of codes, what is above 6.03 is small tensors in fp32."""
+    import bitsandbytes
+
+    model = llama_of(SHAPE | {"hidden_size": 96, "intermediate_size": 224}, torch.bfloat16)
+    tensors = [p.numel() for p in model.parameters()]
+    count = sum(tensors)
+    notebook.namespace |= {"copy": copy, "model": model, "count": count}
+    notebook.namespace["ids"] = torch.randint(0, 80, (2, 8))
+    notebook.run("define-resting")
+    found = notebook.namespace["resting_bytes"](torch.bfloat16, bitsandbytes.optim.AdamW8bit)
+    states = optimizer_bytes(Counter(tensors), 2, "adamw_8bit")
+    assert found == pytest.approx(4 + states / count, rel=1e-6)
+
+
+def test_the_mode_decides_who_keeps_more_activations(methods):
+    """More in two modes, less in three; `counted` asserts that rule and forward pass agree."""
+    few, every = methods["lora"](["q_proj", "v_proj"]), methods["lora"]("all-linear")
+    more = []
+    for mode in methods["modes"].values():
+        counts = [methods["counted"](method, mode) for method in (None, few, every)]
+        here, seven = zip(*counts, strict=True)
+        assert here[1] < here[0] and seven[1] < seven[0]  # q and v: less in every mode
+        more.append((here[2] > here[0], seven[2] > seven[0]))
+    assert more == [(True, True), (True, True), (False, False), (False, False), (False, False)]
+
+
+def test_the_base_is_back_only_under_conditions(methods):
+    assert methods["differences"](methods["model"])["off"] == 0
+    assert methods["differences"](methods["small"])["off"] == 0
+    assert methods["differences"](methods["model"])["on"] > 0
+    for name in ("pissa", "olora"):
+        assert methods["differences"](methods["model"], init_lora_weights=name)["off"] > 0.01
+    biased = copy.deepcopy(methods["model"])
+    for layer in biased.model.layers:
+        layer.self_attn.q_proj.bias = torch.nn.Parameter(torch.zeros(96))
+    assert methods["differences"](biased, bias="lora_only")["off"] > 0
+    assert methods["differences"](biased)["off"] == 0
+    assert methods["differences"](methods["model"], merge=True)["off"] > 0
+
+
+def test_where_checkpointing_begins_to_pay(notebook):
+    recorded = {}
+    keep = lambda name, value, unit: recorded.update({name: value})
+    notebook.namespace |= {"pd": pd, "record": keep}
+    by_moment = notebook.run("checkpointing")
+    worst = by_moment.iloc[:-1].idxmax()
+    assert worst["full, foreach", "without"] == "optimizer"
+    assert worst["full, fused", "without"] == "backward, first layer"
+    assert worst["LoRA", "without"] == "backward, loss"
+    notebook.run("checkpointing-saves")
+    saved = notebook.namespace["saved_share"]
+    fused, foreach = (recorded[f"checkpointing_pays_full_{form}"] for form in ("fused", "foreach"))
+    assert 2048 < fused < 4096 < foreach and recorded["checkpointing_pays_lora"] == 64
+    assert abs(saved("full, fused", 2048)) < 0.001 and saved("full, foreach", 4096) == 0
+    assert saved("LoRA", 2048) > 0.5
+
+
+def test_the_tables_of_seven_billion_are_the_recorded_ones(notebook):
+    """The closed form, computed in the notebook, against the record; the trace is equal too."""
+    names = {name: results.read(f"memory_{name}") for name in ("claims", "benchmark")}
+    notebook.namespace |= {"pd": pd, "claims": names["claims"], "recorded": names["benchmark"]}
+    notebook.namespace["record"] = lambda *_, **__: None
+    notebook.run("checkpointing", "checkpointing-saves", "lines")
+    table = notebook.run("seven").reset_index().set_index(["method", "setting"])
+    for method, row in names["claims"]["seven_billion"].items():
+        for setting, peak in row["peaks_gb"].items():
+            assert table.loc[(method, setting), "closed form, GB"] == peak
+    assert table.loc[("full fine-tuning", "bf16, foreach AdamW"), "closed form, GB"] == 67.4
+    traced = table["traced, GB"].dropna()
+    assert len(traced) == 13
+    assert (traced / table["closed form, GB"][traced.index]).between(0.99, 1.01).all()
+    same = "full fine-tuning"
+    assert traced[same, "bf16"] == traced[same, "bf16, checkpointing"]
+    files = notebook.run("seven-files")
+    assert files.loc[("LoRA", "r=16 all-linear"), "MB in fp32"] == 159.9
+    assert files.loc[("adapters", "Houlsby, reduction 16"), "trained"] == 134496256
+
+
+def test_one_thing_changes_at_a_time_on_the_way_to_qlora(notebook):
+    notebook.namespace |= {"pd": pd, "recorded": results.read("memory_benchmark")}
+    notebook.namespace["everywhere"] = peftmemory.method("lora", r=16, target_modules="all-linear")
+    notebook.run("seventy")
+    table = notebook.run("seventy-table")
+    plain, like, qlora = table["GB"].iloc[-3:]
+    assert (plain, like, qlora) == (145.2, 143.3, 41.7)
+    assert list(table["cards of 80 GiB"]) == [2, 7, 14, 15, 2, 2, 1]
+
+
+def test_what_the_text_says_of_the_published_peaks():
+    found = results.read("memory_benchmark")
+    ratios = pd.Series({name: row["ratio"] for name, row in found["published"].items()})
+    assert len(ratios) == 11 and (ratios > 1).sum() == 8 and ratios.between(0.95, 1.05).all()
+    fitted = pd.Series(found["summary"]["one_longest_batch"]["closed_form_over_published"])
+    assert ((fitted - 1).abs() < 0.01).sum() == 7
+    assert fitted["full"] < ratios["full"] == ratios.min()
 
 
 def test_the_record_holds_what_the_issue_asks():
@@ -134,6 +281,17 @@ CHECKS = {
         ("peak", lambda m: max(max(k.values()) for k in m.values()), "not yet", "single kind"),
         ("peak", lambda m: 105, "not yet", "own worst moment"),
         ("peak", lambda m: max(m, key=lambda k: sum(m[k].values())), "not yet", "moment's name"),
+        ("peak", lambda m: sum(m["forward"].values()), "not yet", "one fixed moment"),
+        ("peak", lambda m: sum(m["optimizer"].values()), "not yet", "one fixed moment"),
+        ("peak", lambda m: sum(next(iter(m.values())).values()), "not yet", "one fixed moment"),
+        (
+            "peak",
+            lambda m: 10 + max(kinds.get("activations", 0) for kinds in m.values()),
+            "not yet",
+            "part of one moment",
+        ),
+        ("peak", lambda m: 60, "not yet", "Sum the kinds"),
+        ("peak", lambda m: torch.zeros(3), "not yet", "not Tensor"),
         ("peak", lambda m: m, "not yet", "one number"),
         ("peak", lambda m: ..., "not attempted", "Replace"),
         ("what_helps", "gradient checkpointing", "correct", "14.4 GiB"),
@@ -147,6 +305,22 @@ CHECKS = {
 def test_exercise_verdicts(name, answer, status, hint):
     verdict = CHECKS[name](answer)
     assert (verdict.status, hint in verdict.message) == (status, True), verdict
+
+
+@pytest.mark.parametrize("card", [10, 48, 80])
+def test_no_change_is_right_where_none_or_all_of_them_fit(card):
+    verdicts = [check.what_helps(name, peaks_gib=PEAKS, card_gib=card) for name in PEAKS]
+    assert {verdict.status for verdict in verdicts} == {"not yet"}
+
+
+@pytest.mark.parametrize("card", [16, 80])
+def test_exercise_4_does_not_follow_the_readers_card(notebook, card):
+    notebook.namespace |= {"CARD_GIB": card}
+    notebook.namespace["long"] = {"batch": 1, "seq": 2048, "optimizer": "adamw_torch_fused"}
+    solution = notebook.solution("solution-4")
+    assert notebook.execute(solution).status == "correct"
+    wrong = solution.replace('answer = "gradient checkpointing"', 'answer = "rank 4"')
+    assert notebook.execute(wrong).status == "not yet"
 
 
 @pytest.mark.parametrize("number", range(1, 5))

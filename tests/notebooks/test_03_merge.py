@@ -1,4 +1,4 @@
-"""Notebook 03: its from-scratch merge equals peft's, its exercises answer as they should."""
+"""Notebook 03: its from-scratch merge and its measures equal peft's; its exercises answer as they should."""
 
 import re
 
@@ -78,29 +78,161 @@ def test_unmerge_takes_the_correction_out(lora, book):
         assert (back - m.weight).abs().max() <= 1e-6
 
 
-def test_lost_share_agrees_with_the_guard(lora, book):
+@pytest.fixture
+def formats(book):
+    """Return the namespace with what 03 measures of a merge in a format."""
+    from bitsandbytes import functional
+
+    for name in ("dequantize_4bit", "quantize_4bit"):
+        book.namespace[name] = getattr(functional, name)
+    book.run("define-noise_and_kept")
+    book.run("define-predicted_noise")
+    return book.namespace
+
+
+def random_merge(ratio, *, size=512):
+    """Return a random weight, and a correction of rank 8 and this size relative to it."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)
+    weight, correction = 0.02 * draw(size, size), draw(size, 8) @ draw(8, size)
+    return weight, correction * (ratio * weight.norm() / correction.norm())
+
+
+def test_noise_and_kept_are_those_of_peft_s_own_merge(lora, formats):
     import torch
 
     model, _ = lora
-    lost = defined(book, "lost")
-    for m in layers(model.to(torch.bfloat16)).values():
-        correction = m.get_delta_weight("default").float()
-        assert lost(m.weight, correction, torch.bfloat16) == pytest.approx(
-            guards.merge_loss(m), rel=1e-3
-        )
+    model = model.to(torch.bfloat16)
+    wanted = {n: m.get_delta_weight("default").double() for n, m in layers(model).items()}
+    start = {n: m.weight.clone() for n, m in layers(model).items()}
+    noises = {n: guards.merge_effect(m)[1] for n, m in layers(model).items()}
+    merged = model.merge_and_unload()
+    for name, dw in wanted.items():
+        noise, kept = formats["noise_and_kept"](start[name], dw, torch.bfloat16)
+        after = merged.get_submodule(name.removeprefix("base_model.model.")).weight.double()
+        stored = after - start[name].double()
+        assert kept == pytest.approx(((stored * dw).sum() / dw.norm() ** 2).item(), rel=1e-3)
+        assert noise == pytest.approx(((stored - dw).norm() / dw.norm()).item(), rel=1e-2)
+        assert noise == pytest.approx(noises[name], rel=1e-2)
 
 
-def test_predicted_loss_is_what_rounding_random_weights_loses(book):
+def test_nf4_rounds_as_a_4_bit_base_does(formats):
     import torch
 
-    lost, predicted_loss = defined(book, "lost"), defined(book, "predicted_loss")
-    generator = torch.Generator().manual_seed(0)
-    weight = 0.02 * torch.randn(512, 512, generator=generator)
-    correction = torch.randn(512, 8, generator=generator) @ torch.randn(8, 512, generator=generator)
-    correction *= 0.05 * weight.norm() / correction.norm()
+    from pefthelpers import models
+
+    name = "model.layers.0.self_attn.q_proj"
+    ours, theirs = (
+        models.load("decoder", four_bit=four)[0].get_submodule(name) for four in (False, True)
+    )
+    back = formats["dequantize_4bit"](theirs.weight.data, theirs.weight.quant_state)
+    assert torch.equal(formats["rounded"](ours.weight.detach(), "NF4"), back)
+
+
+def test_predicted_noise_is_that_of_random_weights(formats):
+    import torch
+
+    weight, correction = random_merge(0.05)
     for dtype in (torch.float16, torch.bfloat16):
-        measured = lost(weight, correction, dtype)
-        assert predicted_loss(0.05, dtype) == pytest.approx(measured, rel=0.2)
+        noise, kept = formats["noise_and_kept"](weight, correction, dtype)
+        assert formats["predicted_noise"](0.05, dtype) == pytest.approx(noise, rel=0.2)
+        assert kept == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("form", "ratio", "least", "most"),
+    [
+        ("bfloat16", 1e-2, 0.99, 1.01),  # noise alone
+        ("bfloat16", 3e-3, 0.85, 0.97),  # here swallowing begins
+        ("bfloat16", 1e-3, 0.5, 0.75),
+        ("bfloat16", 1e-4, 0.0, 0.15),
+        ("float16", 1e-3, 0.98, 1.01),
+        ("NF4", 1e-1, 0.5, 0.95),
+        ("NF4", 1e-2, 0.0, 0.15),
+    ],
+)
+def test_what_rounding_swallows(form, ratio, least, most, formats):
+    import torch
+
+    weight, correction = random_merge(ratio)
+    noise, kept = formats["noise_and_kept"](weight, correction, getattr(torch, form, form))
+    assert least <= kept <= most
+    assert noise <= 1.3  # a weight that does not move is wrong by its own part of dW, no more
+
+
+def test_the_recorded_routes_say_what_03_says():
+    """A smaller correction loses more in 4 bits; dequantised is exact; original is now better, now worse."""
+    from pefthelpers import results
+
+    rows = results.rows("merge_study").query("profile == 'tiny'")
+    settings = rows.groupby(["steps", "learning_rate"])
+    assert set(settings["seed"].nunique()) == {3} and len(settings) == 7
+    means = settings.mean(numeric_only=True).sort_values("ratio")
+    assert means["nf4_kept"].is_monotonic_increasing
+    assert means["nf4_kept"].iloc[0] < 0.5 and means["nf4_kept"].iloc[-1] > 0.95
+    lost = (means["unmerged_match"] - means["requantised_match"])[means["unmerged_match"] > 0.6]
+    assert lost.iloc[0] > 0.3 and lost.iloc[-1] < 0.05
+    assert (rows["dequantised_distance"] < 1e-3).all()
+    assert (rows["dequantised_bfloat16_distance"] < rows["original_distance"] / 5).all()
+    assert (means["bfloat16_kept"] > 0.999).all()
+    better = (rows["original_loss"] < rows["unmerged_loss"]).sum()
+    assert 0 < better < len(rows)
+
+
+def second_adapter(llama, folder, **options):
+    """Save an adapter and return a model that carries it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | options
+    model = get_peft_model(llama(), LoraConfig(**options, init_lora_weights=False)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "load_is_right", "saved_swap_is_right"),
+    [
+        ({}, True, True),
+        ({"lora_alpha": 32}, False, False),
+        ({"target_modules": ["q_proj", "v_proj"]}, False, True),
+        ({"r": 8, "lora_alpha": 16}, None, False),
+    ],
+)
+def test_a_second_adapter_under_a_used_name(
+    options, load_is_right, saved_swap_is_right, llama, tmp_path
+):
+    """Claim 56: ``load_adapter`` keeps the first's configuration; ``hotswap_adapter`` does not."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft.utils.hotswap import hotswap_adapter
+
+    ids = torch.arange(12).reshape(2, 6)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(llama(), config).save_pretrained(tmp_path / "first")
+    alone = second_adapter(llama, tmp_path / "second", **options)(input_ids=ids).logits
+    first = lambda: PeftModel.from_pretrained(llama(), tmp_path / "first").eval()
+    right = lambda model: torch.allclose(model(input_ids=ids).logits, alone, atol=1e-5)
+    model = first()
+    if load_is_right is None:
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            model.load_adapter(tmp_path / "second", "default")
+    else:
+        model.load_adapter(tmp_path / "second", "default")
+        assert right(model) == load_is_right
+    model = first()
+    hotswap_adapter(model, tmp_path / "second", adapter_name="default")
+    assert right(model)
+    model.save_pretrained(tmp_path / "again")
+    if "r" in options:
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            PeftModel.from_pretrained(llama(), tmp_path / "again")
+    else:
+        again = PeftModel.from_pretrained(llama(), tmp_path / "again").eval()
+        assert right(again) == saved_swap_is_right
 
 
 @pytest.mark.parametrize("number", EXERCISES)

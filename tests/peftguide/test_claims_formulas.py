@@ -8,6 +8,7 @@ import pytest
 import peftmemory
 from peftguide import claims
 from pefthelpers import results
+from peftmemory.errors import EstimateError
 from support.claims_again import agree, table_of
 
 QV, GB = ("q_proj", "v_proj"), 1e9
@@ -88,10 +89,11 @@ def claim_7():
 
 def claim_9():
     mixed, added = seven("full", **MIXED), seven("full", **MIXED, accumulation=True)
-    plain = seven("full")
+    plain, unfused = seven("full"), seven("full", optimizer="adamw_torch")
     thrifty = seven("full", optimizer="adamw_8bit", checkpointing=True)
     verdict = "only if" if within(mixed, 80, 120) and not within(plain, 80, 120) else "true"
-    return verdict, f"{mixed:.0f} GB", f"{added:.0f}", f"{plain:.0f}", f"{thrifty:.0f}"
+    texts = [f"{gb:.0f}" for gb in (added, plain, unfused, thrifty)]
+    return verdict, f"{mixed:.0f} GB", *texts
 
 
 def claim_10():
@@ -117,9 +119,13 @@ def claim_12():
         peftmemory.parameters(SEVEN, EVERYWHERE),
         peftmemory.parameters(SEVEN).base / 100,
     )
+    few = peftmemory.parameters(SEVEN, peftmemory.method("lora", r=16, target_modules=QV))
+    inside = within(100 * few.share, 0.1, 1) and within(4 * few.trainable / 1e6, 10, 50)
     file_mb, largest = 4 * found.trainable / 1e6, 4 * percent / 1e6
-    verdict = "false" if largest > 50 and largest / 2 > 50 else "true"
-    texts = f"{100 * found.share:.2f} %", f"{file_mb:.0f} MB", f"{largest:.0f} MB"
+    verdict = "only if" if inside and largest / 2 > 50 else "false"
+    texts = f"{100 * few.share:.3f} %", f"{4 * few.trainable / 1e6:.1f} MB"
+    texts += f"{50 / largest:.2f} %", f"{100 / largest:.2f} %"  # of which 50 MB are the file
+    texts += f"{100 * found.share:.2f} %", f"{file_mb:.0f} MB", f"{largest:.0f} MB"
     return verdict, *texts, f"{largest / 2:.0f} MB"
 
 
@@ -132,21 +138,22 @@ def claim_13():
 
 
 def claim_14():
-    found, half_percent = (
-        peftmemory.parameters(SEVEN, "houlsby"),
-        peftmemory.parameters(SEVEN).base / 200,
-    )
+    found = peftmemory.parameters(SEVEN, "houlsby")
+    narrow = peftmemory.parameters(SEVEN, peftmemory.method("houlsby", reduction_factor=64))
     roberta = peftmemory.parameters("roberta-base", "houlsby").trainable
-    verdict = "false" if 4 * found.trainable > 80e6 and 2 * half_percent > 20e6 else "true"
-    texts = f"{100 * found.share:.1f} %", f"{4 * found.trainable / 1e6:.0f} MB"
-    return verdict, *texts, f"{2 * half_percent / 1e6:.0f} MB", f"{4 * roberta / 1e6:.1f} MB"
+    half, whole = 2 * narrow.trainable / 1e6, 4 * narrow.trainable / 1e6
+    inside = within(100 * narrow.share, 0.5, 3) and within(half, 20, 80) and whole > 80
+    verdict = "only if" if inside and 2 * found.trainable > 80e6 else "false"
+    texts = f"{100 * narrow.share:.2f} %", f"{half:.0f} MB", f"{whole:.0f} MB"
+    texts += f"{100 * found.share:.1f} %", f"{4 * found.trainable / 1e6:.0f} MB"
+    return verdict, *texts, f"{4 * roberta / 1e6:.1f} MB"
 
 
 def claim_25():
     attention = ("q_proj", "k_proj", "v_proj", "o_proj")
     lora = peftmemory.method("lora", r=16, target_modules=attention)
     size = peftmemory.parameters("llama-3.2-3b", lora).trainable
-    verdict = "only if" if not within(4 * size, 28e6, 32e6) else "true"
+    verdict = "true" if 2 * size < 30e6 < 4 * size < 40e6 else "only if"
     return verdict, f"{size:,}", f"{4 * size / 1e6:.1f} MB", f"{2 * size / 1e6:.1f} MB"
 
 
@@ -155,22 +162,27 @@ def claim_27():
     lora = peftmemory.method("lora", r=16, target_modules=attention)
     recipe = EIGHT_BIT * peftmemory.parameters("llama-3.2-3b", lora).trainable
     larger = EIGHT_BIT * peftmemory.parameters("llama-3.1-8b", EVERYWHERE_64).trainable
+    largest = EIGHT_BIT * peftmemory.parameters(SEVENTY, EVERYWHERE_64).trainable
     texts = f"{recipe / 1e6:.1f} MB", f"{larger / GB:.1f} GB", f"{10 / EIGHT_BIT:.1f} billion"
-    return "false" if larger < 10e9 else "true", *texts
+    return "false" if largest < 10e9 else "only if", *texts, f"{largest / GB:.1f} GB"
+
+
+def mlp(width, d=768, layers=12):
+    """Return the parameters of a prefix's projection for T5-base, of this inner width."""
+    return (d * width + width) + (width + 1) * 2 * layers * d
 
 
 def claim_34():
     n, layers, d = 30, 12, 768
-    saved = n * 2 * layers * d
-    projection = n * d + (d * d + d) + (d + 1) * 2 * layers * d - saved
-    return "false" if projection > 20_000 else "true", f"{projection:,}", f"{saved:,}"
+    saved, projection = n * 2 * layers * d, mlp(d)
+    texts = f"{projection:,}", f"{saved:,}", f"{n * d + projection:,}"
+    return "false" if projection > 20_000 else "true", *texts
 
 
 def claim_39():
     prompt = peftmemory.parameters(SEVEN, peftmemory.method("prompt", num_virtual_tokens=30))
     reached = results.look_up(
-        "kitchen_gates/rows/base=decoder/task=elicit/method=prompt/replay=false"
-        "/learning_rate=0.1/test"
+        "kitchen_gates/rows/base=decoder/task=elicit/method=prompt/replay=false/chosen/test"
     )
     size = results.look_up("02_lora/base_parameters") / 1e6
     texts = f"{size:.1f} million", f"{100 * prompt.share:.4f} %"
@@ -187,18 +199,27 @@ def claim_40():
 
 
 def claim_44():
-    rows = results.rows("encoder_study").query("seed == 0")
-    of = lambda name: results.best(rows[rows["method"] == name].to_dict("records"))["learning_rate"]
-    assert of("lora") == of("houlsby") == of("pfeiffer") == 10 * of("full")
-    return "false", "0.0002"
+    higher = []
+    for task in ("elicit", "learn"):
+        lora, *adapters = (
+            results.look_up(f"sweep_decoder/rows/task={task}/method={name}/chosen/learning_rate")
+            for name in ("lora", "houlsby", "pfeiffer")
+        )
+        higher += [rate > 1.01 * lora for rate in adapters]
+    return "only if" if any(higher) else "false", "0.0002"
 
 
 def claim_46():
     step = {"batch": 4, "seq": 768}
     lora = peftmemory.method("lora", r=32, target_modules=QV)
     prefix = peftmemory.method("prefix", num_virtual_tokens=50)
-    traced = [peftmemory.estimate("llama-3.2-3b", m, **step).peak for m in (prefix, lora)]
-    return "false" if traced[0] < traced[1] else "true"
+    plain = [peftmemory.estimate("llama-3.2-3b", m, **step).peak for m in (prefix, lora)]
+    with pytest.raises(EstimateError, match="does not go with gradient"):
+        seven(PREFIX, 512, checkpointing=True)
+    thrifty = [seven(m, 512, checkpointing=True) for m in (LORA_QV, "houlsby")]
+    thrifty.append(seven(PREFIX, 512))
+    verdict = "only if" if plain[0] < plain[1] and thrifty == sorted(thrifty) else "false"
+    return verdict, *(f"{gb:.1f}" for gb in thrifty)
 
 
 def claim_50():
@@ -213,7 +234,12 @@ def claim_54():
     at = lambda model, value: results.look_up(f"qlora/rows/where=Table 6/model={model}/{value}")
     mean, interval = at("65B", "percent_of_chatgpt"), at("65B", "interval_95")
     covers = mean + interval > 100 and mean - interval < at("33B", "percent_of_chatgpt")
-    return "only if" if covers else "true", f"{mean:.1f} ± {interval:.1f} %"
+    assert covers  # which the figure says
+    return "true" if mean == 99.3 else "only if", f"{mean:.1f} ± {interval:.1f} %"
+
+
+def claim_55():
+    return "true", f"{300 / 24:.2f} an hour"
 
 
 def claim_57():
@@ -222,6 +248,79 @@ def claim_57():
     error = (full * (1 - full) / 1319) ** 0.5
     assert max(dora, lora, full) - min(dora, lora, full) < error  # nothing told apart
     return "only if", f"{100 * error:.1f} points"
+
+
+def decoder(task, method, column="test"):
+    """Return a mean at the chosen rate of notebook 07's comparison."""
+    return results.look_up(f"sweep_decoder/rows/task={task}/method={method}/chosen/{column}")
+
+
+def published(name, column):
+    """Return a figure of PEFT's benchmark."""
+    return results.look_up(f"peft_metamathqa_scores/rows/name={name}/{column}")
+
+
+def claim_16():
+    learned = [
+        results.look_up(f"lora_study/rows/task=learn/targets={where}/r={r}/chosen/test")
+        for where, r in (("q, v", 4), ("q, v", 16), ("all linear", 1))
+    ]
+    known = results.look_up("lora_study/rows/task=elicit/targets=q, v/r=1/chosen/test")
+    assert min(known, *learned[1:]) > 0.9  # not unable
+    return "only if" if learned[0] < learned[2] - 0.02 else "true"
+
+
+def claim_60():
+    full, lora, prefix = (decoder("learn", name) for name in ("full", "lora", "prefix"))
+    cheaper = published("LoRA r32 q, v", "max_gb") < published("full", "max_gb")
+    return "only if" if cheaper and lora > full - 0.02 and prefix < full - 0.5 else "true"
+
+
+def claim_61():
+    assert abs(decoder("elicit", "prefix") - decoder("elicit", "lora")) < 0.02  # as good there
+    return "only if" if decoder("learn", "prefix") < decoder("learn", "lora") - 0.5 else "true"
+
+
+def claim_62():
+    """Operations of a first pass over 128 tokens, two a weight, four a dimension, key and query."""
+    n, seq, layers, d = 30, 128, 32, 4096
+    weights = peftmemory.parameters(SEVEN).base - 2 * 32_000 * d
+    plain = 2 * weights * seq + 4 * d * layers * seq * seq / 2
+    prompt, prefix = n / seq, 4 * d * layers * seq * n / plain
+    return "only if" if prompt > 100 * prefix else "true", f"{prompt:.1%}".replace("%", " %")
+
+
+def claim_66():
+    hours = {"7B": 184_320, "70B": 1_720_320}  # of an A100: Touvron et al. 2023, table 2
+    small, large = ([h * dollars for dollars in (1, 2)] for h in hours.values())
+    verdict = "only if" if max(small) < 1e6 < min(large) else "true"
+    texts = [f"{cost / 1e3:.0f}" for cost in small] + [f"{cost / 1e6:.1f}" for cost in large]
+    return verdict, *(f"{h:,}" for h in hours.values()), *texts
+
+
+def claim_68():
+    return "false", f"{mlp(768):,} at 768", f"{mlp(128):,} at 128"
+
+
+def claim_73():
+    kept = {name: decoder("elicit", name, "tasks") for name in ("full", "lora", "prefix")}
+    rises = [
+        published(n, "forgetting") for n in ("full", "LoRA r32 q, v", "prefix 200, zero, 5e-3")
+    ]
+    against = kept["prefix"] < kept["lora"] - 0.1 and rises == sorted(rises)
+    return "only if" if against else "true"
+
+
+def claim_74():
+    alpha, r = 32, 16
+    assert alpha / r**0.5 == alpha * r**0.5 / r  # alpha times sqrt(r), by another name
+    more = [published(f"{name} r64 q, v", "forgetting") for name in ("LoRA", "rsLoRA")]
+    assert more[0] < more[1]
+    return "only if", f"from {alpha / r:.0f} to {alpha / r**0.5:.0f}"
+
+
+def claim_77():
+    return "only if", f"{10_000 / 300:.0f} times", f"{-(-780 // 48)} such cards"
 
 
 RECOMPUTED = table_of(globals())
@@ -233,26 +332,36 @@ def test_worked_out_again_it_is_what_the_ledger_says(number):
     agree(number, *((found,) if isinstance(found, str) else found))
 
 
+# Not chosen, but compared: the highest rate tried and the one below it.
+COMPARED = {
+    f"prefix_study/rows/role=decoder/task=learn/kind=random/tokens=8/steps=800/learning_rate={rate}/test"
+    for rate in (0.3, 1.0)
+}
+
+
 def test_the_rates_in_the_ledgers_references_are_those_that_validation_chose():
-    """A reference names a learning rate; at another one the number would be another."""
+    """``chosen`` takes, of the rates of three seeds, the one that the rule of choice takes of all."""
     cells = {"lora_study": ["task", "targets", "r"], "qlora_smollm2": ["task", "arm"]}
     cells["prefix_study"] = ["role", "task", "kind", "tokens", "steps"]
+    cells["sweep_decoder"] = ["task", "method"]
     cells |= {f"{m}_gates": ["base", "task", "method", "replay"] for m in ("kitchen", "seq2seq")}
     checked = 0
     for claim in claims.load():
         for reference, _ in claims.REFERENCE.findall(claim.figure):
             name, *steps = reference.split("/")
-            wanted = dict(step.split("=", 1) for step in steps if "=" in step)
-            if "learning_rate" not in wanted:
+            if "chosen" not in steps:
+                assert "learning_rate=" not in reference or reference in COMPARED
                 continue
             rows = results.rows(name).dropna(subset=["learning_rate", "validation"])
             if "replay" in rows:
                 rows = rows.dropna(subset=["replay"])
             rows = rows[rows["learning_rate"] > 0]
             chosen = results.at_chosen_rate(rows, cells[name])
-            rate = float(wanted.pop("learning_rate"))
-            for key, value in wanted.items():
+            for key, value in (step.split("=", 1) for step in steps if "=" in step):
                 chosen = chosen[chosen[key].astype(str).str.lower() == value.lower()]
-            assert set(chosen["learning_rate"]) == {rate}, (claim.claim, reference)
+            if chosen.empty:  # the mildest rate that ties has run on one seed alone
+                continue
+            taken = reference.rsplit("/", 1)[0] + "/learning_rate"
+            assert results.look_up(taken) == pytest.approx(chosen["learning_rate"].unique().item())
             checked += 1
-    assert checked >= 12
+    assert checked >= 20

@@ -1,7 +1,6 @@
 """Records: read whole or refused in one sentence, looked up step by step, written whole or not at all."""
 
 import json
-import math
 
 import pytest
 
@@ -149,10 +148,10 @@ def test_a_stamp_names_the_stack_and_the_processor():
     assert stamp["processor"] and len(stamp["date"]) == 10
 
 
-def test_validation_chooses_then_its_loss_then_the_lower_rate():
+def test_of_rates_that_validation_cannot_tell_apart_the_lowest_is_taken():
     row = {"validation": 0.9, "validation_loss": 0.2, "learning_rate": 0.01}
-    assert results.best([row, row | {"validation": 0.8, "validation_loss": 0.0}]) == row
-    assert results.best([row | {"validation_loss": 0.3}, row]) == row
-    assert results.best([row | {"learning_rate": 0.1}, row]) == row
-    unknown = row | {"validation_loss": math.nan}
-    assert results.by_validation(unknown) == (0.9, 0, -0.01)
+    assert results.mildest([row, row | {"validation": 0.87, "learning_rate": 0.001}]) == row
+    for within in (0.881, 0.9, 0.91):
+        milder = row | {"validation": within, "learning_rate": 0.001, "validation_loss": 9.0}
+        assert results.mildest([row, milder]) == milder
+    assert results.mildest([row, milder | {"validation": 0.89}], tie=0) == row

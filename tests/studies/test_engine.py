@@ -1,11 +1,12 @@
 """Resumable experiments: rows that survive, and searches that do not stop at an edge."""
 
 import json
+import math
 
 import pytest
 
 from pefthelpers.errors import UserError
-from pefthelpers.results import at_chosen_rate, best
+from pefthelpers.results import at_chosen_rate, mildest
 from studies.engine import Cell, Gate, Study, judge, mean_and_sd, search_learning_rate
 
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -22,24 +23,47 @@ def curve(*validation):
     return measure, asked
 
 
-def test_a_search_goes_on_past_the_edge():
-    measure, asked = curve(0.9, 0.8, 0.5, 0.2, 0.1)
-    assert search_learning_rate(measure, LADDER, (2, 3))["learning_rate"] == 1e-4
-    assert asked == [1e-3, 3e-3, 3e-4, 1e-4]
+def between(*validation):
+    """Return ``curve``, in which a rate between two of the ladder scores as the lower of them."""
+    asked = []
+
+    def measure(rate):
+        asked.append(rate)
+        position = max([i for i, step in enumerate(LADDER) if step <= rate], default=0)
+        return {"learning_rate": rate, "validation": validation[position]}
+
+    return measure, asked
 
 
-def test_a_search_stops_once_both_neighbours_are_worse():
-    measure, asked = curve(0.1, 0.2, 0.9, 0.3, 0.99)
+def test_a_search_goes_on_past_the_edge_and_then_by_halves_until_one_no_longer_ties():
+    measure, asked = between(0.1, 0.9, 0.8, 0.5, 0.2)
+    assert search_learning_rate(measure, LADDER, (3, 4))["learning_rate"] == 3e-4
+    assert asked == [3e-3, 1e-2, 1e-3, 3e-4, 1e-4, 1.5e-4]
+
+
+def test_a_search_stops_once_both_neighbours_and_the_half_are_worse():
+    measure, asked = between(0.1, 0.2, 0.9, 0.3, 0.99)
     assert search_learning_rate(measure, LADDER, (1, 2, 3))["learning_rate"] == 1e-3
-    assert asked == [3e-4, 1e-3, 3e-3]
+    assert asked == [3e-4, 1e-3, 3e-3, 5e-4]
 
 
-def test_of_equals_the_lower_rate_is_taken_and_another_key_may_choose():
-    measure, _ = curve(0.1, 1.0, 1.0, 1.0, 0.1)
-    assert search_learning_rate(measure, LADDER, (2,))["learning_rate"] == 3e-4
-    lowest = search_learning_rate(measure, LADDER, (2,), key=lambda row: row["learning_rate"])
-    assert lowest["learning_rate"] == LADDER[-1]
-    assert best([{"validation": 1, "learning_rate": r} for r in (3, 1, 2)])["learning_rate"] == 1
+def test_of_rates_within_the_tie_margin_the_lowest_is_taken_however_low_it_lies():
+    measure, asked = between(0.5, 0.985, 0.99, 1.0, 0.6)
+    assert search_learning_rate(measure, LADDER, (3,))["learning_rate"] == 5e-4
+    assert asked == [3e-3, 1e-3, 1e-2, 5e-4, 2.5e-4]
+    strict, _ = between(0.5, 0.985, 0.99, 1.0, 0.6)
+    assert search_learning_rate(strict, LADDER, (3,), tie=0)["learning_rate"] == 3e-3
+    assert mildest([{"validation": 1, "learning_rate": r} for r in (3, 1, 2)])["learning_rate"] == 1
+
+
+def test_where_nothing_is_right_yet_losses_decide():
+    rows = [
+        {"learning_rate": rate, "validation": right, "validation_loss": loss}
+        for rate, right, loss in [(1, 0.0, 3.0), (2, 0.0, 0.54), (3, 0.01, 0.5), (4, 0.02, 2.0)]
+    ]
+    assert mildest(rows)["learning_rate"] == 2
+    rows[3]["validation"] = 0.3
+    assert mildest(rows)["learning_rate"] == 4
 
 
 def test_a_row_is_measured_once_and_survives(tmp_path, capsys):
@@ -80,7 +104,7 @@ def two_cells():
 
     def run(method, learning_rate, seed):
         calls.append((method, learning_rate, seed))
-        return {"validation": -abs(LADDER.index(learning_rate) - LADDER.index(best_rate[method]))}
+        return {"validation": -abs(math.log(learning_rate / best_rate[method]))}
 
     return [Cell({"method": method}, LADDER, (2,)) for method in best_rate], run, calls
 
@@ -151,11 +175,17 @@ def test_the_chosen_rate_is_validations_even_where_others_ran_on_all_seeds():
     assert kept.groupby("method")["learning_rate"].unique().map(list).to_dict() == {
         "high": [0.2],
         "low": [0.1],
-        "tied": [0.2],
+        "tied": [0.2],  # its lower rate ran on one seed alone
     }
     assert len(kept) == 9
 
 
-def test_a_row_without_a_validation_loss_can_be_compared():
+def test_rows_without_a_validation_loss_can_be_compared():
     row = {"validation": 1.0, "learning_rate": 0.1}
-    assert best([row, row | {"validation_loss": float("nan"), "learning_rate": 0.2}]) == row
+    assert mildest([row, row | {"validation_loss": float("nan"), "learning_rate": 0.2}]) == row
+    assert (
+        mildest([row | {"validation": 0.0}, row | {"validation": 0.01, "learning_rate": 0.2}])[
+            "learning_rate"
+        ]
+        == 0.1
+    )

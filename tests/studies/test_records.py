@@ -16,6 +16,7 @@ STUDIES = {
     "laptop_prefix_study": ["laptop_prefix_study"],
     "laptop_style_study": ["laptop_style_study"],
     "lora_study": ["lora_study"],
+    "prefix_stability": ["prefix_stability"],
     "prefix_study": ["prefix_study"],
     "qlora_study kitchen": ["qlora_kitchen"],
     "qlora_study smollm2": ["qlora_smollm2"],

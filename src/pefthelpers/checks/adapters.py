@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from pefthelpers.checks.verdict import Verdict, call, judge, shape_of
+from pefthelpers.checks.verdict import COMMON, Verdict, call, call_each, judge, shape_of
 
 
 def bottleneck(function) -> Verdict:
@@ -42,12 +42,12 @@ def copies(answer, *, full_bytes: int, adapter_bytes: int) -> Verdict:
     """Check how many adapters weigh less than one fully fine-tuned copy."""
     upside_down = (adapter_bytes // full_bytes, adapter_bytes / full_bytes)
     wrong = {"upside down": lambda count: count in upside_down}
-    sizes = {"full": full_bytes, "adapter": adapter_bytes}
-    return judge("copies", answer, wrong=wrong, **sizes)
+    return judge("copies", answer, wrong=wrong, full=full_bytes, adapter=adapter_bytes)
 
 
 def discordant(function) -> Verdict:
     """Check ``function(a, b)``: how many only a got right, and how many only b."""
     a = torch.tensor([1, 1, 1, 1, 0, 0, 1, 0], dtype=torch.bool)
     b = torch.tensor([1, 0, 0, 1, 1, 0, 0, 0], dtype=torch.bool)
-    return judge("discordant", call(function, a, b))
+    wrong = {"no pair": lambda results: any(map(COMMON["no pair"], results))}
+    return judge("discordant", call_each(function, [(a, b), (b, a)]), wrong=wrong)

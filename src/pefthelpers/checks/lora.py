@@ -1,6 +1,8 @@
 """Checks of the exercises in notebook 02."""
 
-from pefthelpers.checks.verdict import Verdict, call, judge, same
+import copy
+
+from pefthelpers.checks.verdict import Verdict, attempt, call_each, judge
 
 
 def first_gradient(answer) -> Verdict:
@@ -15,17 +17,12 @@ def largest_rank(answer, *, shapes: list[tuple[int, int]], budget_bytes: int) ->
 
 
 def labels(function) -> Verdict:
-    """Check ``function(prompt, answer, length, pad)``: labels where padding and end are the same id."""
-    prompt, pad = [5, 6, 7], 2
-    # The answer ends with id 2, which also pads.
-    row = call(function, list(prompt), [8, 9, 2], 8, pad)
-    wrong = {
-        "length": lambda row: len(row) != 8,
-        "no end": [-100, -100, -100, 8, 9, -100, -100, -100],
-        "prompt": lambda row: same(row[:3], prompt),
-        "padding": lambda row: same(row[6:], [pad, pad]),
-    }
-    return judge("labels", row, right=[-100, -100, -100, 8, 9, 2, -100, -100], wrong=wrong)
+    """Check ``function(prompt, answer, length, pad)`` on two rows in which the end's id also pads."""
+    cases = [([5, 6, 7], [8, 9, 2], 8, 2), ([4], [3, 6, 9, 2], 6, 2)]
+    given = copy.deepcopy(cases)
+    rows = call_each(function, given)
+    lengths = attempt(lambda: " and ".join(str(len(row)) for row in rows), otherwise="no")
+    return judge("labels", rows, cases=cases, given=given, lengths=lengths)
 
 
 def scale_for_rank(answer, *, measured: dict[str, float]) -> Verdict:

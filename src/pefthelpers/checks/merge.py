@@ -24,7 +24,7 @@ def merged_weight(function) -> Verdict:
 
 
 def smallest_ratio(answer, *, share: float) -> Verdict:
-    """Check the ``||dW|| / ||W||`` from which on a bfloat16 merge loses at most ``share`` of dW."""
+    """Check the ``||dW|| / ||W||`` from which on a bfloat16 merge adds at most ``share`` of noise."""
     eps = {"eps": torch.finfo(torch.bfloat16).eps, "eps_float16": torch.finfo(torch.float16).eps}
     return judge("smallest_ratio", answer, tolerance=0.03, share=share, **eps)
 

@@ -21,22 +21,23 @@ def unpack(function) -> Verdict:
         "swapped": lambda result: codes == [15, 1, 0, 8, 7, 2],
         "grouped": lambda result: codes == [1, 8, 2, 15, 0, 7],
         "count": lambda result: len(codes) != 6,
+        "shape": lambda result: result.dim() != 1,
+        "float": lambda result: result.is_floating_point(),
     }
-    right = lambda result: codes == [1, 15, 8, 0, 2, 7]
+    right = lambda result: result.tolist() == [1, 15, 8, 0, 2, 7] and not result.is_floating_point()
     return judge("unpack", result, right=right, wrong=wrong, count=len(codes))
 
 
-def weights_gb(answer, *, linear: int, rest: int, bits: float) -> Verdict:
-    """Check the bytes, in GB, of a model whose linear layers are in 4 bits and whose rest is not.
+def weights_gib(answer, *, linear: int, rest: int, bits: float) -> Verdict:
+    """Check the size, in GiB, of a model whose linear layers are in 4 bits and whose rest is not.
 
     Args:
-        answer: the learner's figure, in GB (1e9 bytes).
+        answer: the learner's figure, in GiB (2**30 bytes).
         linear: weights that are quantised.
         rest: weights that stay in bfloat16.
         bits: per quantised weight.
     """
-    given = {"linear": linear, "rest": rest, "bits": bits}
-    return judge("weights_gb", answer, tolerance=0.002, **given)
+    return judge("weights_gib", answer, tolerance=0.002, linear=linear, rest=rest, bits=bits)
 
 
 def input_gradient(function) -> Verdict:
@@ -48,8 +49,7 @@ def input_gradient(function) -> Verdict:
         "of W": lambda result: shape_of(result) == (4, 6),
         "shape": lambda result: shape_of(result) != (3, 6),
     }
-    result = call(function, g.clone(), w.clone())
-    return judge("input_gradient", result, right=g @ w, wrong=wrong)
+    return judge("input_gradient", call(function, g.clone(), w.clone()), right=g @ w, wrong=wrong)
 
 
 def same_scale(answer, *, r: int, article: tuple[int, int]) -> Verdict:
@@ -59,5 +59,5 @@ def same_scale(answer, *, r: int, article: tuple[int, int]) -> Verdict:
 
 def adam_bytes(function) -> Verdict:
     """Check ``function(n)``: bytes of 8-bit Adam's states for a tensor of ``n`` parameters."""
-    sizes = (65_536, 4_096, 2_048)
+    sizes = (65_536, 4_096, 3_840, 2_048)
     return judge("adam_bytes", call_each(function, [(n,) for n in sizes]), sizes=sizes)

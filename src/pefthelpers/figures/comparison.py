@@ -1,8 +1,9 @@
-"""Plots of the comparison: intervals of the methods, and target against retention."""
+"""Plots of the comparison: intervals of the methods, and retention against target."""
 
 from collections.abc import Mapping
 
 from pefthelpers import figures
+from pefthelpers.methods import LABELS
 
 # Method: colour and marker of its family; readable without colour too.
 LOOKS = {
@@ -12,7 +13,7 @@ LOOKS = {
     **dict.fromkeys(("ia3", "ln", "head"), (figures.PINK, "D")),
     **dict.fromkeys(("prefix", "prompt"), (figures.RED, "v")),
 }
-SECOND = ("lora_qv", "prompt")  # dashed: the second method of a family in one plot
+DASHES = {"rslora": "--", "dora": ":"}  # the other methods of a family in one plot
 
 
 def intervals(axis, table, *, label: str) -> None:
@@ -20,32 +21,30 @@ def intervals(axis, table, *, label: str) -> None:
 
     Args:
         axis: matplotlib's.
-        table: a DataFrame indexed by method with the columns ``mean`` and ``±``.
+        table: a DataFrame indexed by method with the columns ``mean``, ``from`` and ``to``.
         label: of the horizontal axis.
     """
     for row, (method, values) in enumerate(table.iterrows()):
         colour, marker = LOOKS[method]
-        spread = {"xerr": values["±"], "capsize": 3, "color": colour, "fmt": marker}
-        axis.errorbar(values["mean"], row, **spread)
+        axis.plot((values["from"], values["to"]), (row, row), "-", color=colour)
+        axis.plot(values["mean"], row, marker=marker, color=colour)
     axis.set(yticks=range(len(table)), xlabel=label)
     axis.invert_yaxis()
     axis.grid(axis="x", color="#e3e6ea", lw=0.8)
     axis.set_axisbelow(True)
 
 
-def curves(axis, rows, *, labels: Mapping[str, str], x: str, y: str) -> None:
-    """Draw target against retention: a method's line goes from its lowest learning rate upwards.
+def curves(axis, paths: Mapping, *, x: str, y: str) -> None:
+    """Draw retention against target: a line a training, from its first measurement to its last.
 
     Args:
         axis: matplotlib's.
-        rows: one row a method and learning rate.
-        labels: method to the word a reader sees; methods that are not in it are left out.
-        x: the column that tells what was forgotten.
-        y: the column that tells what was learned.
+        paths: ``(method, seed)`` to a DataFrame of what was measured along the training.
+        x: the column that tells what was learned.
+        y: the column that tells what is left.
     """
-    for method, name in labels.items():
+    for (method, seed), path in paths.items():
         colour, marker = LOOKS[method]
-        line = rows[rows["method"] == method].sort_values("learning_rate")
-        style = "--" if method in SECOND else "-"
-        axis.plot(line[x], line[y], style, marker=marker, color=colour, label=name, alpha=0.85)
-        axis.plot(line[x].iloc[-1], line[y].iloc[-1], marker=marker, color=colour, markersize=10)
+        label = None if seed else LABELS[method]
+        style = {"marker": marker, "ms": 4, "color": colour, "alpha": 0.8, "label": label}
+        axis.plot(path[x], path[y], DASHES.get(method, "-"), **style)

@@ -1,24 +1,22 @@
 """Plots of 4-bit codes: where their levels lie, and what the block size costs."""
 
 from collections.abc import Sequence
-from statistics import NormalDist
+
+import numpy as np
 
 from pefthelpers import figures
 
 
-def levels(named: dict[str, Sequence[float]], *, block: int) -> None:
-    """Show where the sixteen levels of each code lie under the distribution of scaled weights.
+def levels(named: dict[str, Sequence[float]], scaled: Sequence[float]) -> None:
+    """Show where the levels of each code lie under a histogram of scaled weights.
 
     Args:
         named: by name, the levels between -1 and 1.
-        block: weights per constant; decides how wide the curve is.
+        scaled: weights, each divided by the largest of its block.
     """
     figure, axis = figures.axes(width=8, height=3.2)
-    # The largest of `block` standard normal numbers is about this quantile.
-    largest = NormalDist().inv_cdf(1 - 1 / (2 * block))
-    grid = [i / 200 for i in range(-200, 201)]
-    density = [NormalDist().pdf(x * largest) / NormalDist().pdf(0) for x in grid]
-    axis.fill_between(grid, density, color=figures.FROZEN, alpha=0.6, lw=0)
+    counts, edges = np.histogram(scaled, bins=100)
+    axis.stairs(counts / counts.max(), edges, fill=True, color=figures.FROZEN)
     for row, (name, values) in enumerate(named.items()):
         height = -0.2 - 0.22 * row
         axis.plot(values, [height] * len(values), "|", markersize=14, markeredgewidth=2)
@@ -28,7 +26,7 @@ def levels(named: dict[str, Sequence[float]], *, block: int) -> None:
     axis.spines["left"].set_visible(False)
     figures.show(
         figure,
-        "A bell curve of scaled weights between -1 and 1 and below it, a row each, the levels of "
+        "A histogram of scaled weights, a bell with a spike at -1 and at 1, and below it the levels of "
         + ", ".join(named)
         + ": NF4's lie densely near zero, where most weights are, int4's at equal distances.",
     )
