@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from peft import get_peft_model
 
+from nbregress.stamp import stamp
 from pefthelpers import models, results, session
 from pefthelpers.paths import data_dir
 
@@ -65,7 +66,7 @@ class Study:
         row = {**key, **run()}
         row.setdefault("cpu_s", round(time.process_time() - start, 1))
         self.rows.append(row)
-        results.write(self.path, {"about": results.stamp(), "rows": self.rows})
+        results.write(self.path, {"about": stamp(), "rows": self.rows})
         print(json.dumps(row), flush=True)
         return row
 

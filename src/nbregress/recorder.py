@@ -6,6 +6,7 @@ import nbformat
 
 from nbregress import baselines, isolation, notebooks
 from nbregress.result import Job
+from nbregress.stamp import stamp
 from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
@@ -36,7 +37,7 @@ def record(path: Path, profile: str) -> float:
         "profile": profile,
         "model": settings("decoder", profile).model,
         **{cost: getattr(run.result, cost) for cost in ("seconds", "cpu_s", "peak_memory_gib")},
-        **results.stamp(),
+        **stamp(),
         "metrics": run.result.metrics,
         "texts": read_texts(executed),
     }
@@ -65,8 +66,8 @@ def keep_outputs(path: Path, executed, baseline: dict) -> None:
             cell.outputs = outputs[cell.id]
         elif "generated" in notebooks.tags(cell):
             cell.source = measured_line(baseline)
-    stamp = {"versions": baseline["versions"], "date": baseline["date"]}
-    notebook.metadata["pefthelpers"] = {"source_hash": notebooks.source_hash(notebook), **stamp}
+    made = {"versions": baseline["versions"], "date": baseline["date"]}
+    notebook.metadata["pefthelpers"] = {"source_hash": notebooks.source_hash(notebook), **made}
     write(path, notebook)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from nbregress import baselines
 from nbregress.plan import Plan
 from nbregress.result import GOOD, Job, Outcome, Result
+from nbregress.stamp import stamp
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path
-from pefthelpers.results import stamp
 
 
 @contextmanager

@@ -110,7 +110,9 @@ def load(profile: str = "tiny", *, labels: int = 2, seed: int = 0, four_bit: boo
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     torch.manual_seed(seed)
-    return MeanPooledClassifier(encoder, labels).eval(), tokenizer
+    classifier = MeanPooledClassifier(encoder, labels).eval()
+    classifier.classifier.to(encoder.device)  # drawn on the CPU: the same head on every machine
+    return classifier, tokenizer
 
 
 def encode(tokenizer, items: list[Labelled]) -> list[Row]:

@@ -18,8 +18,11 @@ def _scored(model, tokenizer, examples: list[Example], batch_size: int):
     seq2seq = is_seq2seq(model)
     form = {"seq2seq": seq2seq, "device": device_of(model)}
     pairs = sorted(encode(tokenizer, examples), key=lambda pair: len(pair[0]) + len(pair[1]))
-    for start in range(0, len(pairs), batch_size):
-        batch = collate(tokenizer, pairs[start : start + batch_size], **form)
+    longest = sum(map(len, pairs[-1])) if pairs else 1
+    # at most half a GiB of logits: a real model's vocabulary makes them many
+    size = max(1, min(batch_size, 2**27 // (longest * model.config.vocab_size)))
+    for start in range(0, len(pairs), size):
+        batch = collate(tokenizer, pairs[start : start + size], **form)
         # A seq2seq model builds its decoder inputs from the labels; a decoder's: (batch, seq - 1).
         labels = batch["labels"] if seq2seq else batch.pop("labels")[:, 1:]
         logits = model(**batch).logits  # (batch, seq, vocabulary)

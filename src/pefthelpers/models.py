@@ -64,22 +64,44 @@ def verify(folder: Path) -> None:
             )
 
 
+def place(profile: str) -> str:
+    """Return where a profile's models go: to the GPU if there is one; ``tiny`` stays on the CPU.
+
+    The recorded numbers of ``tiny`` are a CPU's, and a GPU would run models so small no faster.
+    """
+    import torch
+
+    return "cuda" if profile != "tiny" and torch.cuda.is_available() else "cpu"
+
+
+def dtype_on(device: str, dtype: str):
+    """Return a torch dtype by its name; float16 for bfloat16 on a GPU that would emulate it (T4)."""
+    import torch
+
+    emulated = device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.float16 if emulated and dtype == "bfloat16" else getattr(torch, dtype)
+
+
 def load(
     role: str,
     profile: str = "tiny",
     *,
     variant: int = 1,
     dtype: str | None = None,
+    device: str | None = None,
     four_bit: bool = False,
     double_quant: bool = False,
 ):
-    """Load a role's model and tokenizer, in evaluation mode.
+    """Load a role's model and tokenizer, in evaluation mode, on the device that ``place`` names.
+
+    A model says where it is, in ``model.device``; whatever it is given goes there.
 
     Args:
         role: ``decoder``, ``seq2seq`` or ``encoder``.
         profile: ``tiny``, ``laptop`` or ``gpu``.
         variant: 2 gives the same kitchen model pre-trained from another seed.
-        dtype: torch dtype name instead of the profile's.
+        dtype: torch dtype name instead of the profile's; see ``dtype_on``.
+        device: ``cpu`` or ``cuda`` instead of the profile's.
         four_bit: quantise the block's linear layers to NF4 (Dettmers et al. 2023) while loading.
             An evaluation before training does no harm; see ``guards.keep_input_gradients``.
         double_quant: with ``four_bit``: quantise the constants of NF4's blocks too.
@@ -91,13 +113,13 @@ def load(
         UserError: unknown role or profile; a file that is corrupt; a model that cannot be had here;
             a layer whose width cannot be held in 4 bits on this machine.
     """
-    import torch
     import transformers
 
-    chosen = settings(role, profile)
+    chosen, device = settings(role, profile), device or place(profile)
     source = folder_of(role, chosen, variant=variant)
-    options = {"dtype": getattr(torch, dtype or chosen.dtype)}
+    options = {"dtype": dtype_on(device, dtype or chosen.dtype)}
     if four_bit:
+        options["device_map"] = {"": device}
         nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double_quant}
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_compute_dtype=options["dtype"], **nf4
@@ -115,4 +137,4 @@ def load(
 
         guards.refuse_widths(model)
         guards.keep_input_gradients(model)
-    return model.eval(), tokenizer
+    return (model if four_bit else model.to(device)).eval(), tokenizer

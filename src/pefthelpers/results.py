@@ -5,19 +5,15 @@ A record is a JSON file of ``data/``: a notebook's metrics (``baselines/02_lora.
 (``published/qlora.json``). A name is a file's name without its ending.
 """
 
-import datetime
 import json
 import math
-import platform
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
-from pefthelpers.session import STACK
 
 FOLDERS = ("baselines", "results", "published")
 # Of learning rates whose validation ties the lowest is taken: a higher one buys nothing, and forgets more.
@@ -107,21 +103,6 @@ def _step(found: Any, step: str) -> Any:
     if step == "chosen":
         return _step(found, f"learning_rate={chosen_rate(found)}")
     return sum(row[step] for row in found) / len(found)
-
-
-def processor() -> str:
-    """Return the processor's name, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def stamp() -> dict[str, object]:
-    """Return what every recorded figure hangs on: date, package versions, processor."""
-    today = datetime.date.today().isoformat()
-    versions = {name: version(name) for name in STACK}
-    return {"date": today, "versions": versions, "processor": processor()}
 
 
 def write(path: Path, content: dict) -> None:

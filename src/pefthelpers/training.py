@@ -122,6 +122,8 @@ def optimise(
 ) -> list[float]:
     """Take a step for each batch: AdamW, no weight decay, warm-up, linear decay, clipped at 1.
 
+    Under a float16 model the loss is scaled, or small gradients would be zeros there.
+
     Args:
         model: returns a ``loss``; what of it requires a gradient is trained.
         inputs: ``steps`` batches, as the model takes them.
@@ -134,6 +136,8 @@ def optimise(
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=fused)
+    half = any(p.dtype == torch.float16 for p in model.parameters())
+    scaler = torch.amp.GradScaler(device_of(model).type, enabled=half)  # else it does nothing
     model.train()
     losses = []
     for step, batch in enumerate(inputs):
@@ -144,10 +148,12 @@ def optimise(
         loss = model(**batch).loss
         # backward: gradients of the trained parameters alone, their common norm at most 1
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         # update
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         losses.append(loss.item())
     model.eval()
     return losses

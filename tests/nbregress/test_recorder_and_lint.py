@@ -146,3 +146,11 @@ def test_notebooks_are_checked(make_notebook, change, problem):
 def test_a_cited_number_is_welcome(make_notebook):
     text = "The paper reports a 25 % speed-up (Hu et al. 2021, section 4.2)."
     assert "types a number" not in found(make_notebook, markdown(text), "x = 1")
+
+
+def test_a_stamp_names_the_stack_and_the_processor():
+    from nbregress.stamp import stamp
+
+    found = stamp()
+    assert {"torch", "transformers", "peft"} <= set(found["versions"])
+    assert found["processor"] and len(found["date"]) == 10

@@ -142,12 +142,6 @@ def test_committed_studies_are_in_the_form_that_write_gives(tmp_path):
         assert (tmp_path / "again.json").read_bytes() == results.path_of(name).read_bytes(), name
 
 
-def test_a_stamp_names_the_stack_and_the_processor():
-    stamp = results.stamp()
-    assert {"torch", "transformers", "peft"} <= set(stamp["versions"])
-    assert stamp["processor"] and len(stamp["date"]) == 10
-
-
 def test_of_rates_that_validation_cannot_tell_apart_the_lowest_is_taken():
     row = {"validation": 0.9, "validation_loss": 0.2, "learning_rate": 0.01}
     assert results.mildest([row, row | {"validation": 0.87, "learning_rate": 0.001}]) == row
