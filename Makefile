@@ -6,7 +6,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test lab laptop matrix gates adapterhub clean
+.PHONY: run test recipes lab laptop matrix gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -18,6 +18,10 @@ test: $(INSTALLED)
 	$(BIN)/deptry src
 	$(BIN)/pefthelpers lint
 	$(BIN)/python -m pytest
+
+# Every recipe of `pefthelpers recipe` on small random models, in float32 and bf16; `make test` runs a part.
+recipes: $(INSTALLED)
+	$(BIN)/python -m pytest tests/peftguide/test_recipes.py -m every_recipe
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks

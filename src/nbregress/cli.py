@@ -1,4 +1,4 @@
-"""The command line: run, baseline, compare, matrix, record, lint, fetch, memory, recipe, doctor."""
+"""The command line: run, baseline, compare, matrix, record, lint, fetch, memory, choose, check, recipe, doctor."""
 
 import argparse
 import ast
@@ -217,12 +217,71 @@ def memory(options: argparse.Namespace) -> int:
 memory_command.add_arguments(COMMANDS.choices["memory"])
 
 
-@command(option("method", help="lora, qlora, dora, prefix, houlsby, full, …"), runs=False)
+CARD = option(
+    "--card",
+    type=lambda text: None if text == "none" else reads(float, "GB, or none", least=1)(text),
+    default=24.0,
+    metavar="GB",
+    help="the card's memory as it is sold (24), or none",
+)
+TASK = option("--task", default="chat", help="chat (default), summarise or classify")
+MODEL = {"help": "a name on the hub, a folder, or a name such as llama-3.1-8b"}
+
+
+@command(
+    option("method", help="lora, qlora, dora, prefix, houlsby, full, …"),
+    TASK,
+    option("--model", **MODEL),
+    option("--data", default="data.jsonl", metavar="FILE", help="JSONL (data.jsonl)"),
+    option("--held-out", metavar="FILE", help="a second one; default: a tenth of the first"),
+    option("--precision", default="auto", help="auto (by hardware), float32, bf16 or fp16"),
+    CARD,
+    runs=False,
+)
 def recipe(options: argparse.Namespace) -> None:
-    """Print a method's minimal recipe, to copy and run."""
+    """Print a script that fine-tunes a model on your data, to run and change."""
     import peftguide
 
-    print(peftguide.recipe(options.method), end="")
+    given = {"data": options.data, "held_out": options.held_out, "card_gib": options.card}
+    given |= {"precision": options.precision, "task": options.task, "model": options.model}
+    print(peftguide.recipe(options.method, **given), end="")
+
+
+@command(
+    option("data", metavar="FILE", help="JSONL: messages, prompt and completion, …"),
+    option("held_out", nargs="?", metavar="HELD_OUT", help="what to evaluate on"),
+    TASK,
+    option("--model", help="a name on the hub or a folder, for lengths in its own tokens"),
+    option("--length", type=FROM_1, default=1024, help="tokens of an example (1024)"),
+    runs=False,
+)
+def check(options: argparse.Namespace) -> None:
+    """Check a data file before training, as the recipes do."""
+    from peftguide import data_check
+
+    given = (options.data, options.held_out, options.task, options.model, options.length)
+    print(*data_check.findings(*given), sep="\n")
+
+
+@command(
+    option("task", help="chat, elicit, learn, classify or summarise"),
+    option("--model", default="llama-3.2-3b", help="a name, a hub id or a config.json"),
+    CARD,
+    option("--tasks", type=FROM_1, default=1, help="tasks that share the base (1)"),
+    option("--examples", type=FROM_1, default=1000, help="examples to train on (1000)"),
+    option("--latency", default="small", help="small (default) or merged"),
+    option("--tooling", default="any", help="any (default), peft or vllm"),
+    option("--batch", type=FROM_1, default=1, help="sequences per step (1)"),
+    option("--seq", type=FROM_1, default=1024, help="tokens per sequence (1024)"),
+    runs=False,
+)
+def choose(options: argparse.Namespace) -> None:
+    """Say which method fits a task, a model and a card, and why."""
+    import peftguide
+
+    names = ("model", "tasks", "examples", "latency", "tooling", "batch", "seq")
+    given = {name: getattr(options, name) for name in names}
+    print(peftguide.choose(options.task, card_gib=options.card, **given))
 
 
 @command(runs=False)

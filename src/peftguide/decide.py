@@ -1,13 +1,14 @@
-"""The decision: constraints first, then the records, then the cost, in that order.
+"""The decision: constraints first, then real models, then the toys' rows, then a default.
 
 1. A method without three recorded seeds on the kind of task is no candidate.
 2. Whatever does not meet the requirements is ruled out: layers that cannot be merged, tooling, a
    model of its own for every task, a step that the card does not hold.
 3. The rest is compared with its best, paired by seed (``evidence.judge``): who lies more than two
-   points below goes, be it shown to be worse or too uncertain to say.
-4. 4 bits go where a method of 16 bits is left.
-5. Of those left: for one task a method that merges into the base; then the smallest file,
-   where a factor of two counts as the same; then the order of ``methods.METHODS``, adapters first.
+   points below goes, be it shown to be worse or too uncertain to say. So does who lies below full
+   fine-tuning on a real model, where a published comparison shows it.
+4. 4 bits go where LoRA in 16 bits fits.
+5. Of those left the first of ``ORDER``: LoRA on all linear layers unless evidence says otherwise. A
+   tie, at a ceiling or not, ranks nothing; the size of a file decides nothing.
 """
 
 from collections.abc import Mapping
@@ -15,16 +16,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peftguide import reasons
-from peftguide.evidence import KINDS, Arm, Records, Standing, arms, base_row, judge
-from peftguide.memory_need import SPECIAL, task_bytes
+from peftguide.evidence import (
+    KINDS,
+    MARGIN,
+    Arm,
+    Records,
+    Standing,
+    arms,
+    base_row,
+    judge,
+    published,
+)
+from peftguide.memory_need import task_bytes
 from peftguide.reasons import STANDINGS, interval, say, size
 from peftguide.recipes import configuration
 from peftguide.requirements import Requirements
 from peftguide.template import render
 from pefthelpers.methods import LABELS, METHODS, SERIES
 
-SAME_SIZE = 2
+# The default, what replaces it where it does not fit, its kin; then what more seldom is asked for.
+ORDER = ("lora", "qlora", "rslora", "dora", "lora_qv", "full", "houlsby", "pfeiffer", "ia3", "ln")
+ORDER += ("prefix", "prompt")
 BELOW = ("worse", "unresolved")
+FEW = 20  # examples: a prompt holds them
+WITHOUT_GPU = 1.5e9  # parameters of a decoder: more is no work for a CPU
+VLLM = ("lora", "lora_qv", "rslora", "qlora", "full")  # served without merging
 
 
 @dataclass(frozen=True)
@@ -83,19 +99,20 @@ class Choice:
         """Return the answer as text: the method, why, and what was ruled out."""
         why = [f"  - {sentence}" for sentence in self.why]
         others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
-        return "\n".join([f"{self.label}", *why, "ruled out:", *others])
+        return "\n".join([f"{self.label}", *why, "not chosen:", *others])
 
     def _repr_html_(self) -> str:
-        return render("choice.html", choice=self, labels=LABELS, size=size)
+        return render("choice.html", choice=self, labels=LABELS)
 
 
 def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
-    """Return the method that the records recommend, with its reasons.
+    """Return the method that evidence and requirements recommend, with its reasons.
 
     Args:
-        task: ``elicit``, ``learn``, ``classify`` or ``summarise``.
+        task: ``chat``, ``elicit``, ``learn``, ``classify`` or ``summarise``.
         records: rows to use instead of those on disk: name of the record to DataFrame.
-        **fields: model, card_gib, tasks, latency, tooling, batch, seq: see ``Requirements``.
+        **fields: model, card_gib, tasks, examples, latency, tooling, batch, seq: see
+            ``Requirements``.
 
     Raises:
         UserError: a field cannot be; the sentence lists what can.
@@ -104,18 +121,36 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
     found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
     ruled = {name: refuse(asked, name, found) for name in METHODS}
     standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
-    if standings:
+    chosen, cell = None, ""
+    if none := no_training(asked, found):
+        label, why = none
+    elif standings:
         chosen, below = prefer(asked, found, standings)
         ruled |= below
+        label, cell = LABELS[chosen], configuration(chosen, asked.model, role(asked))
         case = reasons.Case(asked, found[chosen], found, standings, base_row(task, records))
-        label, why = LABELS[chosen], [said for rule in reasons.RULES if (said := rule(case))]
-        # A decoder writes summaries as a decoder.
-        own = task == "classify" or asked.model in SPECIAL
-        cell = configuration(chosen, asked.model, KINDS[task].role if own else "decoder")
+        why = [said for rule in reasons.RULES if (said := rule(case))]
     else:
-        chosen, cell, (label, why) = None, "", reasons.nothing_fits(asked, found)
+        label, why = reasons.nothing_fits(asked, found)
     others = {LABELS[name]: reason for name, reason in ruled.items() if reason}
     return Choice(asked, chosen, label, why, others, cell, found, standings)
+
+
+def role(asked: Requirements) -> str:
+    """Return what the model is used as; a decoder writes summaries as a decoder."""
+    return "encoder" if asked.task == "classify" else asked.role
+
+
+def no_training(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, list[str]] | None:
+    """Return an answer that is no training: too few examples, or a large model and no GPU."""
+    if found and asked.examples < FEW:
+        sentence = "few facts" if asked.task == "learn" else "few"
+        label = "Retrieval, no training" if asked.task == "learn" else "A prompt, no training"
+        return label, [say(asked, sentence, few=FEW), *filter(None, [reasons.first(asked)])]
+    small = asked.role != "decoder" or asked.parameters <= WITHOUT_GPU
+    if found and asked.card_gib is None and not small:
+        return "Not without a GPU", reasons.without_gpu(asked, asked.parameters)
+    return None
 
 
 def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
@@ -126,12 +161,11 @@ def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
         return say(asked, "in series" if METHODS[method].where == SERIES else "in front")
     if asked.tooling == "peft" and not METHODS[method].in_peft:
         return say(asked, "not in peft")
+    if asked.tooling == "vllm" and asked.latency != "merged" and method not in VLLM:
+        return say(asked, "merge for vllm" if METHODS[method].mergeable else "not in vllm")
     if method == "full" and asked.tasks > 1:
-        whole, there = task_bytes(asked.model, "full") or 0, found["full"].file_bytes
-        least = min(arm.file_bytes for arm in found.values())
-        figures = {"whole": size(whole), "there": size(there), "least": size(least)}
-        return say(asked, "own model", **figures)
-    if method == "qlora" and asked.model in SPECIAL:
+        return say(asked, "own model", whole=size(task_bytes(asked.model, "full") or 0))
+    if method == "qlora" and asked.role != "decoder":
         return say(asked, "small")
     settings = ("full", "full in bf16") if method == "full" else (method,)
     needs = [asked.peak(setting) for setting in settings]
@@ -145,23 +179,35 @@ def prefer(
     asked: Requirements, found: Mapping[str, Arm], standings: Mapping[str, Standing]
 ) -> tuple[str, dict[str, str]]:
     """Return the chosen of the methods compared, and why each other one is not it."""
-    near = [name for name, standing in standings.items() if standing.word not in BELOW]
-    left = [name for name in near if name != "qlora"] or near
-    merging = [name for name in left if METHODS[name].mergeable]
-    pool = merging if asked.tasks == 1 and merging else left
-    smallest = min(found[name].file_bytes for name in pool)
-    small = [name for name in pool if found[name].file_bytes <= SAME_SIZE * smallest]
-    chosen = min(small, key=lambda name: (name == "full", list(METHODS).index(name)))
+    near = [name for name in ORDER if name in standings and standings[name].word not in BELOW]
+    behind = {name: gap for name in near if (gap := behind_elsewhere(asked, name))}
+    pool = [name for name in near if name not in behind] or near
+    if "lora" in standings and pool != ["qlora"]:
+        pool = [name for name in pool if name != "qlora"]
+    chosen = pool[0]
     figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
-    figures |= {"first": LABELS[chosen], "least": size(found[chosen].file_bytes)}
-    figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
+    figures |= {
+        "first": LABELS[chosen],
+        "why": "" if chosen == "lora" else say(asked, "first left"),
+    }
     ruled = {}
     for name, (word, *gap) in standings.items():
-        rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
-        if name not in left:
-            rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
-        own, steps = size(found[name].file_bytes), found[name].steps
-        but = say(asked, rule, own=own, **figures) if name in near else ""
-        word = "tied" if word == "best" else word
-        ruled[name] = say(asked, word, gap=interval(*gap), but=but, steps=steps, **figures)
+        rule = "behind elsewhere" if name in behind else "default"
+        if name == "qlora" and name in near and name not in behind:
+            rule = "16 bits" if asked.peak("qlora") is None else "16 bits fit"
+        figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
+        but = say(asked, rule, elsewhere=behind.get(name), **figures) if name in near else ""
+        word, steps = "tied" if word == "best" else word, found[name].steps
+        base = KINDS[asked.task].base
+        ruled[name] = say(
+            asked, word, gap=interval(*gap), but=but, steps=steps, base=base, **figures
+        )
     return chosen, ruled | {chosen: ""}
+
+
+def behind_elsewhere(asked: Requirements, method: str) -> str:
+    """Return how far a method lies below full fine-tuning on a real decoder, if it is shown."""
+    found = published(method) if asked.role == "decoder" else None
+    if found is None or found.gap >= 0 or -found.gap <= max(found.half, MARGIN):
+        return ""
+    return interval(-found.gap, found.half)

@@ -13,38 +13,35 @@ MODELS = {"classify": ("roberta-base",), "summarise": ("t5-base",)}
 FIELDS = {
     "tasks": {1: "one task", 10: "ten tasks from one base"},
     "latency": {"small": "a little more latency will do", "merged": "latency of the base alone"},
-    "tooling": {"any": "any tooling", "peft": "peft alone"},
+    "tooling": {"any": "any tooling", "peft": "peft alone", "vllm": "served by vLLM or SGLang"},
 }
 
 
 def tree(records: Records | None = None) -> str:
     """Return the decisions as an indented text, for readers without a kernel.
 
-    Every leaf is an answer of ``choose`` with the row it rests on; values with the same answers
-    share a line, and a field that changes nothing has none.
+    Every leaf is an answer of ``choose``; values with the same answers share a line, and a field
+    that changes nothing has none, nor have tasks. A task's line says on which stand-in its rows
+    were measured.
 
     Args:
         records: rows to use instead of those on disk.
     """
-    text, cards = "", {card: f"{card} GB" for card in CARDS}
+    cards, groups = {card: f"{card} GB" for card in CARDS} | {None: "no GPU"}, {}
     for task, kind in KINDS.items():
         models = {model: model for model in MODELS.get(task, DECODERS)}
         fields = FIELDS | {"model": models, "card_gib": cards}
         found = branch(fields, {"task": task, "records": records})
-        alone = "\n " if isinstance(found, str) else ""
-        text += f"{task}: {kind.words}; scores of {kind.base}{alone}{drawn(found, '  ')}\n"
-    return text.rstrip("\n")
+        said = f"{task}: {kind.words}; measured on {kind.base}"
+        groups.setdefault(found, []).append(said)
+    below = lambda found: "\n  " + drawn(found, "  ").strip(" \n")
+    return "\n".join("\n".join(said) + below(found) for found, said in groups.items())
 
 
 def branch(fields: Mapping[str, Mapping[Any, str]], fixed: dict[str, Any]) -> str | tuple:
     """Return a leaf as text, or the groups of a field's values with the branch each leads to."""
     if not fields:
-        choice = choose(**fixed)
-        if choice.method is None:
-            return choice.label.lower()
-        arm = choice.arms[choice.method]
-        where = f"{arm.record}.json, {len(arm.test)} seeds"
-        return f"{choice.label}: {arm.score} ({where})"
+        return choose(**fixed).label
     (name, values), *rest = fields.items()
     groups: dict[str | tuple, list[str]] = {}
     for value, word in values.items():

@@ -1,20 +1,18 @@
 """The rules that say which sentences of ``sentences.yaml`` hold for a decision, with their figures."""
 
-import math
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 import peftmemory
-from peftguide.evidence import KINDS, MARGIN, Arm, Standing, half_width, paired
-from peftguide.memory_need import CARDS, described, step, task_bytes
+from peftguide import memory_need
+from peftguide.evidence import KINDS, MARGIN, Arm, Standing, half_width, paired, published
+from peftguide.memory_need import CARDS, described, room, step, task_bytes
+from peftguide.recipes import TASKS, rates
 from peftguide.requirements import Requirements
-from pefthelpers import results
-from pefthelpers.methods import LABELS
-from peftmemory.advice import CARD_OVERHEAD_GIB
+from pefthelpers.methods import LABELS, METHODS
 
 STANDINGS = {
     "best": "highest mean",
@@ -25,8 +23,9 @@ STANDINGS = {
 }
 # By rule, with places for figures.
 SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
-QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
-PUBLISHED = "peft_metamathqa_scores/rows/method="  # Llama-3.2-3B, one seed each: its caveats
+# Examples from which on an adapter's capacity, and below which the noise of a test, is worth a word.
+MANY, HUNDRED = 50_000, 100
+OLDER = 16  # GB of the T4 and the V100, which have no bf16
 
 
 class Case(NamedTuple):
@@ -41,7 +40,8 @@ class Case(NamedTuple):
 
 def say(asked: Requirements, sentence: str, **figures: Any) -> str:
     """Return a sentence of the table with its figures and those of the requirements."""
-    kind, known = KINDS[asked.task], {"margin": MARGIN, "overhead": CARD_OVERHEAD_GIB}
+    kind, known = KINDS[asked.task], {"margin": MARGIN}
+    known |= {"room": asked.card_gib and room(asked.card_gib)}
     known |= {"kind": kind, "records": " or ".join(f"{name}.json" for name in kind.records)}
     return SENTENCES[sentence].format(**known | vars(asked) | figures)
 
@@ -60,6 +60,37 @@ def interval(mean: float, half: float) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
+def first(asked: Requirements) -> str:
+    """Say what to try before any training, by what is known of the task."""
+    return say(asked, f"first {asked.task}")
+
+
+def before(case: Case) -> str:
+    """Say what to try before training; on ELICIT with what asking alone gave in the toy world."""
+    cued = case.asked.task == "elicit" and case.base is not None
+    return first(case.asked) + (" " + say(case.asked, "cue", base=case.base) if cued else "")
+
+
+def default(case: Case) -> str:
+    """Say why this method: it is the default, or what rules the default out."""
+    return say(
+        case.asked,
+        f"default {case.arm.method}" if case.arm.method in ("lora", "qlora") else "no default",
+    )
+
+
+def rate(case: Case) -> str:
+    """Say at which learning rates to look."""
+    return say(case.asked, "rate", **rates(case.arm.method))
+
+
+def amount(case: Case) -> str | None:
+    """Say what the number of examples asks for."""
+    if case.asked.examples >= MANY:
+        return say(case.asked, "many")
+    return say(case.asked, "hundred") if case.asked.examples < HUNDRED else None
+
+
 def measured(case: Case) -> str:
     """Say the chosen method's own row."""
     arm = case.arm
@@ -74,7 +105,7 @@ def ties(case: Case) -> str:
     if words[chosen] == "close":
         best = next(LABELS[name] for name, word in words.items() if word == "best")
         gap = interval(*case.standings[chosen][1:])
-        return say(case.asked, "first by cost", best=best, gap=gap)
+        return say(case.asked, "little behind", best=best, gap=gap)
     equal = [name for name in LABELS if words.get(name) in ("best", "tied") and name != chosen]
     if not equal:
         return say(case.asked, "only" if len(words) == 1 else "ahead")
@@ -93,47 +124,47 @@ def price(case: Case) -> str | None:
     return say(case.asked, "price", best=LABELS[best.method], gap=interval(lower, half))
 
 
-def room(case: Case) -> str:
+def memory(case: Case) -> str:
     """Say what the step needs on the model that was asked for."""
     asked, gib = case.asked, case.asked.peak(case.arm.method)
     if gib is None:  # weights, gradients and AdamW moments of full fine-tuning in float32
-        states = 16 * peftmemory.parameters(asked.model, "full").base / peftmemory.GIB
-        return say(asked, "no formula", gib=states)
+        states = 16 * asked.parameters / peftmemory.GIB
+        return say(asked, "no formula" if states else "no count", gib=states)
     if case.arm.method == "full" and not asked.fits(gib):
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
-    return say(asked, "peak" if asked.card_gib is None else "held", gib=gib)
+    older = say(asked, "older") if asked.card_gib == OLDER else ""
+    return say(asked, "no gpu" if asked.card_gib is None else "held", gib=gib, older=older).rstrip()
 
 
 def serving(case: Case) -> str | None:
-    """Say what serving costs: files, copies, latency."""
+    """Say what serving several tasks costs: files, copies, engines."""
     asked, merged = case.asked, case.asked.latency == "merged"
     one, whole = (task_bytes(asked.model, name) or 0 for name in (case.arm.method, "full"))
-    sentence = "dequantised" if case.arm.method == "qlora" and merged else None
-    if asked.tasks > 1 and merged:
-        sentence = "copies" if one else "copies alone"
-    elif asked.tasks > 1:
-        sentence = "files" if one else None
-    return sentence and say(asked, sentence, one=size(one), whole=size(whole))
+    if asked.tasks == 1:
+        return (
+            say(asked, "dequantised", whole=size(whole))
+            if case.arm.method == "qlora" and merged
+            else None
+        )
+    figures = {"whole": size(whole), "copies": size(asked.tasks * whole), "one": size(one)}
+    figures |= {"files": size(asked.tasks * one)}
+    if merged:
+        return say(asked, "copies", **figures)
+    engine = say(asked, "engine") if asked.role == "decoder" else ""
+    return say(asked, "files" if one else "some files", engine=engine, **figures).rstrip()
 
 
 def elsewhere(case: Case) -> str | None:
-    """Say the chosen method's best published row beside full fine-tuning's."""
-    rows, (full,) = (results.look_up(PUBLISHED + name) for name in (case.arm.method, "full"))
-    if not rows or full in rows:
+    """Say what a comparison on a real model found of the chosen method, first of all evidence."""
+    found = published(case.arm.method)
+    if found is None:
         return None
-    row = max(rows, key=lambda row: row["accuracy"])
-    error = math.sqrt(sum(r["accuracy"] * (1 - r["accuracy"]) for r in (row, full)) / QUESTIONS)
-    gap = row["accuracy"] - full["accuracy"]
-    apart = f"{gap:+.3f} ± {1.96 * error:.3f}"
-    verdict = apart if abs(gap) > 1.96 * error else "not told apart by its test items"
-    count = f"the best of its {len(rows)} rows, " if len(rows) > 1 else ""
-    return say(case.asked, "elsewhere", row=row, full=full, count=count, verdict=verdict)
-
-
-def cue(case: Case) -> str | None:
-    """Say what asking alone gives on ELICIT: the base's own score on its cue."""
-    asked_alone = case.asked.task == "elicit" and case.base is not None
-    return say(case.asked, "cue", base=case.base) if asked_alone else None
+    apart = f"{found.gap:+.3f} ± {found.half:.3f}"
+    verdict = apart if abs(found.gap) > found.half else "not told apart by its test items"
+    count = f"the best of its {found.rows} rows, " if found.rows > 1 else ""
+    own = "" if case.asked.role == "decoder" else " Another kind of model than yours."
+    figures = {"row": found.row, "full": found.full, "count": count, "own": own}
+    return say(case.asked, "elsewhere", verdict=verdict, **figures)
 
 
 def forgetting(case: Case) -> str | None:
@@ -151,7 +182,27 @@ def scope(case: Case) -> str:
     return say(case.asked, "scope")
 
 
-RULES = (measured, ties, price, room, serving, elsewhere, cue, forgetting, scope)
+def script(case: Case) -> str:
+    """Say which command prints the whole script."""
+    asked = case.asked
+    task = asked.task if asked.task in TASKS else "chat"
+    card = "none" if asked.card_gib is None else f"{asked.card_gib:g}"
+    model = memory_need.hub_name(asked.model)
+    return say(asked, "script", method=case.arm.method, recipe_task=task, card=card, source=model)
+
+
+RULES = (before, default, rate, amount, elsewhere, measured, ties, price, memory, serving)
+RULES += (forgetting, script, scope)
+
+
+def without_gpu(asked: Requirements, count: float) -> list[str]:
+    """Return what to say to who wants to train a large model without a GPU."""
+    gib = asked.peak("lora")
+    four = asked.peak("qlora")
+    card = next((card for card in CARDS if (four or 0) <= room(card)), None)
+    said = say(asked, "not without", billion=count / 1e9, gib=gib or 2 * count / peftmemory.GIB)
+    rent = say(asked, "rent", card=card, four=four) if card and four else say(asked, "rent any")
+    return [said, rent, first(asked)]
 
 
 def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, list[str]]:
@@ -163,21 +214,45 @@ def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, li
     gib = needs[least]
     if gib is None or asked.fits(gib):
         return "Nothing fits", [say(asked, "wishes")]
-    first = say(asked, "least", label=LABELS[least], gib=gib)
-    return "Nothing fits", [first, say(asked, "remedy", **remedy(asked, least, gib))]
+    said = [say(asked, "least", label=LABELS[least], gib=gib)]
+    return "Nothing fits", [*said, say(asked, "remedy", **remedy(asked, least, gib)), first(asked)]
 
 
-@cache
 def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
-    """Return which card, model or change would make a method's step of ``gib`` GiB fit."""
+    """Return which card, cards, model or change would make a method's step of ``gib`` GiB fit."""
     what, options = described(method), step(method, asked.batch, asked.seq)
-    card = next((card for card in CARDS if gib + CARD_OVERHEAD_GIB <= card), None)
-    small = peftmemory.largest_fitting(what, card_gib=asked.card_gib, **options)
-    changes = peftmemory.advise(asked.model, what, card_gib=asked.card_gib, **options).changes
+    card = next((card for card in CARDS if gib <= room(card)), None)
+    small = peftmemory.largest_fitting(what, card_gib=room(asked.card_gib) + 1, **options)
+    advice = {"card_gib": room(asked.card_gib) + 1} | options
+    changes = peftmemory.advise(memory_need.known(asked.model), what, **advice).changes
     would = f" With {' and '.join(changes)} it would fit, not measured here."
-    largest = f"the largest model here that fits this way is {small}"
+    largest = f"of the models here {small} is the largest that fits this way"
     return {
         "larger": f"a card of {card} GB holds it" if card else "no single card here holds it",
-        "smaller": largest if small else "no model fits",
-        "change": would if changes else "",
+        "cards": several(asked, method),
+        "smaller": largest if small else "no model here fits",
+        "change": (would if changes else "") + shorter(asked, method),
     }
+
+
+def shorter(asked: Requirements, method: str) -> str:
+    """Say which half or quarter of the length would fit, if one does."""
+    parts = [asked.seq // part for part in (2, 4) if asked.seq // part >= 128]
+    peaks = {seq: memory_need.peak(asked.model, method, asked.batch, seq) for seq in parts}
+    fitting = next((seq for seq, gib in peaks.items() if asked.fits(gib)), None)
+    return f" With {fitting:,} tokens a sequence it fits." if fitting else ""
+
+
+def several(asked: Requirements, method: str) -> str:
+    """Say how many cards of the size asked for hold a step under FSDP."""
+    options = (asked.card_gib, asked.batch, asked.seq)
+    cards = memory_need.cards_needed(asked.model, method, *options)
+    two = memory_need.sharded(asked.model, method, 2, *options[1:])
+    if cards is None:
+        return ""
+    label = METHODS[method].label
+    each = memory_need.sharded(asked.model, method, cards, *options[1:])
+    said = f"; so do {cards} cards of {asked.card_gib:g} GB with FSDP and {label}, about {each:.1f} GiB each"
+    if cards == 2:
+        return said
+    return f"{said} (two need {two:.1f}, or a part of the weights in RAM: Answer.AI 2024)"

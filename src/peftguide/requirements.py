@@ -2,10 +2,15 @@
 
 from dataclasses import dataclass
 
+import peftmemory
 from peftguide import memory_need
 from peftguide.evidence import KINDS
 from pefthelpers.errors import UserError
-from peftmemory.advice import CARD_OVERHEAD_GIB, check_card
+from peftmemory.advice import check_card
+from peftmemory.errors import EstimateError
+
+# Which tasks a model's role is put to.
+ROLE_TASKS = {"encoder": ("classify",), "seq2seq": ("summarise",), "decoder": tuple(KINDS)}
 
 
 @dataclass(frozen=True)
@@ -13,13 +18,16 @@ class Requirements:
     """What a method is wanted for, and under which limits.
 
     Attributes:
-        task: ``elicit`` (the base can do it when asked), ``learn`` (new facts or a new format),
-            ``classify`` (labels) or ``summarise``.
-        model: a name of ``model_names()``.
-        card_gib: the card's memory; None for no limit.
+        task: ``chat`` (not tried yet), ``elicit`` (asked with three examples in the prompt, the
+            base does it), ``learn`` (it does not: new facts or a new format), ``classify``
+            (labels) or ``summarise``.
+        model: a name of ``model_names()``, its name on the hub, a folder or a config.json.
+        card_gib: the card's memory as it is sold; None for no GPU.
         tasks: how many tasks one base serves.
+        examples: how many examples there are to train on.
         latency: ``merged`` (not a layer more than the base) or ``small`` (a little more will do).
-        tooling: ``peft`` alone, or ``any``: this package's or AdapterHub's bottlenecks too.
+        tooling: ``peft`` alone, ``vllm`` (vLLM or SGLang serve it), or ``any``: this package's or
+            AdapterHub's bottlenecks too.
         batch: sequences per training step.
         seq: tokens per sequence.
 
@@ -31,6 +39,7 @@ class Requirements:
     model: str = "llama-3.2-3b"
     card_gib: float | None = 24
     tasks: int = 1
+    examples: int = 1000
     latency: str = "small"
     tooling: str = "any"
     batch: int = 1
@@ -38,24 +47,40 @@ class Requirements:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        allowed = {"task": tuple(KINDS), "model": memory_need.model_names()}
-        allowed |= {"latency": ("small", "merged"), "tooling": ("any", "peft")}
+        allowed = {"task": tuple(KINDS), "latency": ("small", "merged")}
+        allowed |= {"tooling": ("any", "peft", "vllm")}
         for name, values in allowed.items():
             if (given := getattr(self, name)) not in values:
                 raise UserError(f"There is no {name} {given!r}: take one of {', '.join(values)}.")
         if self.card_gib is not None:
             check_card(self.card_gib)
-        for name in ("tasks", "batch", "seq"):
+        for name in ("tasks", "batch", "seq", "examples"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        if (only := memory_need.SPECIAL.get(self.model, self.task)) != self.task:
-            other = f"take a Llama, Qwen or SmolLM model for {self.task!r}"
-            raise UserError(f"{self.model} is for task {only!r} here: {other}.")
+        memory_need.known(self.model)
+        if self.task not in (fit := ROLE_TASKS[self.role]):
+            raise UserError(
+                f"{self.model} is for task {' or '.join(map(repr, fit))} here: take a Llama, Qwen or "
+                f"SmolLM model for {self.task!r}."
+            )
+
+    @property
+    def role(self) -> str:
+        """What the model is: ``decoder``, ``seq2seq`` or ``encoder``."""
+        return memory_need.role_of(self.model) or "decoder"
+
+    @property
+    def parameters(self) -> int:
+        """The model's parameters; 0 where no formula counts them."""
+        try:
+            return peftmemory.parameters(memory_need.known(self.model), "full").base
+        except EstimateError:
+            return 0
 
     def peak(self, method: str) -> float | None:
         """Return the peak of a method's step in GiB; None where no formula covers it."""
         return memory_need.peak(self.model, method, self.batch, self.seq)
 
     def fits(self, gib: float | None) -> bool:
-        """Tell whether a peak fits the card beside the CUDA context; without a card all does."""
-        return None in (gib, self.card_gib) or gib + CARD_OVERHEAD_GIB <= self.card_gib
+        """Tell whether a peak fits the card with headroom; without a card RAM is not known."""
+        return None in (gib, self.card_gib) or gib <= memory_need.room(self.card_gib)

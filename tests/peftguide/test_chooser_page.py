@@ -55,7 +55,7 @@ def test_without_a_kernel_there_is_a_page(monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
     assert pages.method_chooser() is None
     (page,) = (thing.data for thing in shown)
-    assert "http" not in page and len(page.encode()) < 80_000
+    assert "http" not in page and len(page.encode()) < 85_000
     json.loads(re.search(r"const data = (\{.*\});", page).group(1).replace("<\\/", "</"))
 
 
@@ -98,7 +98,7 @@ def test_moved_in_a_page_without_a_kernel_it_changes_the_answer(tab, tmp_path):
     assert root.locator("button").inner_text() in ("copied", "press Ctrl+C")
     tab.get_by_label("model").select_option(label="roberta-base")
     assert "roberta-base is for task" in root.get_by_role("alert").inner_text()
-    tab.locator("select[name=task]").select_option(value="2")
+    tab.locator("select[name=task]").select_option(value="3")
     assert root.locator("h4").count() == 3
     tab.set_viewport_size({"width": 500, "height": 900})
     assert tab.evaluate("document.getElementById('chooser-page').scrollWidth") <= 500

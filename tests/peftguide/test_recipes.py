@@ -1,72 +1,377 @@
-"""Each minimal recipe, executed as it stands on the kitchen decoder: trained, reloaded, asked."""
+"""Every recipe, executed to its end in an empty folder by a Python without this collection's packages.
 
-import gc
-import runpy
-import time
+``make test`` runs one family of models and one precision for each task; ``make recipes``, which ``.ci/run``
+calls, runs all.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
-import peftbottleneck  # noqa: F401 - takes a while: not part of a recipe's time
 import peftguide
+from nbregress import cli
+from peftguide import data_check, memory_need, own_data, recipes
 from pefthelpers import methods
+from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
+from peftmemory.configs import read_sheet
+from support import recipe_models, recipe_worker
 
-CPU_SECONDS = 15
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lean():
-    """Spare what costs more than a recipe's own work: threads, and collecting old modules."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    gc.freeze()
-    yield
-    gc.unfreeze()
-    torch.set_num_threads(threads)
+ROOT = Path(__file__).resolve().parents[2]
+USUAL = {
+    ("decoder", "chat", "bf16"),
+    ("seq2seq", "summarise", "float32"),
+    ("encoder", "classify", "bf16"),
+}
+FORMS = [("decoder", task) for task in recipes.TASKS]
+FORMS += [("seq2seq", "summarise"), ("encoder", "classify")]
 
 
-@pytest.fixture
-def script(tmp_path, monkeypatch):
-    """Return a function that writes a recipe for the kitchen decoder into an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def write(method):
-        text = peftguide.recipe(method)
-        assert text.count('MODEL = "data/kitchen/decoder"') == 1
-        decoder = (data_dir() / "kitchen" / "decoder").as_posix()
-        path = tmp_path / f"{method}.py"
-        path.write_text(text.replace("data/kitchen/decoder", decoder))
-        return path
-
-    return write
+def batches() -> list:
+    """Return (kind, task, precision) as parameters, those that are not usual marked."""
+    found = []
+    for kind, task in FORMS:
+        for precision in ("float32", "bf16"):
+            each = (kind, task, precision)
+            marks = () if each in USUAL else pytest.mark.every_recipe
+            found.append(pytest.param(*each, marks=marks, id="-".join(each)))
+    return found
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("method", methods.LABELS)
-def test_a_recipe_trains_saves_reloads_and_answers(method, script, capsys):
-    path = script(method)
-    start = time.process_time()
-    ran = runpy.run_path(str(path))
-    assert time.process_time() - start < CPU_SECONDS
-    assert any((path.parent / f"tuned-{method}").glob("*.safetensors"))
-    assert ran["PAIR"]["prompt"] in capsys.readouterr().out
-    trained = [p for p in ran["tuned"].parameters() if p.requires_grad]
-    assert trained and ran["trainer"].state.global_step == ran["steps"]["max_steps"]
+def goes(method, task, kind):
+    """Tell whether a recipe is printed for these."""
+    try:
+        recipes.refuse(method, task, kind)
+    except UserError:
+        return False
+    return True
 
 
-def test_there_is_one_recipe_a_method():
+def run(root, *allowed):
+    """Run the recipes in the folders of a root, and return how each ended."""
+    worker = Path(recipe_worker.__file__)
+    command = [sys.executable, str(worker), str(root), *allowed]
+    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    return json.loads((root / "ended.json").read_text())
+
+
+def prepared(folder, text, rows):
+    """Write a recipe and its data into a folder of its own."""
+    folder.mkdir(parents=True)
+    (folder / "recipe.py").write_text(text, encoding="utf-8")
+    recipe_models.write(rows, folder / "data.jsonl")
+
+
+@pytest.mark.parametrize(("kind", "task", "precision"), batches())
+def test_recipes_train_save_reload_and_answer(kind, task, precision, tmp_path):
+    dtype = "bfloat16" if precision == "bf16" else "float32"  # as real models are stored
+    model = str(recipe_models.save(kind, tmp_path / "model", dtype=dtype))
+    going = [method for method in methods.METHODS if goes(method, task, kind)]
+    for ours, root in ((False, tmp_path / "public"), (True, tmp_path / "ours")):
+        names = [each for each in going if methods.METHODS[each].in_peft is not ours]
+        for method in names:
+            text = peftguide.recipe(method, model, task, precision=precision)
+            prepared(root / method, text, recipe_models.ROWS[task])
+        ended = run(root, *["peftbottleneck"] * ours)
+        assert sorted(ended) == sorted(names)
+        for method, end in ended.items():
+            assert not end["problem"], f"{method}: {end['problem']}"
+            assert "tensors came back as they were trained" in end["said"]
+            assert "on held-out data" in end["said"] and '"said"' in end["said"]
+            assert len(end["more"]) == 2 and max(end["more"]) == 0, "a second base in memory"
+            assert not end["old"], "the script calls what is deprecated"
+            assert any((root / method / f"tuned-{method}-{task}").glob("*.safetensors"))
+
+
+def test_all_that_can_be_asked_is_printed_or_refused_in_a_sentence():
+    count = 0
     for method in methods.METHODS:
-        assert f'"tuned-{method}"' in peftguide.recipe(method)
-    noted = yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))
-    assert list(noted) == list(methods.METHODS)
+        for model, task in (
+            ("Qwen/Qwen3-0.6B", "chat"),
+            ("Qwen/Qwen3-0.6B", "summarise"),
+            ("google-t5/t5-base", "summarise"),
+            ("FacebookAI/roberta-base", "classify"),
+            ("Qwen/Qwen3-0.6B", "classify"),
+            ("someone/unheard-of", "chat"),
+        ):
+            if goes(method, task, memory_need.role_of(model) or "decoder"):
+                text = peftguide.recipe(method, model, task)
+                ast.parse(text)
+                assert f'MODEL = "{model}"' in text and "pefthelpers." not in text
+                count += 1
+    assert count > 55
 
 
-@pytest.mark.parametrize("method", methods.LABELS)
-def test_a_recipe_is_short_and_names_its_source(method):
-    lines = peftguide.recipe(method).splitlines()
-    code = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", '"""'))]
-    assert len(code) <= 34 and len(lines) <= 42
-    cell = peftguide.configuration(method)
-    assert "(20" in cell or ", 20" in cell, "the learning rate names author and year"
+def test_the_closing_check_sees_a_lost_adapter_and_a_base_that_stayed(tmp_path):
+    """The check can fail: an adapter that is written over, and a recipe that keeps its first base."""
+    model = str(recipe_models.save("decoder", tmp_path / "model"))
+    text = peftguide.recipe("lora", model, "chat", precision="float32")
+    saving, freeing = "tokenizer.save_pretrained(FOLDER)\n", "del trainer, model\n"
+    assert text.count(saving) == 1 and text.count(freeing) == 1
+    spoilt = (
+        "from safetensors.torch import load_file, save_file\n"
+        "where = f'{FOLDER}/adapter_model.safetensors'\n"
+        "save_file({name: t * 1.05 for name, t in load_file(where).items()}, where)\n"
+    )
+    rows = recipe_models.ROWS["chat"]
+    prepared(tmp_path / "run" / "lost", text.replace(saving, saving + spoilt), rows)
+    prepared(tmp_path / "run" / "two", text.replace(freeing, ""), rows)
+    ended = run(tmp_path / "run")
+    assert "does not hold what was trained" in ended["lost"]["problem"]
+    assert max(ended["two"]["more"]) == 1
+
+
+def test_a_script_is_of_the_size_that_fits_the_card():
+    sizes = []
+    for card in (8.5, 9, 16, 24):
+        text = peftguide.recipe("qlora", "meta-llama/Llama-3.1-8B-Instruct", card_gib=card)
+        batch, accumulation = map(
+            int, re.search(r"BATCH, ACCUMULATION = (\d+), (\d+)", text).groups()
+        )
+        assert batch * accumulation == recipes.TOGETHER
+        need = memory_need.peak("llama-3.1-8b", "qlora", batch, recipes.TASKS["chat"][2])
+        assert need <= memory_need.room(card) and f"{need:.1f} GiB by formula" in text
+        sizes.append(batch)
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["dpo"], "There is no recipe 'dpo': take one of dora, full"),
+        (["lora", "--task", "cook"], "There is no task 'cook'"),
+        (["lora", "--precision", "int3"], "There is no precision 'int3'"),
+        (["lora", "--card", "big"], "--card takes GB, or none"),
+        (
+            ["lora", "--model", "llama-3.1-8b", "--card", "16"],
+            "take qlora (6.1 GiB), or a card of 24",
+        ),
+        (["lora", "--model", "llama-3.1-70b", "--card", "24"], "take"),
+        (["lora", "--model", "roberta-base"], "An encoder writes no text"),
+        (
+            ["lora", "--model", "t5-base", "--task", "classify"],
+            "An encoder-decoder is for 'summarise'",
+        ),
+        (["qlora", "--task", "classify"], "QLoRA is for models that do not fit"),
+        (
+            ["prompt", "--model", "qwen3-0.6b", "--task", "classify"],
+            "does not go with a classifier",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(arguments, sentence, capsys):
+    assert cli.main(["recipe", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+
+
+def test_the_command_prints_the_script(capsys):
+    given = [
+        "--model",
+        "Qwen/Qwen3-8B",
+        "--task",
+        "summarise",
+        "--data",
+        "mine.jsonl",
+        "--card",
+        "48",
+    ]
+    assert cli.main(["recipe", "dora", *given, "--held-out", "other.jsonl"]) == 0
+    text = capsys.readouterr().out
+    asked = {"data": "mine.jsonl", "held_out": "other.jsonl", "card_gib": 48.0}
+    assert text == peftguide.recipe("dora", "Qwen/Qwen3-8B", "summarise", **asked)
+    assert 'DATA = "mine.jsonl"' in text and 'HELD_OUT = "other.jsonl"' in text
+
+
+def test_there_is_one_recipe_a_method_and_its_packages_are_the_pinned_ones():
+    notes = yaml.safe_load((data_dir() / "recipes.yaml").read_text(encoding="utf-8"))
+    assert list(notes["methods"]) == list(methods.METHODS)
+    pinned = set((ROOT / "requirements.txt").read_text().split())
+    assert {each for each in notes["packages"].split() if "==" in each} <= pinned
+    for method in methods.METHODS:
+        assert f'"tuned-{method}-chat"' in peftguide.recipe(method)
+        cell = peftguide.configuration(method)
+        assert "(20" in cell or ", 20" in cell, "the learning rate names author and year"
+        rates = recipes.rates(method)
+        low, start, high = (float(rates[name]) for name in ("low", "learning_rate", "high"))
+        assert low <= start <= high and low < high
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-8b", "t5-base", "roberta-base"])
+def test_a_models_role_is_read_from_its_name_and_from_its_file(name, tmp_path):
+    sheet = read_sheet(name)
+    (tmp_path / "config.json").write_text(json.dumps(sheet["config"]))
+    role = {"t5-base": "seq2seq", "roberta-base": "encoder"}.get(name, "decoder")
+    for model in (name, sheet["source"], str(tmp_path), str(tmp_path / "config.json")):
+        assert memory_need.role_of(model) == role
+
+
+@pytest.mark.parametrize(
+    ("model", "role"),
+    [
+        ("google/flan-t5-large", "seq2seq"),
+        ("facebook/bart-large-cnn", "seq2seq"),
+        ("distilbert/distilbert-base-uncased", "encoder"),
+        ("microsoft/deberta-v3-base", "encoder"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "encoder"),
+        ("google/gemma-2-9b-it", None),
+        ("bartowski/some-decoder", None),
+        ("mistralai/Mistral-7B-v0.3", None),
+    ],
+)
+def test_a_role_is_guessed_from_a_name_on_the_hub(model, role):
+    assert memory_need.role_of(model) == role
+
+
+# --- the check of the reader's own data
+
+
+def checked(rows, task, folder, held=None, model=None, length=1024):
+    """Return what the check says of rows."""
+    path = recipe_models.write(rows, folder / "data.jsonl")
+    other = str(recipe_models.write(held, folder / "held.jsonl")) if held else None
+    return "\n".join(data_check.findings(str(path), other, task, model, length))
+
+
+def test_the_recipe_carries_the_checks_functions():
+    source = Path(own_data.__file__).read_text(encoding="utf-8")
+    functions = source[source.index("# For a tokenizer") :].strip()
+    for method, task in (("lora", "chat"), ("full", "classify")):
+        assert functions in peftguide.recipe(method, task=task)
+
+
+def test_good_data_is_called_good(tmp_path):
+    for task, rows in recipe_models.ROWS.items():
+        said = checked(rows, task, tmp_path)
+        assert "examples to train on" in said and "held out" in said
+        assert "left out" not in said and "twice" not in said
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("chat", {"prompt": "a", "completion": "b"}),
+        ("chat", {"prompt": [{"role": "user", "content": "a"}], "completion": "b"}),
+        ("chat", {"messages": [{"role": r, "content": r} for r in ("user", "assistant") * 2]}),
+        ("summarise", {"text": "a", "summary": "b"}),
+        ("classify", {"text": "a", "label": 0}),
+        ("classify", {"sentence": "a", "label": "good"}),
+    ],
+)
+def test_these_rows_can_be_used(task, row):
+    pairs = own_data.pairs_of(row, task)
+    assert len(pairs) == (2 if len(row.get("messages", ())) == 4 else 1)
+    assert all(answer for _, answer in pairs)
+
+
+@pytest.mark.parametrize("task", own_data.COLUMNS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"prompt": "a"},
+        {"prompt": "a", "completion": " "},
+        {"prompt": 3, "completion": 4},
+        {"messages": "hello"},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"messages": [{"role": "user"}, {"role": "assistant", "content": "b"}]},
+        {"messages": [3]},
+        {"text": "a"},
+        {"text": None, "summary": "b", "label": 1},
+        {"text": "a", "label": None, "summary": ""},
+        {"text": "a", "label": [1], "summary": 3},
+    ],
+)
+def test_these_rows_cannot_be_used(task, row):
+    assert own_data.pairs_of(row, task) == []
+
+
+def test_each_fault_of_the_data_is_one_sentence(tmp_path):
+    chat = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(20)]
+    assert "2 rows stand there twice" in checked(chat + chat[:2], "chat", tmp_path)
+    assert "1 of 21 rows lack" in checked([*chat, {"prompt": "x"}], "chat", tmp_path)
+    held = [{"prompt": "Question  3", "completion": "other"}, {"prompt": "new", "completion": "b"}]
+    said = checked(chat, "chat", tmp_path, held)
+    assert "1 rows ask what a held-out row asks" in said and "19 examples to train on, 2" in said
+    labels = [{"text": f"t {i}", "label": i % 2} for i in range(20)]
+    both = [*labels, {"text": "T  4", "label": 1}, {"text": "t 6", "label": 1}]
+    assert "2 sentences stand there under two labels" in checked(both, "classify", tmp_path)
+    for rows, task, problem in (
+        (chat, "classify", 'a row has "text"'),
+        ([], "chat", "the first has nothing"),
+        (chat[:1], "chat", "too few different prompts"),
+        ([{"text": f"t {i}", "label": 0} for i in range(9)], "classify", "two labels at least"),
+        (chat, "cook", "There is no task 'cook'"),
+    ):
+        with pytest.raises(UserError, match=re.escape(problem)):
+            checked(rows, task, tmp_path)
+    with pytest.raises(UserError, match="no training row has: 2"):
+        checked(labels, "classify", tmp_path, [{"text": "new", "label": 2}])
+
+
+def test_tokens_are_counted_by_the_models_own_tokenizer(tmp_path):
+    model = str(recipe_models.save("decoder", tmp_path / "model"))
+    rows = [{"prompt": f"q {i}", "completion": "a" * (10 * i)} for i in range(1, 21)]
+    said = checked(rows, "chat", tmp_path, None, model, 150)
+    coded = [
+        own_data.coded_pair(own_data.pairs_of(r, "chat")[0], data_check.tokenizer_of(model)[0])
+        for r in rows
+    ]
+    long = sum(each["length"] > 150 for each in coded)
+    assert 0 < long < 20 and f"LENGTH is 150: {long} ({long / 20:.0%}) are left out" in said
+    assert "lack the end token" not in said
+    assert "reads 2048 tokens: lower the length, 4000" in checked(
+        rows, "chat", tmp_path, None, model, 4000
+    )
+    seq2seq = str(recipe_models.save("seq2seq", tmp_path / "t5"))  # its tokenizer adds no end
+    summaries = recipe_models.ROWS["summarise"]
+    said = checked(summaries, "summarise", tmp_path, None, seq2seq, 20)
+    assert "12 of 12 answers lack the end token <|im_end|>" in said and "(100%) are cut" in said
+    with pytest.raises(UserError, match="cannot be had"):
+        checked(rows, "chat", tmp_path, None, str(tmp_path / "nowhere"))
+
+
+def test_labels_stand_on_the_answer_and_its_end_alone(tmp_path):
+    folder = recipe_models.save("decoder", tmp_path / "model")
+    tokenizer = data_check.tokenizer_of(str(folder))[0]
+    for template in (
+        tokenizer.chat_template,
+        own_data.PLAIN_TEMPLATE,
+        "{{ messages[-1].content }}",
+    ):
+        tokenizer.chat_template = template
+        coded = own_data.coded_pair(([{"role": "user", "content": "Hello"}], "Good day"), tokenizer)
+        taught = tokenizer.decode([label for label in coded["labels"] if label >= 0])
+        assert "Good day" in taught and "Hello" not in taught
+        assert taught.rstrip().endswith("<|im_end|>")
+        assert coded["ended"] == ("content }}" not in template or len(template) > 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"[1, 2]\n", "line 1: write one JSON object"),
+        (b'{"prompt": "a", "completion": "b"}\nnot json\n', "line 2: write one JSON object"),
+        (b"\xff\xfe\x00", "line 1: write one JSON object"),
+        (b"", "the first has nothing"),
+    ],
+)
+def test_a_bad_file_is_one_sentence_at_the_command_line(content, sentence, tmp_path, capsys):
+    (tmp_path / "data.jsonl").write_bytes(content)
+    assert cli.main(["check", str(tmp_path / "data.jsonl")]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert cli.main(["check", str(tmp_path / "gone.jsonl")]) == 2
+    assert "There is no file" in capsys.readouterr().err
+
+
+def test_the_check_is_a_command(tmp_path, capsys):
+    path = recipe_models.write(recipe_models.ROWS["chat"], tmp_path / "data.jsonl")
+    assert cli.main(["check", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == data_check.findings(str(path), None, "chat")

@@ -14,17 +14,20 @@ from pefthelpers.errors import UserError
 from peftmemory.errors import EstimateError
 
 TASKS = {
-    "elicit: the base can do it when asked": "elicit",
-    "learn: new facts or a new format": "learn",
+    "chat: not tried on the base yet": "chat",
+    "elicit: asked with three examples, the base does it": "elicit",
+    "learn: it does not (new facts, a new format)": "learn",
     "classify: labels": "classify",
     "summarise": "summarise",
 }
-START = {"task": "learn", "tasks": 1, "latency": "small", "tooling": "any"}
+START = {"task": "learn", "tasks": 1, "latency": "small", "tooling": "any", "examples": 1000}
 # What the page holds the answers to; a live kernel has all models and cards.
 ON_PAGE = {
     "model": ("llama-3.2-3b", "llama-3.1-8b", "llama-3.1-70b", "roberta-base", "t5-base"),
-    "card_gib": (8, 16, 24, 48, 80),
-    "tasks": (1, 10),
+    "card_gib": (8, 16, 24, 48, 80, None),
+    "tasks": (1, 50),
+    "examples": (15, 1000),
+    "tooling": ("any",),
 }
 
 
@@ -47,10 +50,11 @@ def fields() -> dict[str, dict[str, Any]]:
     return {
         "task": TASKS,
         "model": {name: name for name in peftguide.model_names()},
-        "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
-        "tasks": {str(number): number for number in (1, 10, 100)},
+        "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no GPU": None},
+        "examples": {f"{number:,}": number for number in (15, 50, 1000, 100_000)},
+        "tasks": {str(number): number for number in (1, 10, 50, 100)},
         "latency": {"a little more will do": "small", "not more than the base": "merged"},
-        "tooling": {"any": "any", "peft alone": "peft"},
+        "tooling": {"any": "any", "peft alone": "peft", "vLLM or SGLang": "vllm"},
     }
 
 
