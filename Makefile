@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 JOBS ?= 2
+# Where torch is taken from, and it alone; empty: from the registry that pip knows. See README, "Two commands".
+TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test recipes lab laptop matrix gates adapterhub clean
+.PHONY: run test recipes lab laptop matrix pins audit gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -35,18 +37,30 @@ laptop: $(INSTALLED)
 matrix: $(INSTALLED)
 	$(BIN)/pefthelpers matrix --jobs $(JOBS) $(MATRIX)
 
+# requirements*.txt anew from pyproject.toml, with the hash of each file; what is pinned stays.
+# To move pins: make pins PINS='--upgrade-package peft', or PINS=--upgrade
+pins: $(INSTALLED)
+	$(BIN)/python -m tox -q -e pins -- $(PINS)
+	$(MAKE) $(INSTALLED)
+	$(BIN)/python .ci/licences.py > docs/licences.md
+
+# Known holes of the pinned packages (asks a service), words of a newer Python than is promised.
+audit: $(INSTALLED)
+	$(BIN)/python -m tox -q -e audit
+
 # The tables of all gates from the committed rows; measures only what is not recorded.
 gates: $(INSTALLED)
 	$(BIN)/python -m studies.kitchen_gates
 	$(BIN)/python -m studies.seq2seq_gates
 
-# torch comes first and by its exact version: as a dependency of another package pip might choose
-# a newer one.
-$(INSTALLED): requirements.txt pyproject.toml
+# torch comes first and by its exact version, from one index; every other package is compared with its SHA-256.
+UNFIT := The pinned environment needs Python 3.11, 3.12 or 3.13; name one: make PYTHON=python3.11 (for 3.10 see README.md)
+$(INSTALLED): requirements-torch.txt requirements-hashed.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else '$(UNFIT)')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.txt)
-	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements-torch.txt
+	$(BIN)/pip install --quiet -r requirements-hashed.txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	touch $@
 
@@ -62,9 +76,9 @@ adapterhub: .venv-adapterhub/installed
 	$(HUB) studies/adapterhub_fixture.py check tests/fixtures/adapterhub runs/adapterhub
 	$(BIN)/pefthelpers run 05b --param REQUIRED=True --out runs/adapterhub
 
-.venv-adapterhub/installed: requirements-adapterhub.txt $(INSTALLED)
+.venv-adapterhub/installed: requirements-adapterhub-hashed.txt $(INSTALLED)
 	$(BIN)/python -m venv --clear --without-pip .venv-adapterhub
-	$(BIN)/python -m pip --python $(HUB) install --quiet --no-deps -r requirements-adapterhub.txt
+	$(BIN)/python -m pip --python $(HUB) install --quiet --no-deps -r requirements-adapterhub-hashed.txt
 	$(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
 	    > $$($(HUB) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main-environment.pth
 	touch $@

@@ -182,7 +182,7 @@ def check(fixture: Path, out: Path) -> None:
     for row in rows:
         name = "{model:10} {placement:8} {output:6}".format(**row)
         print(f"{name} largest difference: ours {row['ours']:.1e}, back {row['back']:.1e}")
-    (out / "equality.json").write_text(json.dumps(rows, indent=1))
+    (out / "equality.json").write_text(json.dumps(rows, indent=1), "utf-8")
     if wrong := [r for r in rows if r["ours"] > TOLERANCE[r["placement"]] or r["back"] > 0]:
         raise SystemExit(f"AdapterHub computes something else: {wrong}")
 

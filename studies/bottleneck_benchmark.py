@@ -121,7 +121,7 @@ def start(python: str, name: str, placement: str, folder: Path) -> subprocess.Po
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
+        encoding="utf-8",
         env=environment,
     )
 
@@ -170,7 +170,7 @@ def versions(python: str) -> dict[str, str]:
         "import importlib.metadata as m, json;"
         "print(json.dumps({n: m.version(n) for n in ('torch', 'transformers', 'peft')}))"
     )
-    return json.loads(subprocess.check_output([python, "-c", code], text=True))
+    return json.loads(subprocess.check_output([python, "-c", code], encoding="utf-8"))
 
 
 def main() -> None:

@@ -26,12 +26,12 @@ def main() -> int:
     """Write the record, or compare it."""
     path = data_dir() / "SHA256SUMS"
     if "--check" in sys.argv[1:]:
-        if path.read_text() == current():
+        if path.read_text("utf-8") == current():
             return 0
         print("data/SHA256SUMS is stale: run python -m studies.checksums", file=sys.stderr)
         return 1
     with atomic_path(path) as temporary:
-        temporary.write_text(current())
+        temporary.write_text(current(), "utf-8")
     return 0
 
 

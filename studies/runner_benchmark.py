@@ -33,7 +33,9 @@ def timed(command: list[str], threads: int) -> dict[str, float]:
     load, start = os.getloadavg()[0], time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     variables = os.environ | environment(threads)
-    done = subprocess.run(command, check=False, env=variables, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, env=variables, capture_output=True, encoding="utf-8"
+    )
     wall_s = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")

@@ -20,6 +20,12 @@ from peftmemory.errors import EstimateError
 
 RUN_EXTRA = ("papermill", "nbformat", "nbclient", "nbconvert", "jupyter_client", "psutil", "rich")
 
+EXECUTE = ("run", "record", "matrix")
+WINDOWS = (
+    "executes notebooks on Linux, macOS or WSL (`wsl --install`) and not on Windows itself, where it was never "
+    "tried; notebooks open there in Jupyter as everywhere."
+)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one sentence, without a page of usage."""
@@ -302,6 +308,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
                 "runs and compares notebooks."
             )
+        if sys.platform == "win32" and options.command in EXECUTE:
+            raise UserError(f"`pefthelpers {options.command}` {WINDOWS}")
         return options.function(options) or 0
     except (UserError, EstimateError) as error:
         print(f"pefthelpers: {error}", file=sys.stderr)

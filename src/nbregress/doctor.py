@@ -55,12 +55,23 @@ def model_findings() -> Iterator[str]:
         yield "Laptop model: not here; `pefthelpers fetch laptop` brings it (about 100 MB)"
 
 
+def total_memory_gib() -> float:
+    """Return this machine's memory; where the system does not say and psutil is missing, NaN."""
+    try:
+        from psutil import virtual_memory
+
+        return virtual_memory().total / 2**30
+    except ImportError:
+        pages = getattr(os, "sysconf", lambda name: float("nan"))
+        return pages("SC_PAGE_SIZE") * pages("SC_PHYS_PAGES") / 2**30
+
+
 def findings() -> list[str]:
     """Return the report's lines."""
     cores = os.cpu_count() or 1
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    tiny = "enough" if memory_gib >= 4 else "TOO LITTLE (4 GiB needed)"
-    laptop = "enough" if memory_gib >= 8 else "too little (8 GiB needed)"
+    memory_gib = total_memory_gib()
+    tiny = "TOO LITTLE (4 GiB needed)" if memory_gib < 4 else "enough"
+    laptop = "too little (8 GiB needed)" if memory_gib < 8 else "enough"
     return [
         f"pefthelpers {__version__} on Python {platform.python_version()}",
         f"Cores: {cores}; use --jobs {max(1, cores // 2)} (one notebook per two cores)",

@@ -60,7 +60,7 @@ def stop_running(wanted_by: str) -> None:
 
 def run_worker(folder: Path, job: Job) -> str:
     """Run a notebook's process to its end; return how it ended, empty if as it should."""
-    with open(folder / "stderr", "w") as stderr:
+    with open(folder / "stderr", "w", encoding="utf-8") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "nbregress.worker", str(folder)],
             stdin=subprocess.PIPE,
@@ -81,7 +81,7 @@ def run_worker(folder: Path, job: Job) -> str:
         process.wait()
     if code == 0:
         return ""
-    last = failures.last_line((folder / "stderr").read_text(errors="replace"))
+    last = failures.last_line((folder / "stderr").read_text("utf-8", "replace"))
     return f"its process {failures.ended(code)}{': ' + last if code > 0 and last else ''}"
 
 
@@ -91,10 +91,10 @@ def execute(job: Job) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="pefthelpers-") as name:
         folder = Path(name)
         (folder / "notebook.ipynb").write_text(job.source, encoding="utf-8")
-        (folder / "job.json").write_text(json.dumps(asdict(job) | {"source": ""}))
+        (folder / "job.json").write_text(json.dumps(asdict(job) | {"source": ""}), "utf-8")
         problem, end = run_worker(folder, job), {}
         if not problem:
-            end = json.loads((folder / "end.json").read_text())
+            end = json.loads((folder / "end.json").read_text("utf-8"))
         executed = executed_notebook(folder, job)
     failure = failures.find(executed, problem or end.pop("problem"))
     result = Result(

@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections.abc import Iterator
-from importlib.metadata import metadata
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 from nbregress import notebooks, recorder
@@ -39,13 +39,19 @@ def badge(path: Path) -> str:
 
 
 def setup() -> str:
-    """Return the source of every notebook's set-up cell: on Colab it installs only this package.
+    """Return the source of every notebook's set-up cell: on Colab it installs this package's release.
 
-    The package is imported before the libraries, because it silences what they would print then.
+    What Colab's own image is built around stays as it is: pip may not replace it. The package is imported before
+    the libraries, because it silences what they would print then.
     """
-    return f"""import importlib.util, sys
-if "google.colab" in sys.modules and not importlib.util.find_spec("pefthelpers"):
-    %pip install -q "pefthelpers @ git+{repository()}"
+    address, release = repository(), version("pefthelpers")
+    return f"""import sys
+from importlib.metadata import distributions
+if "google.colab" in sys.modules and not [*distributions(name="pefthelpers")]:
+    !pip list --format=freeze | grep -E "^(torch|transformers|numpy)==" > kept
+    %pip install -q -c kept "pefthelpers @ git+{address}@v{release}"
+    if [each.version for each in distributions(name="pefthelpers")] != ["{release}"]:
+        sys.exit("pefthelpers {release} was not installed: pip says why above, README what helps.")
 import pefthelpers  # before the libraries: it silences what no reader can act on"""
 
 

@@ -95,15 +95,19 @@ def root() -> Path:
 def python_version(python: str) -> str:
     """Return the version of a Python: 3.11.7."""
     asked = [python, "-c", "import platform; print(platform.python_version())"]
-    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def installed_here() -> bool:
-    """Tell whether the running environment holds exactly the pins of requirements.txt."""
-    text = (root() / "requirements.txt").read_text(encoding="utf-8")
-    pins = re.findall(r"^([\w.-]+)==([^\s#]+)", text, re.MULTILINE)
+    """Tell whether the running environment holds exactly the pins that are meant for it, torch's too."""
+    from packaging.requirements import Requirement
+
+    files = [root() / name for name in ("requirements-torch.txt", "requirements.txt")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    pins = [Requirement(line) for line in lines if line and line[0] != "#"]
+    pins = [pin for pin in pins if not pin.marker or pin.marker.evaluate()]
     try:
-        return all(version(name).split("+")[0] == pin for name, pin in pins)
+        return all(pin.specifier.contains(version(pin.name), prereleases=True) for pin in pins)
     except PackageNotFoundError:
         return False
 
@@ -123,7 +127,9 @@ def python_of(stack: str, python: str) -> str:
     command = [sys.executable, "-m", "tox", "-c", str(root() / "tox.ini"), "--workdir", str(work)]
     command += ["run", "-e", stack, "--notest", "--override", f"testenv.base_python={python}"]
     command += ["--recreate"] if stack == "newest" else []
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if done.returncode:
         raise ChildProcessError(why(done.stdout + "\n" + done.stderr))
     return str(work / stack / "bin" / "python")

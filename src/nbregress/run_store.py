@@ -1,6 +1,5 @@
 """The folder of a run: claimed by one run at a time, written whole or not at all, told at the end."""
 
-import fcntl
 import json
 import os
 import time
@@ -9,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nbregress import baselines
 from nbregress.plan import Plan
@@ -26,20 +27,22 @@ def claimed(out: Path) -> Iterator[None]:
         UserError: another run writes there, or the folder cannot be made or written to.
     """
     with atomic_path(out / ".writable") as probe:
-        probe.write_text("")
+        probe.write_text("", "utf-8")
     (out / ".writable").unlink()
-    with open(out / ".lock", "a+") as lock:
+    owner = out / ".owner"
+    try:
+        lock = FileLock(out / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        other = owner.read_text(encoding="utf-8") if owner.exists() else "unknown"
+        raise UserError(
+            f"Another run (process {other}) writes into {out}: wait for it, or choose another folder with --out."
+        ) from error
+    with lock:
+        owner.write_text(str(os.getpid()), encoding="utf-8")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            other = f"Another run (process {lock.read() or 'unknown'}) writes into {out}"
-            raise UserError(
-                f"{other}: wait for it, or choose another folder with --out."
-            ) from error
-        lock.truncate(0)
-        print(os.getpid(), end="", file=lock, flush=True)
-        yield
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
 
 
 def read_rows(folder: Path) -> dict:

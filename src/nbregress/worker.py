@@ -5,7 +5,6 @@ The folder holds ``job.json`` and ``notebook.ipynb``; ``executed.ipynb`` and ``e
 
 import json
 import os
-import resource
 import sys
 import threading
 import time
@@ -93,6 +92,8 @@ def used() -> dict[str, float]:
 
     The kernel's peak is never reported lower than this process's own when it started it (0.1 GiB).
     """
+    import resource  # Windows has none, and no notebook is executed there (nbregress.cli)
+
     own, kernel = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu_s = own.ru_utime + own.ru_stime + kernel.ru_utime + kernel.ru_stime
     unit = 2**30 if sys.platform == "darwin" else 2**20
@@ -114,13 +115,13 @@ def main(folder: Path) -> None:
         starts += 1
         problem, again = execute(job, folder, clock)
     if again:  # the kernel's own last words are on stderr, with a comment by nbclient
-        lines = (folder / "stderr").read_text(errors="replace").splitlines()
+        lines = (folder / "stderr").read_text("utf-8", "replace").splitlines()
         said = last_line("\n".join(line for line in lines if "Error occurred while" not in line))
         problem = f"the kernel never started, in two tries: {said or problem}"
     found = {name: list(distributions(name=name)) for name in STACK}  # what the numbers depend on
     versions = {name: here[0].version if here else "missing" for name, here in found.items()}
     end = {"problem": problem, "kernel_starts": starts, "versions": versions, **used()}
-    (folder / "end.json").write_text(json.dumps(end))
+    (folder / "end.json").write_text(json.dumps(end), "utf-8")
 
 
 if __name__ == "__main__":

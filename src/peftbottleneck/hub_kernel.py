@@ -46,9 +46,9 @@ class Interpreter:
         self.value: object = None
         self.ready = python is not None
         if self.ready:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
             command = [str(python), "-I", str(WORKER)]
-            self._process = subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL, text=True)
+            self._process = subprocess.Popen(command, **pipes, stderr=subprocess.DEVNULL)
 
     def run(self, cell: str) -> object:
         """Run a cell, show what it prints, and return its last expression, also kept in ``value``.

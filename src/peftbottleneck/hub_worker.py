@@ -33,7 +33,7 @@ def run(code: str, names: dict) -> str:
 def main() -> None:
     """Answer line by line until the input ends."""
     # Libraries may print to the process's own output: keep that channel for the answers alone.
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     names: dict = {"__name__": "__main__"}
     for line in sys.stdin:

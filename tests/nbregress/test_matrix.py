@@ -38,11 +38,13 @@ def declared():
 
 
 def test_every_stack_asks_for_torch_first_and_by_the_pinned_version():
-    torch = next(line for line in lines_of("requirements.txt") if line.startswith("torch=="))
     said = configparser.ConfigParser(inline_comment_prefixes="#")
     said.read(ROOT / "tox.ini")
     first, *others = said["testenv"]["deps"].split("\n")[1:]
-    assert first == torch  # of every environment: it names none
+    assert first == "-r requirements-torch.txt"  # of every environment: it names none
+    (torch,) = lines_of("requirements-torch.txt")
+    assert torch.startswith("torch==")
+    assert not [line for line in lines_of("requirements.txt") if line.startswith("torch==")]
     files = dict(line.split(": ", 1) for line in others)
     assert tuple(files) == matrix.STACKS == tuple(said["tox"]["env_list"].split(", "))
     assert files["newest"] == ".[run]" and files["pinned"] == "-r requirements.txt"
@@ -252,9 +254,13 @@ def forge(tmp_path):
     run = {"GITHUB_SERVER_URL": "forge", "GITHUB_REPOSITORY": "a/b", "GITHUB_RUN_ID": "7"}
     environment = os.environ | run | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-    def report():
+    log.touch()
+
+    def report(**ended):
         command = [sys.executable, ROOT / ".ci" / "open_issues.py", tmp_path / "matrix.json"]
-        done = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, env=environment | ended, capture_output=True, text=True
+        )
         return done.stdout, [json.loads(line) for line in log.read_text().splitlines()]
 
     return report
@@ -274,6 +280,13 @@ def test_an_issue_is_opened_for_a_new_failure_alone(forge, tmp_path):
 def test_a_run_without_a_table_opens_an_issue_too(forge):
     said, asked = forge()
     assert "opened: Matrix: the run left no table" in said and len(asked) == 2
+
+
+@pytest.mark.parametrize(("ended", "opened"), [("failure", True), ("success", False)])
+def test_an_audit_that_found_something_opens_an_issue(forge, ended, opened):
+    said, _ = forge(MATRIX="success", AUDIT=ended)
+    assert ("opened: Audit: a pinned package has a known hole" in said) == opened
+    assert "opened: Matrix" not in said
 
 
 @pytest.fixture(scope="module")
@@ -321,4 +334,4 @@ def test_the_matrix_tries_the_oldest_python_that_is_promised(workflows):
     assert set(asked) == {"floor", "newest"} and set(asked.values()) < set(versions)
     promised = (ROOT / "pyproject.toml").read_text().split('requires-python = ">=')[1]
     assert promised.startswith(f'{asked["floor"]}"')
-    assert f"(Python {versions[-1]})" in (ROOT / "requirements.txt").read_text()
+    assert f"recorded on {versions[-1]}" in (ROOT / "README.md").read_text()

@@ -172,4 +172,4 @@ def page(model: str, card_gib: int) -> str:
     """Return the page: HTML with its script and its numbers, nothing from the network."""
     first = {"model": MODELS.index(model) if model in MODELS else 0, "card": card_gib}
     data = json.dumps({**numbers(), "first": first}, separators=(",", ":")).replace("</", "<\\/")
-    return Path(__file__).with_name("memory_page.html").read_text().replace("__DATA__", data)
+    return Path(__file__).with_name("memory_page.html").read_text("utf-8").replace("__DATA__", data)

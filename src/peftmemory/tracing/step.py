@@ -52,7 +52,8 @@ def quiet():
     """Silence the libraries' advice, which is about models that will really be trained."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             yield
         finally:
