@@ -1,6 +1,7 @@
 """Run notebooks, each in a process of its own, and say clearly what failed.
 
-A run goes through ``plan``, ``schedule``, ``isolation``, ``worker``, ``failures`` and ``run_store``.
+A run goes through ``plan``, ``schedule``, ``isolation``, ``worker``, ``outputs``, ``failures``, ``recorded``, ``run_store``;
+each says what it does. The others judge a run, tell of it or repeat it.
 """
 
 import sys

@@ -24,11 +24,12 @@ KINDS = {
     r"|methods|models|answers|constants|claims)\b|of (\d[\d,]*|all)\b": EXACT,
     r"(share|accuracy)\b|of full fine-tuning's gain": ((0.1, 0.0), (0.03, 0.0)),
     r"nats\b": ((0.02, 0.25), (0.02, 0.05)),
-    r"(ratio|times|of full)\b": ((0.0, 0.1), (0.0, 0.05)),
+    r"(ratio|times|of full|of NF4's)\b": ((0.0, 0.1), (0.0, 0.05)),
     r"(logit|output|activation|gradient|weight|level|norm|difference|relative|cosine)\b|$"
     r"|of the \w|.*\|\|W\|\|": ((1e-4, 0.5), (1e-4, 0.05)),
 }
 SEVERAL = 3  # runs
+WIDEST = 100  # times a value, or 1: a tolerance beyond it is a slip, and would let everything pass
 HIGHER_IS_BETTER = ("accuracy", "exact_match", "compliance")
 LOWER_IS_BETTER = ("nats", "s", "ms", "bytes", "MiB", "GiB")
 SAME, MOVED, OFF = "same", "within tolerance", "beyond tolerance"
@@ -133,11 +134,17 @@ def read(path: Path) -> dict:
         baseline = json.loads(path.read_text(encoding="utf-8"))
         for name, metric in baseline["metrics"].items():
             numbers = [metric["value"], metric.get("tolerance") or 0]
-            good = all(map(finite, numbers)) and numbers[1] >= 0
+            good = all(map(finite, numbers)) and 0 <= numbers[1] <= WIDEST * max(1, abs(numbers[0]))
             if not (good and isinstance(metric["unit"], str)):
                 raise ValueError(f"{name} is {metric}")
         if not finite(baseline.get("seconds", 0)):
             raise ValueError("its seconds are no number")
+        *stem, profile = path.stem.split(".")
+        named = {"notebook": ".".join(stem), "profile": profile}
+        if other := {
+            key: baseline[key] for key in named if baseline.get(key, named[key]) != named[key]
+        }:
+            raise ValueError(f"it is of another one: {other}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"The baseline {path.name} is damaged ({error}): restore it with `git checkout`, or delete "
@@ -167,6 +174,8 @@ def judge(result: Result, baseline: dict, *, comparable: bool) -> list[Change]:
     result.notes += [result.left_out] if result.left_out else []
     if baseline and comparable:
         result.notes += [f"{x.name}: not in the baseline" for x in changes if x.verdict == NEW]
+        if result.metrics and not known:
+            result.notes.append("metrics not compared: the baseline holds none")
     else:
         why = "parameters were changed" if baseline else "no baseline recorded"
         result.notes.append(f"metrics not compared: {why}")

@@ -104,13 +104,13 @@ SHARED = (
 )
 def run(options: argparse.Namespace) -> int:
     """Execute notebooks; 0 if all is good, 1 if a notebook or metric failed."""
-    from nbregress import executors, notebooks, plan, progress, schedule
+    from nbregress import doctor, executors, notebooks, plan, progress, schedule
 
     paths = plan.matching(notebooks.find(options.notebook), options.globs)
     if options.shard:
         paths = plan.shard(paths, options.shard, options.profile)
     options.values = dict(options.values)
-    options.threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    options.threads = max(1, doctor.cores() // options.jobs)
     wanted = plan.Plan(**{each.name: getattr(options, each.name) for each in fields(plan.Plan)})
     out, terminal = Path(options.out or f"runs/{options.profile}"), sys.stdout.isatty()
     watch = progress.Screen([path.stem for path in paths]) if terminal else progress.Lines()
@@ -133,6 +133,12 @@ def baseline(options: argparse.Namespace) -> None:
     profiles = {run["about"]["profile"] for run in runs}
     if len(profiles) > 1:
         raise UserError(f"The runs are of several profiles: {', '.join(sorted(profiles))}.")
+    changed = {name for run in runs for name in run["about"]["parameters"]} - {"SEED"}
+    if changed:
+        raise UserError(
+            f"The runs changed {', '.join(sorted(changed))}: a baseline is made of runs that differ in "
+            "their SEED alone."
+        )
     by_name = [{row["notebook"]: row for row in run["notebooks"]} for run in runs]
     about = {key: runs[0]["about"][key] for key in ("profile", "date", "processor")}
     for name in sorted(by_name[0]):
@@ -298,26 +304,43 @@ def doctor(_: argparse.Namespace) -> None:
     print("\n".join(doctor.findings()))
 
 
+def run_command(arguments: list[str] | None) -> int:
+    """Run one command; return its exit code.
+
+    Raises:
+        UserError: wrong use, the command's packages are missing, or Windows cannot run it.
+    """
+    options = TOP.parse_args(arguments)
+    missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
+    if options.runs and missing:
+        raise UserError(
+            f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
+            "runs and compares notebooks."
+        )
+    if sys.platform == "win32" and options.command in EXECUTE:
+        raise UserError(f"`pefthelpers {options.command}` {WINDOWS}")
+    return options.function(options) or 0
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; wrong use and unmet needs end in one sentence and exit code 2."""
+    """Run one command; wrong use and what the machine refuses end in one sentence and exit code 2."""
     try:
-        options = TOP.parse_args(arguments)
-        missing = [name for name in RUN_EXTRA if importlib.util.find_spec(name) is None]
-        if options.runs and missing:
-            raise UserError(
-                f"This command needs {', '.join(missing)}: pip install 'pefthelpers[run]' brings what "
-                "runs and compares notebooks."
-            )
-        if sys.platform == "win32" and options.command in EXECUTE:
-            raise UserError(f"`pefthelpers {options.command}` {WINDOWS}")
-        return options.function(options) or 0
+        return run_command(arguments)
     except (UserError, EstimateError) as error:
-        print(f"pefthelpers: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        said = "pefthelpers: stopped; finished notebooks are kept, --resume runs the rest."
-        print(said, file=sys.stderr)
-        return 130
+        said, code = error, 2
+    except KeyboardInterrupt as stopped:  # it names the notebooks that were finished
+        kept = "; finished notebooks are kept, --resume runs the rest" if stopped.args else ""
+        said, code = f"stopped{kept}.", 130
+    except (
+        BrokenPipeError
+    ):  # nobody reads the output; nor would they what Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        said, code = f"{error.strerror or error}{where}.", 2
+    print(f"pefthelpers: {said}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

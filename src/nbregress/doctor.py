@@ -66,15 +66,26 @@ def total_memory_gib() -> float:
         return pages("SC_PAGE_SIZE") * pages("SC_PHYS_PAGES") / 2**30
 
 
+def cores() -> int:
+    """Return how many cores this process may use: of a container or a batch job fewer than there are."""
+    here = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        here = len(os.sched_getaffinity(0))
+    # Two numbers, microseconds of CPU in microseconds, or "max".
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, period = limit.read_text("utf-8").split() if limit.is_file() else ("max", "1")
+    return here if quota == "max" else max(1, min(here, int(quota) // int(period)))
+
+
 def findings() -> list[str]:
     """Return the report's lines."""
-    cores = os.cpu_count() or 1
+    here = cores()
     memory_gib = total_memory_gib()
     tiny = "TOO LITTLE (4 GiB needed)" if memory_gib < 4 else "enough"
     laptop = "too little (8 GiB needed)" if memory_gib < 8 else "enough"
     return [
         f"pefthelpers {__version__} on Python {platform.python_version()}",
-        f"Cores: {cores}; use --jobs {max(1, cores // 2)} (one notebook per two cores)",
+        f"Cores: {here}; use --jobs {max(1, here // 2)} (one notebook per two cores)",
         f"Memory: {memory_gib:.0f} GiB; {tiny} for tiny, {laptop} for laptop",
         gpu_finding(),
         *package_findings(),

@@ -56,7 +56,8 @@ def ended(exit_code: int | None) -> str:
     return f"was killed by {name}{hint}"
 
 
-def _at(number: int, cell, error: str, traceback: str = "") -> Failure:
+def at(number: int, cell, error: str, traceback: str = "") -> Failure:
+    """Return the failure that a cell is to blame for."""
     name, first = cell.get("id", ""), (cell.source.strip().splitlines() or [""])[0][:60]
     reason = f"cell {number} [{name}] ({first}): {error}"
     return Failure(reason, number, name, cell.source, COLOURS.sub("", traceback))
@@ -71,10 +72,10 @@ def _shown(number: int, cell, problem: str) -> Failure | None:
                 text += " (a call of exit(): the cells below it did not run)"
             if problem and output.ename.startswith("KeyboardInterrupt"):  # its time was over
                 text = problem
-            return _at(number, cell, text, "\n".join(output.traceback))
+            return at(number, cell, text, "\n".join(output.traceback))
         text = output.get("text", "") if output.get("name") == "stderr" else ""
         if warning := next(filter(OWN_WARNING.match, text.splitlines()), ""):
-            return _at(number, cell, warning.split(": ", 1)[-1], text)
+            return at(number, cell, warning.split(": ", 1)[-1], text)
     return None
 
 
@@ -92,8 +93,8 @@ def find(notebook, problem: str = "") -> Failure | None:
     state = [(number, cell, cell.metadata.get("papermill", {})) for number, cell in cells]
     started = [(number, cell) for number, cell, known in state if known.get("start_time")]
     if problem:
-        return _at(*started[-1], problem) if started else Failure(problem)
+        return at(*started[-1], problem) if started else Failure(problem)
     for number, cell, known in state:
         if cell.source.strip() and (known.get("status") != "completed" or not known["start_time"]):
-            return _at(number, cell, "it did not run to its end")
+            return at(number, cell, "it did not run to its end")
     return None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import nbformat
 
-from nbregress import failures, notebooks
+from nbregress import failures, notebooks, recorded
 from nbregress.result import GOOD, Job, Outcome, Result
 from pefthelpers.errors import UserError
-from pefthelpers.record import read_metrics, read_texts
 
+MARK = "PEFTHELPERS_NOTEBOOK"
+ROOM = 1 << 14  # bytes without which nothing can be written
 GRACE_S = 300  # beyond the notebook's own limit, for two starts of a kernel and its end
 _running: dict[subprocess.Popen, str] = {}  # and for which caller; each access is one atomic step
 
@@ -27,14 +29,19 @@ def caller() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment variables under which a notebook runs without a person watching."""
+def environment(job: Job, folder: Path) -> dict[str, str]:
+    """Return the environment variables under which a notebook runs without a person watching.
+
+    What it starts, and starts again, inherits ``MARK``. Only the models of the gpu profile come from a network.
+    """
+    offline = "0" if job.values.get("PROFILE") == "gpu" else "1"
     return {
+        MARK: folder.name,
         "PEFTHELPERS_HEADLESS": "1",
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(job.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", offline),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
@@ -49,6 +56,21 @@ def kill_tree(process_id: int) -> None:
         for process in [*first.children(recursive=True), first]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def kill_marked(mark: str) -> None:
+    """Kill what a notebook started and let go of (a daemon with a session and a parent of its own)."""
+    import psutil
+
+    found = True
+    while found:  # what is being started while others are ended is found the next time
+        found = False
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                    process.kill()
+                    process.wait(1)
+                    found = True
 
 
 def stop_running(wanted_by: str) -> None:
@@ -66,7 +88,7 @@ def run_worker(folder: Path, job: Job) -> str:
             stdin=subprocess.PIPE,
             stdout=stderr,
             stderr=stderr,
-            env=os.environ | environment(job.threads),
+            env=os.environ | environment(job, folder),
             start_new_session=True,  # Ctrl-C reaches the runner alone, which then stops it
         )
     _running[process] = job.caller
@@ -79,10 +101,23 @@ def run_worker(folder: Path, job: Job) -> str:
         kill_tree(process.pid)
         process.stdin.close()
         process.wait()
+        kill_marked(folder.name)
     if code == 0:
         return ""
+    return how_it_ended(code, folder)
+
+
+def how_it_ended(code: int, folder: Path) -> str:
+    """Say how a notebook's process ended that did not end as it should; its last words may have had no room."""
     last = failures.last_line((folder / "stderr").read_text("utf-8", "replace"))
+    if code > 0 and ("No space left" in last or shutil.disk_usage(folder).free < ROOM):
+        return no_room(folder.parent)
     return f"its process {failures.ended(code)}{': ' + last if code > 0 and last else ''}"
+
+
+def no_room(folder: Path | str) -> str:
+    """Say that the disk of the temporary folder is full, and what helps."""
+    return f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
 
 
 def execute(job: Job) -> Outcome:
@@ -96,13 +131,14 @@ def execute(job: Job) -> Outcome:
         if not problem:
             end = json.loads((folder / "end.json").read_text("utf-8"))
         executed = executed_notebook(folder, job)
-    failure = failures.find(executed, problem or end.pop("problem"))
+    metrics, texts, misrecorded = recorded.read(executed)
+    failure = failures.find(executed, problem or end.pop("problem")) or misrecorded
     result = Result(
         notebook=job.notebook,
         status="failed" if failure else GOOD,
         seconds=round(time.perf_counter() - start, 1),
-        metrics=read_metrics(executed),
-        left_out=read_texts(executed).get("left_out", ""),
+        metrics=metrics,
+        left_out=texts.get("left_out", ""),
         source_hash=job.source_hash,
         values=job.values,
         **end,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import metadata, version
 from pathlib import Path
 
-from nbregress import notebooks, recorder
+from nbregress import notebooks, recorded, recorder
 
 MAX_CODE_LINES, MAX_MARKDOWN_WORDS, MAX_FILE_KB = 25, 130, 400
 PROSE_WORDS = (1200, 3500)
@@ -67,6 +67,8 @@ def of_file(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     yield kernel != recorder.KERNEL, "kernelspec must be python3 with a language; run lint --fix"
     yield "name" not in language, "language_info is missing; run lint --fix"
     yield "widgets" in data, "widget state is committed; run lint --fix"
+    misrecorded = recorded.read(notebook)[2]
+    yield misrecorded, misrecorded and misrecorded.reason
     yield stale(notebook), "outputs are stale; run `pefthelpers record` or lint --fix to strip them"
     yield size > MAX_FILE_KB, f"the file has {size:.0f} kB, more than {MAX_FILE_KB}"
     no_badge = badge(path) not in notebook.cells[0].source
@@ -86,17 +88,19 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     parameters, setups, exercises = (
         [cell.source for cell in code if tag in notebooks.tags(cell)] for tag in TAGS
     )
-    knobs = len(parameters) == 1 and {"PROFILE", "SEED"} <= set(notebooks.parameters(notebook))
+    knobs = (
+        len(parameters) == 1 and {"PROFILE", "SEED"} <= notebooks.constants(parameters[0]).keys()
+    )
     yield not knobs, "exactly one cell tagged parameters must define PROFILE and SEED"
     yield (
         setups != [setup()],
         "the set-up cell is missing or differs from the others'; run lint --fix",
     )
-    lengths = sorted(map(code_lines, code))
+    lengths = sorted(map(code_lines, code)) or [0]
     median, ninth = statistics.median(lengths), lengths[int(0.9 * (len(lengths) - 1))]
     yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"
     yield ninth > 15, "fewer than 9 in 10 code cells have at most 15 lines"
-    appendix = path.stem.split("_")[0][-1].isalpha()  # as 05b: it may be short
+    appendix = re.match(r"\d+[a-z]", path.stem)  # as 05b: it may be short
     markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     words = sum(len(NO_PROSE.sub("", source).split()) for source in markdown)
     least, most = PROSE_WORDS
@@ -108,8 +112,9 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
 def of_code(cell) -> Iterator[tuple[bool, str]]:
     """Check one code cell."""
     lines, is_setup = code_lines(cell), "setup" in notebooks.tags(cell)
+    ours = not notebooks.OTHER_LANGUAGE.match(cell.source)  # Python
     yield lines > MAX_CODE_LINES, f"has {lines} lines of code, more than {MAX_CODE_LINES}"
-    for name, pattern in FORBIDDEN.items():
+    for name, pattern in FORBIDDEN.items() if ours else ():
         yield not is_setup and re.search(pattern, cell.source, re.MULTILINE), f"has {name}"
     for output in cell.outputs:
         warns = output.get("name") == "stderr"
@@ -130,6 +135,8 @@ def of_markdown(cell) -> Iterator[tuple[bool, str]]:
 def problems(path: Path) -> list[str]:
     """Return what breaks the house style, one sentence each."""
     notebook = notebooks.read(path)
+    if not notebook.cells:
+        return ["it has no cells: there is nothing to check"]
     checks = [*of_file(notebook, path), *of_structure(notebook, path)]
     for number, cell in enumerate(notebook.cells):
         private = PRIVATE.search(str(cell.source) + str(cell.get("outputs", "")))
@@ -149,6 +156,7 @@ def fix(path: Path) -> None:
         notebook.metadata.pop("pefthelpers", None)
         for cell in notebooks.code_cells(notebook):
             cell.outputs = []
-    title = notebook.cells[0]
-    title.source = re.sub(r"\[!\[Open in Colab\].*?\)\]\(.*?\)", badge(path), title.source)
+    for title in notebook.cells[:1]:
+        old = r"\[!\[Open in Colab\].*?\)\]\(.*?\)"
+        title.source = re.sub(old, badge(path), title.source)
     recorder.write(path, notebook)

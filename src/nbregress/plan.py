@@ -42,19 +42,66 @@ def check(paths: list[Path], plan: Plan) -> None:
         UserError: names the profile, notebook, parameter or model, and what helps.
     """
     settings("decoder", plan.profile)
+    if "PROFILE" in plan.values:
+        raise UserError(
+            "PROFILE is no --param: --profile chooses it, and with it what a run is held against."
+        )
     if repeated := {p.stem for p in paths if [q.stem for q in paths].count(p.stem) > 1}:
         raise UserError(f"Two notebooks named {', '.join(repeated)}: run them into two folders.")
     needed: set[tuple[str, str]] = set()
     for path in paths:
-        notebook = notebooks.read(path)
-        known = notebooks.parameters(notebook)
-        for parameter, value in plan.parameters.items():
-            check_parameter(path.stem, known, parameter, value)
-        for cell in notebooks.code_cells(notebook):
-            loads = LOADS_A_MODEL.findall(cell.source)
-            needed |= {(role, plan.profile if asked else "tiny") for role, asked in loads}
+        needed |= check_notebook(path, plan)
     for role, profile in sorted(needed):
-        models.folder_of(role, settings(role, profile))
+        chosen = settings(role, profile)
+        models.folder_of(role, chosen)
+        if chosen.source == "hub":
+            check_hub(chosen.model)
+
+
+def check_notebook(path: Path, plan: Plan) -> set[tuple[str, str]]:
+    """Refuse parameters that a notebook cannot be given; return the roles and profiles of its models."""
+    notebook = notebooks.read(path)
+    try:
+        known = notebooks.parameters(notebook)
+    except UserError as error:
+        raise UserError(f"{path.stem}: {error}") from error
+    for parameter, value in plan.parameters.items():
+        check_parameter(path.stem, known, parameter, value)
+    check_lasting(path.stem, notebook, plan.values)
+    loads = [LOADS_A_MODEL.findall(cell.source) for cell in notebooks.code_cells(notebook)]
+    return {(role, plan.profile if asked else "tiny") for found in loads for role, asked in found}
+
+
+def check_hub(model: str) -> None:
+    """Refuse a model of the hub that is neither in the cache nor to be had here.
+
+    Raises:
+        UserError: says why not: no network, no such model, or one that asks for a login.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    if any(isinstance(try_to_load_from_cache(model, name), str) for name in weights):
+        return
+    try:
+        HfApi().model_info(model, timeout=5)
+    except Exception as error:  # its network errors have no common class
+        raise UserError(
+            f"{model} is not in the cache, and the model hub does not give it ({type(error).__name__}): connect "
+            "to a network (HF_HUB_OFFLINE must not be set), `hf auth login` if it asks for a licence, or use the profile tiny."
+        ) from error
+
+
+def check_lasting(name: str, notebook, values: dict[str, object]) -> None:
+    """Refuse a value that a cell below sets anew: the run would be recorded under one that it did not have."""
+    code = notebooks.code_cells(notebook)
+    tagged = [number for number, cell in enumerate(code) if "parameters" in notebooks.tags(cell)]
+    for cell in code[tagged[0] + 1 :] if tagged else []:
+        if again := values.keys() & notebooks.constants(cell.source).keys():
+            raise UserError(
+                f"{name} sets {again.pop()} anew in its cell {cell.id!r}: a value given to the run would not "
+                "last; delete that line."
+            )
 
 
 def check_parameter(name: str, known: dict[str, object], parameter: str, value: object) -> None:

@@ -67,5 +67,8 @@ def summary(store, *, cut: bool) -> str:
     told = [f"{row.notebook} {row.status}: {row.reason}" for row in bad if cut]
     wall_s, good = store.about()["wall_s"], len(store.rows) - len(bad)
     took = f"{good} passed, {len(bad)} failed in {wall_s:.0f} s"
-    pages = store.unreported or [f"report: {store.out / 'report.html'}"]
+    if store.trouble:
+        took += ", and not every file could be written"
+    page = store.out / "report.html"
+    pages = store.unreported or ([f"report: {page}"] if page.exists() else [])
     return "\n".join([*told, "; ".join([took, *pages]), *store.trouble])

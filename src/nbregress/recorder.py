@@ -4,14 +4,13 @@ from pathlib import Path
 
 import nbformat
 
-from nbregress import baselines, isolation, notebooks
+from nbregress import baselines, isolation, notebooks, recorded
 from nbregress.result import Job
 from nbregress.stamp import stamp
 from pefthelpers import results
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path, data_dir
 from pefthelpers.profiles import settings
-from pefthelpers.record import read_texts
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -39,7 +38,7 @@ def record(path: Path, profile: str) -> float:
         **{cost: getattr(run.result, cost) for cost in ("seconds", "cpu_s", "peak_memory_gib")},
         **stamp(),
         "metrics": run.result.metrics,
-        "texts": read_texts(executed),
+        "texts": recorded.read(executed)[1],
     }
     if profile == "tiny":
         keep_outputs(path, executed, measured)

@@ -1,11 +1,16 @@
 """What one notebook's run is given, and what comes back of it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+import nbformat
 
 from nbregress import notebooks
 
 GOOD = "passed"
+STATUSES = (GOOD, "failed", "drifted", "stopped")
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,9 @@ class Job:
 
     @classmethod
     def of(cls, path: Path, values: dict[str, object], **limits) -> "Job":
-        """Read a notebook file into a job."""
+        """Read a notebook file into a job: as the runner reads it, so that ids of cells are the same."""
         folder = str(path.resolve().parent)
-        return cls(path.stem, path.read_text(encoding="utf-8"), folder, values, **limits)
+        return cls(path.stem, nbformat.writes(notebooks.read(path)), folder, values, **limits)
 
     @property
     def source_hash(self) -> str:
@@ -62,6 +67,42 @@ class Result:
     def good(self) -> bool:
         """Tell whether nothing is wrong with it."""
         return self.status == GOOD
+
+    @classmethod
+    def of(cls, row: object) -> "Result":
+        """Return the result of a row of ``metrics.json``, which may be anybody's.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type, or the name would lead elsewhere.
+        """
+        kinds = get_type_hints(cls)
+        if not isinstance(row, dict) or not {"notebook", "status"} <= row.keys() <= kinds.keys():
+            raise ValueError(f"not a notebook's row: {str(row)[:80]}")
+        if wrong := [key for key, value in row.items() if not fits(value, kinds[key])]:
+            raise ValueError(f"{wrong[0]} is {str(row[wrong[0]])[:80]!r}")
+        if row["status"] not in STATUSES:
+            raise ValueError(f"the status {row['status']!r} is none of {', '.join(STATUSES)}")
+        if not re.fullmatch(r"[^/\\:\0]+", row["notebook"]) or row["notebook"] in (".", ".."):
+            raise ValueError(f"{row['notebook']!r} is no notebook's name")
+        for name, metric in row.get("metrics", {}).items():
+            if not {"value", "unit"} <= metric.keys() or not isinstance(metric["unit"], str):
+                raise ValueError(f"the metric {name} is {str(metric)[:80]}")
+        return cls(**row)
+
+
+def fits(value: object, kind: type) -> bool:
+    """Tell whether a value read from JSON is of an annotated type."""
+    if kind is object:
+        return True
+    if kind is float:
+        return type(value) in (int, float)
+    if kind is int or not get_args(kind):
+        return type(value) is kind
+    if get_origin(kind) is dict:
+        return type(value) is dict and all(fits(each, get_args(kind)[1]) for each in value.values())
+    if get_origin(kind) is list:
+        return type(value) is list and all(fits(each, get_args(kind)[0]) for each in value)
+    return any(fits(value, each) for each in get_args(kind))
 
 
 @dataclass

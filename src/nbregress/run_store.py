@@ -5,18 +5,32 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import nbformat
 from filelock import FileLock, Timeout
 
-from nbregress import baselines
+from nbregress import baselines, notebooks
 from nbregress.plan import Plan
-from nbregress.result import GOOD, Job, Outcome, Result
+from nbregress.result import GOOD, Job, Outcome, Result, fits
 from nbregress.stamp import stamp
 from pefthelpers.errors import UserError
 from pefthelpers.paths import atomic_path
+from pefthelpers.profiles import settings
+
+ROOM = 4096  # bytes that a folder must take before a run starts
+STOPPED = "stopped before it was done"
+# What a run is told by.
+ABOUT = {
+    "profile": str,
+    "parameters": dict,
+    "date": str,
+    "versions": dict,
+    "processor": str,
+    "wall_s": float,
+}
 
 
 @contextmanager
@@ -27,7 +41,7 @@ def claimed(out: Path) -> Iterator[None]:
         UserError: another run writes there, or the folder cannot be made or written to.
     """
     with atomic_path(out / ".writable") as probe:
-        probe.write_text("", "utf-8")
+        probe.write_text("x" * ROOM, "utf-8")
     (out / ".writable").unlink()
     owner = out / ".owner"
     try:
@@ -40,6 +54,8 @@ def claimed(out: Path) -> Iterator[None]:
     with lock:
         owner.write_text(str(os.getpid()), encoding="utf-8")
         try:
+            for left in out.glob(".*.[0-9]*.part*"):  # half-written, by a run that was killed
+                left.unlink()
             yield
         finally:
             owner.unlink(missing_ok=True)
@@ -57,12 +73,18 @@ def read_rows(folder: Path) -> dict:
     path = folder if folder.is_file() else folder / "metrics.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for row in content["notebooks"]:
-            Result(**row)
-        return content
+        names = [Result.of(row).notebook for row in content["notebooks"]]
+        if len(set(names)) < len(names):
+            raise ValueError("a notebook stands in it twice")
+        about = {"processor": "", "wall_s": 0} | content["about"]
+        settings("decoder", about["profile"])
+        wrong = [key for key, kind in ABOUT.items() if not fits(about[key], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {about[wrong[0]]!r}")
+        return content | {"about": about}
     except FileNotFoundError as error:
         raise UserError(f"{folder} holds no run: there is no metrics.json in it.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again.") from error
 
 
@@ -109,8 +131,10 @@ class RunStore:
             path = self.out / f"{row['notebook']}.ipynb"
             result = Result(**row | {"status": GOOD, "reason": "", "drifts": [], "notes": []})
             same = (result.source_hash, result.values) == wanted.get(result.notebook)
-            if same and row["status"] in (GOOD, "drifted") and path.exists():
-                self.executed[result.notebook] = path.read_text(encoding="utf-8")
+            if not same or row["status"] not in (GOOD, "drifted"):
+                continue
+            with suppress(UserError):  # it is not there, or was cut off: it runs again
+                self.executed[result.notebook] = nbformat.writes(notebooks.read(path))
                 self._judge(result)
 
     def add(self, outcome: Outcome) -> None:
@@ -147,12 +171,15 @@ class RunStore:
                 temporary.write_text(text + "\n", encoding="utf-8")
         except (OSError, UserError) as error:
             self.trouble.append(f"{name} could not be written: {error}")
+            if name.endswith(".ipynb"):
+                with suppress(OSError):  # an older run's: it would be taken for this one's
+                    (self.out / name).unlink()
 
     def finish(self) -> None:
         """Write everything that is not there yet; what has no result was stopped."""
         for name in self.names:
             if name not in self.results:
-                self._judge(Result(name, "stopped", reason="stopped before it was done"))
+                self._judge(Result(name, "stopped", reason=STOPPED))
         self.trouble = []
         for name, text in self.executed.items():
             if text and not (self.out / f"{name}.ipynb").exists():

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nbregress import baselines, isolation, report
 from nbregress.plan import Plan, check, longest_first
 from nbregress.result import Job, Outcome, Result
-from nbregress.run_store import RunStore, claimed
+from nbregress.run_store import STOPPED, RunStore, claimed
 
 TICK_S = 0.5
 STOP_S = 30
+KILLED = "its process was killed"  # in the reason of a notebook that was running when its run was stopped
+ENDING = ("SIGTERM", "SIGHUP", "SIGQUIT")  # where there are such
 
 
 def run(
@@ -52,7 +54,7 @@ def run(
         if plan.resume:
             store.resume(jobs)
         todo = [job for job in jobs if job.notebook not in store.results]
-        with terminate_as_interrupt():
+        with signals_as_interrupt():
             follow(executor, todo, store, watch, fail_fast=plan.fail_fast)
     return store
 
@@ -60,30 +62,43 @@ def run(
 def follow(executor: Executor, jobs: list[Job], store: RunStore, watch, *, fail_fast: bool) -> None:
     """Submit jobs in their order and keep each outcome; report whatever happens."""
     futures = {executor.submit(isolation.execute, job): job for job in jobs}
-    interrupted = None
+    interrupted = False
+
+    def tell(running: set[str]) -> None:
+        with suppress(OSError):  # a closed pipe, a lost terminal: the run goes on unread
+            watch(store.results, running)
+
     try:
         pending = set(futures)
-        watch(store.results, set())
+        tell(set())
         while pending:
             done, pending = wait(pending, timeout=TICK_S, return_when=FIRST_COMPLETED)
             for future in done:
                 store.add(outcome_of(future, futures[future]))
-            watch(store.results, {futures[f].notebook for f in pending if f.running()})
+            tell({futures[f].notebook for f in pending if f.running()})
             if fail_fast and any(not result.good for result in store.results.values()):
-                stop(pending)
                 break
-    except KeyboardInterrupt as error:
-        interrupted = error
-        finished = {future for future in futures if future.done()}
-        for future in finished:  # done, but not yet kept when the signal came
-            store.add(outcome_of(future, futures[future]))
-        stop(set(futures) - finished)
+    except KeyboardInterrupt:
+        interrupted = True
+    end(futures, store)
+    tell(set())
+    if interrupted:
+        raise KeyboardInterrupt(*[name for name, row in store.results.items() if row.good])
+
+
+def end(futures: dict[Future, Job], store: RunStore) -> None:
+    """Keep what is done, stop the rest, keep the cells that it came to, and write the reports."""
+    left = {future for future, job in futures.items() if job.notebook not in store.results}
+    done = {future for future in left if future.done()}  # but not yet kept when the signal came
+    stop(left - done)
+    for future in [future for future in left if future.done() and not future.cancelled()]:
+        outcome = outcome_of(future, futures[future])
+        if future not in done and KILLED in outcome.result.reason:
+            outcome.result.status, outcome.result.reason = "stopped", STOPPED
+        store.add(outcome)
     store.finish()
     store.report("junit.xml", report.junit)
     store.report("report.html", report.text)
-    watch(store.results, set())
-    if interrupted:
-        raise interrupted
 
 
 def outcome_of(future: Future, job: Job) -> Outcome:
@@ -98,8 +113,7 @@ def outcome_of(future: Future, job: Job) -> Outcome:
         words = (str(error).strip().splitlines() or [""])[0]
         reason = f"its worker was lost: {type(error).__name__}: {words}".rstrip(": ")
         if getattr(error, "errno", None) == errno.ENOSPC:
-            folder = tempfile.gettempdir()
-            reason = f"the disk where it runs is full: free some of {folder}, or set TMPDIR"
+            reason = isolation.no_room(tempfile.gettempdir())
     return Outcome(Result(job.notebook, "failed", reason=reason, values=job.values))
 
 
@@ -114,13 +128,19 @@ def stop(futures: set[Future]) -> None:
 
 
 @contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, by which CI services stop a job, end a run as Ctrl-C does."""
+def signals_as_interrupt() -> Iterator[None]:
+    """Let the signals that ask a process to end (a CI service's, a lost terminal's) end a run as Ctrl-C does.
+
+    One that is ignored, as SIGHUP under nohup, stays so.
+    """
     if threading.current_thread() is not threading.main_thread():  # the caller's affair
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -3,23 +3,34 @@
 The folder holds ``job.json`` and ``notebook.ipynb``; ``executed.ipynb`` and ``end.json`` are added.
 """
 
+import errno
 import json
 import os
+import shutil
 import sys
 import threading
 import time
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import ClassVar
 
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from nbregress.failures import ended, last_line
-from nbregress.isolation import kill_tree
+from nbregress.isolation import kill_marked, kill_tree, no_room
+from nbregress.outputs import Room
 from pefthelpers.session import STACK
 
 PYTHON = {"kernel_name": "python3", "language": "python", "start_timeout": 120}
+# Output may come after its cell has ended: a loaded machine is late, not stuck.
+OUTPUT_S = 240
+# A line for a shell that fails (!pip install …) is an error; kernels before ipykernel 7 pass over the request.
+PYTHON |= {
+    "iopub_timeout": OUTPUT_S,
+    "extra_arguments": ["--InteractiveShell.system_raise_on_error=True"],
+}
 
 
 class Kernel(AsyncKernelManager):
@@ -53,14 +64,34 @@ class Clock:
         return limit if limit < float("inf") else None
 
 
+class Bounded:
+    """Before papermill's client of a kernel: of a cell's outputs it keeps what there is room for."""
+
+    rooms: ClassVar[dict[str, Room]] = {}  # by cell
+
+    def process_message(self, msg: dict, cell, cell_index: int):
+        """Hand a message of the kernel on, cut to the cell's room."""
+        room = self.rooms.setdefault(cell.id, Room())
+        shown = room.fit(msg["msg_type"], msg["content"])
+        return super().process_message(msg, cell, cell_index) if shown else None
+
+
+def write_compact(notebook, path: str) -> None:
+    """Write a notebook whole or not at all; papermill does it twice a cell, pretty, at a sixth of the CPU."""
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(notebook), encoding="utf-8")
+    os.replace(part, path)
+
+
 def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
     """Execute the notebook once; return what ended it (empty: nothing) and whether a retry may help."""
     # For paths on HDFS alone papermill imports pyarrow: two thirds of its own import.
     sys.modules.setdefault("pyarrow", None)
     import papermill
 
-    # The notebook is written twice a cell, 7 ms each where it is long; without indents a tenth of that.
-    papermill.engines.write_ipynb = lambda nb, path: Path(path).write_text(json.dumps(nb), "utf-8")
+    papermill.engines.write_ipynb = write_compact
+    client = type("Client", (Bounded, papermill.clientwrap.PapermillNotebookClient), {})
+    papermill.engines.PapermillNotebookClient = client
     notebook, executed = folder / "notebook.ipynb", folder / "executed.ipynb"
     home = job["folder"] if Path(job["folder"]).is_dir() else folder
     own = PYTHON | {"cwd": str(home), "timeout_func": clock, "kernel_manager_class": Kernel}
@@ -69,16 +100,24 @@ def execute(job: dict, folder: Path, clock: Clock) -> tuple[str, bool]:
         papermill.execute_notebook(*paths, job["values"], progress_bar=False, **own)
     except papermill.PapermillExecutionError:
         pass  # the executed notebook says which cell and why
-    except CellTimeoutError:
-        return f"stopped: {clock.exceeded}", False
+    except CellTimeoutError as error:
+        late = f"its output still came {OUTPUT_S} s after the cell had ended"
+        return f"stopped: {late if 'IOPub' in str(error) else clock.exceeded}", False
     except NoSuchKernel:
         return "there is no Jupyter kernel python3 here: pip install ipykernel", False
     except Exception as error:  # noqa: BLE001 - whatever ended it, the summary must say so
-        died = isinstance(error, DeadKernelError)
-        words = f"{type(error).__name__}: {last_line(str(error))}"
         never_started = isinstance(error, RuntimeError) and not any_cell_started(executed)
-        return f"its kernel {ended(Kernel.exit_code)}" if died else words, never_started
+        return why(error, folder), never_started
     return "", False
+
+
+def why(error: Exception, folder: Path) -> str:
+    """Say what ended an execution that no cell and no limit ended."""
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return no_room(folder.parent)
+    if isinstance(error, DeadKernelError):
+        return f"its kernel {ended(Kernel.exit_code)}"
+    return f"{type(error).__name__}: {last_line(str(error))}"
 
 
 def any_cell_started(executed: Path) -> bool:
@@ -100,15 +139,17 @@ def used() -> dict[str, float]:
     return {"cpu_s": round(cpu_s, 1), "peak_memory_gib": round(kernel.ru_maxrss / unit, 2)}
 
 
-def follow_parent() -> None:
-    """End this process and its kernel when the runner's end of the pipe closes: it died."""
+def follow_parent(folder: Path) -> None:
+    """End this process and all that it started when the runner's end of the pipe closes: it died."""
     os.read(0, 1)
+    kill_marked(folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
     kill_tree(os.getpid())
 
 
 def main(folder: Path) -> None:
     """Execute the job of a folder and leave there what came of it."""
-    threading.Thread(target=follow_parent, daemon=True).start()
+    threading.Thread(target=follow_parent, args=(folder,), daemon=True).start()
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     clock, starts, again = Clock(job["timeout_s"], job["cell_timeout_s"]), 0, True
     while again and starts < 2:
@@ -120,8 +161,10 @@ def main(folder: Path) -> None:
         problem = f"the kernel never started, in two tries: {said or problem}"
     found = {name: list(distributions(name=name)) for name in STACK}  # what the numbers depend on
     versions = {name: here[0].version if here else "missing" for name, here in found.items()}
-    end = {"problem": problem, "kernel_starts": starts, "versions": versions, **used()}
-    (folder / "end.json").write_text(json.dumps(end), "utf-8")
+    cut = [name for name, room in Bounded.rooms.items() if room.cut]
+    notes = [f"of what the cell [{name}] showed not all is kept" for name in cut]
+    end = {"problem": problem, "notes": notes, "kernel_starts": starts, "versions": versions}
+    (folder / "end.json").write_text(json.dumps(end | used()), "utf-8")
 
 
 if __name__ == "__main__":

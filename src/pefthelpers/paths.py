@@ -1,9 +1,10 @@
 """Where things are on disk: the data that ships with the package, and the cache of big models."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pefthelpers.errors import UserError
@@ -51,17 +52,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader of ``path`` sees the old file or the whole new one, never half of it.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be made or written to, or the disk is full.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cure = "free some space" if full else "fix its permissions"
         raise UserError(
-            f"Cannot write {path}: choose another folder or fix its permissions."
+            f"Cannot write {path} ({error.strerror or error}): {cure}, or choose another folder."
         ) from error
     finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be
+            temporary.unlink()

@@ -1,7 +1,6 @@
-"""Metrics that survive papermill: a notebook records them, the runner reads them back."""
+"""Metrics that survive papermill: a notebook records them, the runner reads them back (nbregress.recorded)."""
 
 import math
-from collections.abc import Iterator
 
 METRIC_MIME = "application/vnd.pefthelpers.metric+json"
 TEXT_MIME = "application/vnd.pefthelpers.text+json"
@@ -50,20 +49,3 @@ def quote(name: str, text: str) -> None:
 
     data = {TEXT_MIME: {"name": name, "text": text}, "text/plain": f"{name}: {text}"}
     display(data, raw=True)
-
-
-def _emitted(notebook, mime: str) -> Iterator[dict]:
-    """Yield what the cells of a notebook node displayed under a MIME type."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    return (data[mime] for output in outputs if mime in (data := output.get("data", {})))
-
-
-def read_texts(notebook) -> dict[str, str]:
-    """Return ``{name: text}`` of an executed notebook node."""
-    return {text["name"]: text["text"] for text in _emitted(notebook, TEXT_MIME)}
-
-
-def read_metrics(notebook) -> dict[str, dict]:
-    """Return ``{name: {"value": ..., "unit": ...}}`` of an executed notebook node."""
-    found = _emitted(notebook, METRIC_MIME)
-    return {metric["name"]: {key: metric[key] for key in ("value", "unit")} for metric in found}

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree as xml
 
+import nbformat
 import pytest
 
 from nbregress import notebooks, report
@@ -11,6 +12,10 @@ from nbregress.result import Result
 from support.browser import CHROMIUM
 
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+# What a stranger's notebook may show: scripts of every kind, and pictures from elsewhere.
+STRANGER = """from IPython.display import HTML, display
+display(HTML("<script>document.title = 'taken'</script><img src=x onerror='document.title = 1'>"))
+display(HTML("<img src='https://example.org/spy.png'><iframe src='https://example.org'></iframe>"))"""
 ERROR = "TypeError: SFTTrainer.__init__() got an unexpected keyword argument 'tokenizer'"
 
 
@@ -27,6 +32,7 @@ def broken(tmp_path_factory):
     (folder / "02_lora.ipynb").write_text(old, encoding="utf-8")
     good = notebooks.parse(old, "good")
     good.cells = [cell for cell in good.cells if "parameters" in notebooks.tags(cell)]
+    good.cells.append(nbformat.v4.new_code_cell(STRANGER))
     (folder / "98_good.ipynb").write_text(json.dumps(good), encoding="utf-8")
     paths = [folder / "02_lora.ipynb", folder / "98_good.ipynb"]
     with ThreadPoolExecutor(2) as pool:
@@ -73,6 +79,7 @@ def test_the_page_needs_nothing_else_and_never_scrolls_sideways(page):
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
+    assert page.title() == "1 of 2 notebooks good (tiny)"  # no script of a notebook runs
 
 
 ARROW = "Cell In[3], line {0}\n----> {0} {1}\n\nTypeError: no"

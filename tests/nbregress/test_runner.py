@@ -53,7 +53,7 @@ def test_a_good_notebook_passes_and_its_metrics_are_kept(run, make_notebook, tmp
         (["{folder}"], "Unknown notebook"),
         (["{list}"], "list.ipynb is not a notebook"),
         (["{derived}"], "must hold assignments of plain values alone"),
-        (["{path}", "--out", "{file}/out"], "choose another folder or fix its permissions"),
+        (["{path}", "--out", "{file}/out"], "fix its permissions, or choose another folder"),
         (["{path}", "--cluster", "tcp://127.0.0.1:1"], "No Dask scheduler answers at tcp://"),
         (["{path}", "--out", "{old}", "--resume"], "metrics.json is damaged"),
     ],

@@ -114,12 +114,28 @@ def test_a_disk_that_is_full_costs_only_what_does_not_fit(run, make_notebook, di
     out = disk / "out"
     code, text = run(small, big, "--out", out)
     assert code == 1
-    assert "2_big.ipynb could not be written: [Errno 28] No space left on device" in text
-    assert "report.html could not be written" in text
+    assert "2_big.ipynb could not be written: Cannot write" in text
+    assert "(No space left on device): free some space, or choose another folder" in text
+    assert "report.html could not be written" in text and "report: " not in text
+    assert "2 passed, 0 failed" in text and ", and not every file could be written" in text
     found = rows(out)  # all results, though not all files
     assert found["1_small"]["status"] == found["2_big"]["status"] == "passed"
     assert (out / "1_small.ipynb").exists() and not list(out.glob(".*.part*"))
     assert (out / "junit.xml").exists() and not (out / "2_big.ipynb").exists()
+
+
+@pytest.mark.parametrize("state", ["full", "read-only"])
+def test_a_disk_that_takes_nothing_is_said_before_anything_runs(run, make_notebook, disk, state):
+    if state == "full":
+        with pytest.raises(OSError), open(disk / "filling", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    code, text = run(make_notebook(RECORD), "--out", disk / "out")
+    why = {"full": "No space left on device", "read-only": "Read-only file system"}[state]
+    assert code == 2 and why in text and len(text.splitlines()) == 1
+    assert not (disk / "out" / "metrics.json").exists()
 
 
 def test_a_temporary_disk_that_is_full_fails_what_does_not_fit(
@@ -130,7 +146,9 @@ def test_a_temporary_disk_that_is_full_fails_what_does_not_fit(
     big = make_notebook("print('x' * 700_000)", name="1_big.ipynb")
     small, out = make_notebook(RECORD, name="2_small.ipynb"), tmp_path / "out"
     code, text = run(big, small, "--out", out)
-    assert code == 1 and "No space left on device" in text
+    assert (
+        code == 1 and f"the disk where it runs is full: free some of {disk}, or set TMPDIR" in text
+    )
     found = whole(out)
     assert [found[name]["status"] for name in ("1_big", "2_small")] == ["failed", "passed"]
 
@@ -215,7 +233,10 @@ def interruptible(make_notebook, tmp_path):
         f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
         f"time.sleep(0 if os.path.exists({str(go)!r}) else 600)"
     )
-    paths = [make_notebook(count, name="1_quick.ipynb"), make_notebook(wait, name="2_long.ipynb")]
+    paths = [
+        make_notebook(count, name="1_quick.ipynb"),
+        make_notebook("print('so far')", wait, name="2_long.ipynb"),
+    ]
     out = tmp_path / "out"
     process = subprocess.Popen(
         command(*paths, "--out", out),
@@ -245,6 +266,11 @@ def test_a_stopped_run_keeps_what_is_done_and_resume_completes_it(
     assert gone(int((tmp_path / "pid").read_text()))
     found = whole(out)
     assert [found[name]["status"] for name in ("1_quick", "2_long")] == ["passed", "stopped"]
+    assert found["1_quick"]["notes"] == ["metrics not compared: no baseline recorded"]
+    assert (
+        found["2_long"]["reason"] == "stopped before it was done" and found["2_long"]["cell"] == 2
+    )
+    assert "so far" in (out / "2_long.ipynb").read_text()
     (tmp_path / "go").touch()
     code, text = run(*paths, "--out", out, "--resume")
     assert code == 0 and "2 passed" in text
