@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from peftmemory.configs import load_config
 from peftmemory.settings import read_setting
 from peftmemory.tracing.build import build_model, materialise
-from peftmemory.tracing.step import batch_of, check, forward, quiet, unpacked
+from peftmemory.tracing.heads import batch_of
+from peftmemory.tracing.step import check, forward, quiet, unpacked
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,12 @@ from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
 from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model
+from peftmemory.tracing.four_bit import convertible
 from peftmemory.tracing.gpu_only import build_optimizer
+from peftmemory.tracing.heads import batch_of
+from peftmemory.tracing.kernels import masked_dropout
 from peftmemory.tracing.live import LiveStorages
-from peftmemory.tracing.step import batch_of, create_states, forward, quiet
+from peftmemory.tracing.step import create_states, forward, quiet
 
 SMALL_ENOUGH = 8 << 30
 
@@ -38,7 +41,7 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
-    with quiet():
+    with quiet(), masked_dropout():
         torch.manual_seed(0)
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
@@ -126,7 +129,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
         kept[storage._cdata] = (weakref.ref(storage), storage.nbytes())
         return tensor
 
-    with quiet():
+    with quiet(), masked_dropout():
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         inputs = batch_of(config, setting)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -149,7 +152,7 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     refuse_big(config, setting)
-    with quiet():
+    with quiet(), masked_dropout():
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
         optimizer = build_real_optimizer(setting, trained)
@@ -164,18 +167,16 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
 
 
 def quantise_really(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
-    """Replace every linear layer but the output head by bitsandbytes' own, quantised."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name != "lm_head":
-                real = bnb.nn.Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=compute_dtype,
-                    compress_statistics=double_quant,
-                    quant_type="nf4",
-                )
-                real.load_state_dict(child.state_dict())
-                setattr(parent, name, real.to("cpu"))
+    """Replace every linear layer that loading in 4 bits replaces by bitsandbytes' own, quantised."""
+    for parent, name, child in convertible(model):
+        real = bnb.nn.Linear4bit(
+            child.in_features,
+            child.out_features,
+            bias=child.bias is not None,
+            compute_dtype=compute_dtype,
+            compress_statistics=double_quant,
+            quant_type="nf4",
+        )
+        real.load_state_dict(child.state_dict())
+        setattr(parent, name, real.to("cpu"))
     model.is_loaded_in_4bit = True

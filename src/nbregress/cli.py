@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import importlib.util
 import os
 import re
@@ -221,9 +222,8 @@ def fetch(options: argparse.Namespace) -> None:
 @command(runs=False)
 def memory(options: argparse.Namespace) -> int:
     """Estimate a training step's memory, and say what fits a card."""
-    if options.trace:
-        import peftbottleneck  # noqa: F401 - makes adapters known to PEFT, so that they can be traced
-    return memory_command.run(options)
+    # Importing it makes adapters known to PEFT, so that they can be traced.
+    return memory_command.run(options, lambda: importlib.import_module("peftbottleneck"))
 
 
 memory_command.add_arguments(COMMANDS.choices["memory"])

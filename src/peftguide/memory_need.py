@@ -9,7 +9,8 @@ from typing import Any
 import peftmemory
 from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, counted
-from peftmemory.advice import CARD_OVERHEAD_GIB, PRECISIONS, covered_models
+from peftmemory.advice import PRECISIONS, covered_models
+from peftmemory.cards import CARD_OVERHEAD_GIB
 from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
 

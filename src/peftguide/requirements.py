@@ -6,7 +6,7 @@ import peftmemory
 from peftguide import memory_need
 from peftguide.evidence import KINDS
 from pefthelpers.errors import UserError
-from peftmemory.advice import check_card
+from peftmemory.cards import check_card
 from peftmemory.errors import EstimateError
 
 # Which tasks a model's role is put to.

@@ -1,6 +1,7 @@
 """The memory of a fine-tuning step, by formula: pure Python, no torch, no weights, no GPU."""
 
 from peftmemory.advice import CARDS_GIB, Advice, advise, fits, largest_fitting
+from peftmemory.cards import CARDS
 from peftmemory.configs import ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
 from peftmemory.estimate import estimate
@@ -10,6 +11,7 @@ from peftmemory.settings import StepSetting
 from peftmemory.trained import Parameters, parameters
 
 __all__ = [
+    "CARDS",
     "CARDS_GIB",
     "EVERYWHERE",
     "GIB",

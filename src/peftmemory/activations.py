@@ -69,7 +69,7 @@ class Layer:
         self.e = setting.stream_bytes
         self.c = 2 if setting.autocast else self.e
         self.y = self.e if setting.precision == "nf4" else self.c
-        self.w = 4 if setting.autocast_adapter_dtype else self.e
+        self.w = setting.adapter_bytes
         virtual = method.num_virtual_tokens if isinstance(method, Prompt) else 0
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions
@@ -98,11 +98,17 @@ class Layer:
         """Behind the first layer every input needs a gradient."""
         return self.saves(grad_in=True)
 
+    @cached_property
+    def attention_alone(self) -> SavedBytes:
+        """The part of ``other`` that its feed-forward half does not save."""
+        saved = SavedBytes()
+        self.attention(saved, self.norm(saved, "input", True))
+        return saved
+
     def saves(self, *, grad_in: bool) -> SavedBytes:
         """Return what the layer saves; ``grad_in``: its input needs a gradient."""
         saved = SavedBytes()
-        x1 = self.norm(saved, "input", grad_in)
-        attended = self.attention(saved, x1)
+        attended = self.attention(saved, self.norm(saved, "input", grad_in))
         grad_mid = grad_in or attended
         x2 = self.norm(saved, "post_attention", grad_mid)
         self.mlp(saved, x2)

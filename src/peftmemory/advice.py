@@ -6,17 +6,16 @@ from functools import cache, lru_cache
 from itertools import chain, product
 from typing import Any
 
-from peftmemory.configs import ModelConfig, load_config, model_names
+from peftmemory import cards
+from peftmemory.cards import check_card, in_words, verdict
+from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config, model_names
 from peftmemory.constants import GIB
-from peftmemory.counts import LLAMA_LIKE, base_parameters
-from peftmemory.errors import EstimateError
+from peftmemory.counts import base_parameters
 from peftmemory.estimate import closed_form
 from peftmemory.methods import EVERYWHERE, Full, Lora, Method, Prefix, method, read_method
 from peftmemory.settings import StepSetting, read_setting
 
 CARDS_GIB = (16, 24, 40, 48, 80)
-# What a context and an allocator's slack take from a card; the estimate counts neither.
-CARD_OVERHEAD_GIB = 1.0
 # What people call a precision, as fields of ``StepSetting``.
 PRECISIONS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
@@ -33,29 +32,36 @@ class Advice:
     """Whether a step fits a card, and what would make it fit.
 
     Attributes:
-        card_gib: the card's memory.
-        peak_gib: what the step needs, without ``CARD_OVERHEAD_GIB``.
-        fits: whether both together fit.
-        changes: the fewest changes found that make it fit; empty if it fits or nothing does.
+        card_gib: the card's memory as it reports it.
+        peak_gib: what the step asks for at its worst moment.
+        word: fits, uncertain or does not fit (``peftmemory.cards.verdict``).
+        changes: the fewest changes found that make it fit, or all there are if it may fit with them.
         changed_gib: the peak with the changes, or the lowest one found.
-        smallest_card_gib: the smallest of ``CARDS_GIB`` that it fits as it is, or None.
+        changed_word: the verdict with the changes.
+        smallest_card_gib: the smallest of ``CARDS_GIB`` that has room for it as it is, or None.
+        card: the card's name, if it was named.
     """
 
     card_gib: float
     peak_gib: float
-    fits: bool
+    word: str
     changes: tuple[str, ...]
     changed_gib: float
+    changed_word: str
     smallest_card_gib: int | None
+    card: str = ""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits as it is; a verdict of uncertain is not enough."""
+        return self.word == "fits"
 
     @property
     def verdict(self) -> str:
         """Say whether it fits as it is."""
-        start = "It fits" if self.fits else "It does not fit"
-        beside = f"beside {CARD_OVERHEAD_GIB:g} GiB for the CUDA context"
         other = "" if self.fits else self.smallest_card_gib
-        holds = f" (a card of {other} GB holds it)" if other else ""
-        return f"{start} a card of {self.card_gib:g} GB: {self.peak_gib:.1f} GiB {beside}{holds}."
+        holds = f" (a card of {other} GiB holds it)" if other else ""
+        return in_words(self.word, self.card_gib, self.peak_gib, self.card, holds)
 
     @property
     def remedy(self) -> str:
@@ -66,7 +72,8 @@ class Advice:
             least = f"the least that was found is {self.changed_gib:.1f} GiB"
             return f"No change listed here makes it fit: {least}."
         with_these = ", ".join(self.changes[:-1]) + " and " * (len(self.changes) > 1)
-        return f"It would fit with {with_these}{self.changes[-1]}: {self.changed_gib:.1f} GiB."
+        would = "would" if self.changed_word == "fits" else "may"
+        return f"It {would} fit with {with_these}{self.changes[-1]}: {self.changed_gib:.1f} GiB."
 
     def __str__(self) -> str:
         """Return the advice as a sentence or two."""
@@ -74,22 +81,7 @@ class Advice:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values."""
-        return {**asdict(self), "sentence": str(self)}
-
-
-def fits_card(peak_bytes: int, card_gib: float) -> bool:
-    """Tell whether a peak fits a card beside the CUDA context."""
-    return peak_bytes / GIB + CARD_OVERHEAD_GIB <= card_gib
-
-
-def check_card(card_gib: float) -> None:
-    """Refuse a card without memory.
-
-    Raises:
-        EstimateError: it is not above 0 GiB, or no number.
-    """
-    if isinstance(card_gib, bool) or not isinstance(card_gib, int | float) or not card_gib > 0:
-        raise EstimateError(f"The card's memory must be above 0 GiB, not {card_gib!r}.")
+        return {**asdict(self), "fits": self.fits, "sentence": str(self)}
 
 
 def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
@@ -116,35 +108,47 @@ def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
     return [change for applies, *change in possible if applies]
 
 
-def advise(model: Any, what: Any = "full", *, card_gib: float, **step: Any) -> Advice:
+def advise(model: Any, what: Any = "full", *, card_gib: float | str, **step: Any) -> Advice:
     """Say whether a step fits a card and, if not, the fewest changes that make it fit.
 
     Args:
         model: what ``load_config`` takes.
         what: the method: a PEFT configuration, a light description, or a name.
-        card_gib: the card's memory.
+        card_gib: the card's memory as it reports it, or a name of ``peftmemory.cards.CARDS``.
         step: batch, seq and the other fields of ``StepSetting``.
 
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
-    check_card(card_gib)
+    card, gib = named(card_gib)
     config, described = load_config(model), read_method(what)
 
-    def peak(chosen: tuple) -> int:
+    def ask(chosen: tuple, gib: float = gib) -> tuple[int, str]:
         using, new = described, dict(step)
         for _, other, fields in chosen:
             using, new = other or using, {**new, **fields}
-        return peak_of(config, using, read_setting(**new))
+        setting = read_setting(**new)
+        peak = peak_of(config, using, setting)
+        return peak, verdict(peak, gib, setting.loss)
 
-    before = peak(())
-    holds = [card for card in CARDS_GIB if fits_card(before, card)]
-    fits_now = fits_card(before, card_gib)
-    possible = () if fits_now else tuple(changes(described, read_setting(**step)))
-    chosen = fewest(possible, peak, card_gib)
-    after = peak(chosen)
-    names = tuple(name for name, _, _ in chosen) if fits_card(after, card_gib) else ()
-    return Advice(card_gib, before / GIB, fits_now, names, after / GIB, holds[0] if holds else None)
+    before, word = ask(())
+    smallest = next((size for size in CARDS_GIB if ask((), size)[1] == "fits"), None)
+    possible = () if word == "fits" else tuple(changes(described, read_setting(**step)))
+    chosen = fewest(possible, lambda chosen: ask(chosen)[1] == "fits")
+    after, then = ask(chosen)
+    names = tuple(name for name, *_ in chosen) if then != "does not fit" else ()
+    return Advice(gib, before / GIB, word, names, after / GIB, then, smallest, card)
+
+
+def named(card: Any) -> tuple[str, float]:
+    """Return a card's name, if it was given by name, and its memory.
+
+    Raises:
+        EstimateError: an unknown name, or no memory.
+    """
+    name, gib = (card, cards.card_gib(card)) if isinstance(card, str) else ("", card)
+    check_card(gib)
+    return name, gib
 
 
 @lru_cache(maxsize=10_000)
@@ -153,9 +157,8 @@ def peak_of(config: ModelConfig, method: Method, setting: StepSetting) -> int:
     return closed_form(config, method, setting).peak
 
 
-def fewest(possible: tuple, peak: Callable[[tuple], int], card_gib: float) -> tuple:
+def fewest(possible: tuple, fitting: Callable[[tuple], bool]) -> tuple:
     """Return one change that fits, or several none of which can be left out, or all of them."""
-    fitting = lambda chosen: fits_card(peak(chosen), card_gib)
     first = (possible[:count] for count in range(2, len(possible) + 1))
     chosen = next(filter(fitting, chain(((one,) for one in possible), first)), None)
     if chosen is None or len(chosen) == 1:
@@ -180,7 +183,7 @@ COMMON: dict[str, tuple[Any, Step]] = {
 def fits(
     model: Any,
     *,
-    card_gib: float = 24.0,
+    card_gib: float | str = 24.0,
     batch: int = 1,
     seq: int = 1024,
     optimizer: str = "adamw_torch_fused",
@@ -189,44 +192,48 @@ def fits(
 
     Args:
         model: what ``load_config`` takes.
-        card_gib: the card's memory; ``CARD_OVERHEAD_GIB`` of it is kept for the CUDA context
-            and the allocator.
+        card_gib: the card's memory as it reports it.
         batch: sequences per step.
         seq: tokens per sequence.
         optimizer: the optimiser where a candidate names none.
 
     Returns:
-        Rows with ``method``, ``checkpointing``, ``loss``, ``peak_gib`` and ``fits``.
+        Rows with ``method``, ``checkpointing``, ``loss``, ``peak_gib``, ``verdict`` and ``fits``.
 
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
-    check_card(card_gib)
+    _, card_gib = named(card_gib)
     config, rows = load_config(model), []
     for label, checkpointing, loss in product(COMMON, (False, True), ("plain", "chunked")):
         what, options = COMMON[label]
         switches = {"checkpointing": checkpointing, "loss": loss}
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options, **switches}
         peak = peak_of(config, read_method(what), read_setting(**step))
-        found = {"peak_gib": peak / GIB, "fits": fits_card(peak, card_gib)}
+        word = verdict(peak, card_gib, loss)
+        found = {"peak_gib": peak / GIB, "verdict": word, "fits": word == "fits"}
         rows.append({"method": label, **switches, **found})
     return rows
 
 
 @cache
 def covered_models() -> tuple[str, ...]:
-    """Return the names the closed form covers, from the smallest to the largest."""
-    covered = [c for c in map(load_config, model_names()) if c.model_type in LLAMA_LIKE]
+    """Return the collection's models that the closed form covers, from the smallest to the largest."""
+    covered = [c for c in map(load_config, model_names(more=False)) if c.model_type in LLAMA_LIKE]
     return tuple(each.name for each in sorted(covered, key=base_parameters))
 
 
-def largest_fitting(what: Any, *, card_gib: float, **step: Any) -> str | None:
+def largest_fitting(what: Any, *, card_gib: float | str, **step: Any) -> str | None:
     """Return the largest model among ``covered_models()`` whose step fits a card, or None.
 
     Raises:
         EstimateError: a card without memory, or what ``estimate`` refuses.
     """
-    check_card(card_gib)
+    _, card_gib = named(card_gib)
     described, setting = read_method(what), read_setting(**step)
-    holds = lambda name: fits_card(peak_of(load_config(name), described, setting), card_gib)
+
+    def holds(name: str) -> bool:
+        peak = peak_of(load_config(name), described, setting)
+        return verdict(peak, card_gib, setting.loss) == "fits"
+
     return next(filter(holds, reversed(covered_models())), None)

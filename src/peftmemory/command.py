@@ -5,15 +5,28 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from peftmemory.advice import PRECISIONS, advise, fits
-from peftmemory.configs import load_config
-from peftmemory.estimate import estimate
+from peftmemory.advice import PRECISIONS, advise, changes, fits, named
+from peftmemory.cards import in_words, verdict
+from peftmemory.configs import ModelConfig, load_config
+from peftmemory.constants import GIB
+from peftmemory.errors import EstimateError
 from peftmemory.methods import method
+from peftmemory.phases import Estimate
+from peftmemory.predict import predict
 
 # The options that are fields of a method and of a step.
 OF_A_METHOD = ("r", "num_virtual_tokens", "reduction_factor", "target_modules")
-SWITCHES = ("checkpointing", "padding", "accumulation")
-OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", *SWITCHES)
+SWITCHES = {
+    "checkpointing": "gradient checkpointing",
+    "padding": "the batch holds padding, so a mask is built",
+    "accumulation": "gradients of earlier batches are there",
+    "free-outputs": "the loop keeps the loss alone, as the Trainer does",
+    "autocast": "bf16 autocast over the weights' format (bf16=True in the Trainer)",
+    "prepare-kbit": "prepare_model_for_kbit_training was called (with --precision nf4)",
+    "adapters-16bit": "adapters in the base's 16 bits, as TRL has them on a 4-bit base",
+}
+OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", "head", "checkpointing", "padding")
+OF_A_STEP += ("accumulation", "free_outputs", "prepare_kbit")
 
 
 def reads(kind: type, words: str, least: float | None = None) -> Callable[[str], Any]:
@@ -36,7 +49,7 @@ whole, number = reads(int, "a whole number"), reads(float, "a number")
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Describe the command's arguments; what goes to a method has the name of its field."""
     add = command.add_argument
-    add("model", help="a name such as llama-3.1-8b, or the path of a config.json")
+    add("model", help="llama-3.1-8b, a hub id, a folder, or the path of a config.json")
     add("--method", default="full", help="full (default), lora, dora, prefix, prompt, ia3, ln, …")
     add("--rank", dest="r", metavar="RANK", type=whole, help="rank r of LoRA or DoRA")
     add("--targets", dest="target_modules", help="all-linear, or names such as q_proj,v_proj")
@@ -44,46 +57,97 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--virtual-tokens", dest="num_virtual_tokens", metavar="TOKENS", type=whole, help=virtual)
     factor = "reduction factor of houlsby or pfeiffer"
     add("--reduction", dest="reduction_factor", metavar="FACTOR", type=number, help=factor)
-    add("--batch", type=whole, default=1, help="sequences per step (1)")
-    add("--seq", type=whole, default=1024, help="tokens per sequence (1024)")
-    add("--precision", choices=list(PRECISIONS), default="bf16", help="default: bf16")
-    add("--optimizer", default="adamw_torch_fused", help="adamw_torch_fused, adamw_torch, …")
-    add("--loss", default="plain", help="plain, or chunked as in TRL")
-    add("--attention", default="sdpa", help="sdpa or eager")
-    for switch in SWITCHES:
-        add(f"--{switch}", action="store_true")
-    add("--trace", action="store_true", help="trace the real step instead: any model, seconds")
-    card = "say which settings fit a card of this size"
+    add_step(add)
+    card = "say whether it fits a card that reports so much memory"
     add("--card-gib", "--max-vram", type=number, metavar="GIB", help=card)
+    add("--card", metavar="NAME", help="the same for a card by name: t4, a10g, l4, a100-80, …")
+    must = "exit code 1 unless it fits the card; a verdict of uncertain is not enough"
+    add("--must-fit", action="store_true", help=must)
+    add("--trace", action="store_true", help="trace the step even where a formula covers it")
     add("--json", action="store_true", help="print JSON")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the estimate, and with ``--card-gib`` which settings fit; return the exit code."""
-    load_config(options.model)  # the first thing a reader got wrong, if it is wrong
+def add_step(add: Callable) -> None:
+    """Describe the arguments that are about the step; ``add`` is a parser's ``add_argument``."""
+    add("--batch", type=whole, default=1, help="sequences per step (1)")
+    add("--seq", type=whole, default=1024, help="tokens per sequence (1024)")
+    add("--precision", choices=[*PRECISIONS, "fp16"], default="bf16", help="default: bf16")
+    add("--optimizer", default="adamw_torch_fused", help="adamw_torch_fused, adamw_torch, …")
+    add("--loss", default="plain", help="plain, or chunked as in TRL")
+    add("--attention", default="sdpa", help="sdpa (flash attention needs the same) or eager")
+    add("--head", help="causal-lm, seq2seq-lm, classifier, …; default: the family's usual one")
+    for switch, text in SWITCHES.items():
+        add(f"--{switch}", action="store_true", help=text)
+
+
+def step_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the step that the options name."""
+    step = {name: getattr(options, name) for name in OF_A_STEP}
+    step |= PRECISIONS.get(options.precision, {"precision": options.precision})
+    if options.autocast:
+        step["autocast"] = True
+    return step | {"autocast_adapter_dtype": not options.adapters_16bit}
+
+
+def method_of(options: argparse.Namespace) -> Any:
+    """Return the method that the options name."""
     given = {name: getattr(options, name) for name in OF_A_METHOD}
-    if (names := options.target_modules) and names != "all-linear":
-        given["target_modules"] = tuple(names.split(","))
-    described = method(options.method, **{k: v for k, v in given.items() if v is not None})
-    step = {name: getattr(options, name) for name in OF_A_STEP} | PRECISIONS[options.precision]
-    ask = estimate
-    if options.trace:
-        from peftmemory.tracing import trace_step as ask
-    found = ask(options.model, described, **step)
-    result: dict[str, Any] = found.to_dict()
-    words = [str(found)]
-    if (card_gib := options.card_gib) is not None:
-        advice = advise(options.model, described, card_gib=card_gib, **step)
-        common = {name: step[name] for name in ("batch", "seq", "optimizer")}
-        rows = fits(options.model, card_gib=card_gib, **common)
-        result |= {"advice": advice.to_dict(), "fits": rows}
-        words += ["", str(advice), "", *map(line, rows)]
+    if (text := options.target_modules) is not None and text != "all-linear":
+        names = tuple(name.strip() for name in text.split(","))
+        if not all(names):
+            raise EstimateError("--targets takes names such as q_proj,v_proj, or all-linear.")
+        given["target_modules"] = names
+    return method(options.method, **{k: v for k, v in given.items() if v is not None})
+
+
+def run(options: argparse.Namespace, before_trace: Callable[[], None] = lambda: None) -> int:
+    """Print the estimate, and with a card whether it fits; return the exit code.
+
+    ``before_trace`` is called before a trace, to make known to PEFT what it does not bring.
+    """
+    if options.must_fit and options.card is None and options.card_gib is None:
+        raise EstimateError("--must-fit needs a card: add --card NAME or --card-gib GIB.")
+    if options.card is not None and options.card_gib is not None:
+        raise EstimateError("--card and --card-gib name two cards: take one of them.")
+    config = load_config(options.model)  # the first thing a reader got wrong, if it is wrong
+    card = options.card if options.card is not None else options.card_gib
+    if card is not None:
+        named(card)
+    described, step = method_of(options), step_of(options)
+    found = predict(config, described, trace=options.trace, before_trace=before_trace, **step)
+    result, words = found.to_dict(), [str(found)]
+    good = True
+    if card is not None:
+        told = on_card(config, described, card, step, found)
+        result |= told
+        words += ["", *told["lines"]]
+        good = told["verdict"] == "fits" or not options.must_fit
+    result.pop("lines", None)
     print(json.dumps(result, indent=1) if options.json else "\n".join(words))
-    return 0
+    return 0 if good else 1
+
+
+def on_card(
+    config: ModelConfig, described: Any, card: Any, step: dict[str, Any], found: Estimate
+) -> dict[str, Any]:
+    """Return the verdict on a card, and what would help: by formula, or in words for a trace."""
+    name, gib = named(card)
+    if found.traced:
+        word = verdict(found.peak, gib, step["loss"])
+        lines = [in_words(word, gib, found.peak / GIB, name)]
+        if word != "fits":
+            possible = ", ".join(change for change, *_ in changes(described, found.setting))
+            lines.append(f"What can still be changed, and traced again: {possible}.")
+        return {"verdict": word, "sentence": lines[0], "lines": lines}
+    advice = advise(config, described, card_gib=card, **step)
+    rows = fits(config, card_gib=gib, **{key: step[key] for key in ("batch", "seq", "optimizer")})
+    lines = [str(advice), "", *map(line, rows)]
+    return {"verdict": advice.word, "advice": advice.to_dict(), "fits": rows, "lines": lines}
 
 
 def line(row: dict[str, Any]) -> str:
     """Return one row of ``fits`` as a line."""
-    mark, extras = "fits" if row["fits"] else "-", "checkpointing" * row["checkpointing"]
-    size = f"{mark:5}{row['peak_gib']:8.1f} GiB"
+    mark = {"does not fit": "-", "uncertain": "maybe"}.get(row["verdict"], "fits")
+    size = f"{mark:6}{row['peak_gib']:7.1f} GiB"
+    extras = "checkpointing" * row["checkpointing"]
     return f"{size}  {row['method']:28} {row['loss']:8} {extras}".rstrip()

@@ -3,10 +3,18 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from peftmemory.configs import ModelConfig
-from peftmemory.errors import EstimateError
+from peftmemory.configs import COUNTED, LLAMA_LIKE, ModelConfig
+from peftmemory.errors import no_formula
 
-LLAMA_LIKE = ("llama", "qwen3")
+ATTENTION, FEED_FORWARD = (
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("gate_proj", "up_proj", "down_proj"),
+)
+# Fields that change a count in a way no formula below knows, with the value that leaves it as it is.
+UNCHANGED = {
+    "gpt2": {"add_cross_attention": False},
+    "roberta": {"add_cross_attention": False, "tie_word_embeddings": True},
+}
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,9 @@ class Linear:
 def linears(config: ModelConfig) -> list[Linear]:
     """Return the linear maps inside the layers (no embedding, no head)."""
     h, i, n = config.hidden_size, config.intermediate_size, config.layers
-    q, kv = config.q_dim, config.kv_dim
+    q = config.q_dim
     if config.model_type in LLAMA_LIKE:
-        widths = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
-        attention = [Linear(f"self_attn.{name}", *width, n) for name, width in widths.items()]
-        mlp = [Linear(f"mlp.{name}_proj", h, i, n) for name in ("gate", "up")]
-        return [*attention, *mlp, Linear("mlp.down_proj", i, h, n)]
+        return llama_linears(config)
     if config.model_type == "gpt2":
         shapes = [("attn.c_attn", h, 3 * h), ("attn.c_proj", h, h), ("mlp.c_fc", h, i)]
         return [Linear(*shape, n, bias=True) for shape in [*shapes, ("mlp.c_proj", i, h)]]
@@ -47,12 +52,38 @@ def linears(config: ModelConfig) -> list[Linear]:
     if config.model_type == "t5":
         # Encoder self-attention, decoder self-attention, decoder cross-attention.
         attention = [Linear(f"attention.{name}", h, q, 3 * n) for name in "qkv"]
-        ff = [Linear("ff.wi", h, i, 2 * n), Linear("ff.wo", i, h, 2 * n)]
-        return [*attention, Linear("attention.o", q, h, 3 * n), *ff]
-    raise EstimateError(
-        f"There is no formula for the family {config.model_type!r}: it covers"
-        f" {', '.join(LLAMA_LIKE)}, gpt2, t5, roberta."
+        gated = "gated" in config.raw.get("feed_forward_proj", "relu")  # T5 v1.1 and Flan-T5
+        inner = [
+            Linear(f"ff.{name}", h, i, 2 * n) for name in (("wi_0", "wi_1") if gated else ("wi",))
+        ]
+        return [
+            *attention,
+            Linear("attention.o", q, h, 3 * n),
+            *inner,
+            Linear("ff.wo", i, h, 2 * n),
+        ]
+    raise no_formula(
+        f"There is no formula for the family {config.model_type!r}, only for {', '.join(COUNTED)}"
     )
+
+
+def llama_linears(config: ModelConfig) -> list[Linear]:
+    """Return the linear maps of a decoder of Llama's kind; which have a bias, its family says."""
+    h, i, q, kv = config.hidden_size, config.intermediate_size, config.q_dim, config.kv_dim
+    widths = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h)}
+    widths |= {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
+    biased: tuple[str, ...] = ()
+    if config.model_type == "qwen2":
+        biased = ATTENTION[:3]
+    elif config.model_type != "mistral" and config.raw.get("attention_bias"):
+        biased = ATTENTION
+    if config.model_type in ("llama", "smollm3", "granite") and config.raw.get("mlp_bias"):
+        biased += FEED_FORWARD
+    part = lambda name: "self_attn" if name in ATTENTION else "mlp"
+    return [
+        Linear(f"{part(name)}.{name}", *width, config.layers, bias=name in biased)
+        for name, width in widths.items()
+    ]
 
 
 def block_linear(config: ModelConfig) -> int:
@@ -63,6 +94,7 @@ def block_linear(config: ModelConfig) -> int:
 def outside_linears(config: ModelConfig) -> Counter[int]:
     """Return norms, embeddings and output head (RoBERTa: pooler; T5: relative positions)."""
     h, n, raw = config.hidden_size, config.layers, config.raw
+    refuse_unknown(config)
     tensors = Counter({config.vocab_size * h: 1 if config.tied else 2})
     if config.model_type == "t5":
         tensors[h] += 5 * n + 2
@@ -73,11 +105,26 @@ def outside_linears(config: ModelConfig) -> Counter[int]:
     if config.model_type == "qwen3":
         tensors[config.head_dim] += 2 * n
     if config.model_type == "gpt2":
-        tensors[raw["n_positions"] * h] += 1
+        tensors[raw.get("n_positions", 1024) * h] += 1
     if config.model_type == "roberta":
         pooler = [h * h, h]
-        tensors.update([raw["max_position_embeddings"] * h, raw["type_vocab_size"] * h, *pooler])
+        positions = raw.get("max_position_embeddings", 512), raw.get("type_vocab_size", 2)
+        tensors.update([*(each * h for each in positions), *pooler])
     return tensors
+
+
+def refuse_unknown(config: ModelConfig) -> None:
+    """Refuse a published configuration with a part that no formula counts.
+
+    Raises:
+        NoFormulaError: the sentence names the field.
+    """
+    plain = dict(UNCHANGED.get(config.model_type, {}))
+    if config.model_type == "t5":
+        plain["num_decoder_layers"] = config.layers
+    for name, value in plain.items():
+        if config.raw.get(name, value) not in (value, None):
+            raise no_formula(f"No formula covers {name}={config.raw[name]!r}")
 
 
 def model_tensors(config: ModelConfig) -> Counter[int]:

@@ -3,16 +3,16 @@
 from typing import Any
 
 from peftmemory.activations import Layer
-from peftmemory.configs import ModelConfig, load_config
+from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
 from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
-from peftmemory.counts import LLAMA_LIKE, block_linear, elements
-from peftmemory.errors import EstimateError
+from peftmemory.counts import block_linear, elements
+from peftmemory.errors import no_formula
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
 from peftmemory.phases import Estimate
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
 from peftmemory.settings import StepSetting, read_setting, refuse_together
-from peftmemory.temporaries import layer_temporaries
+from peftmemory.temporaries import attention_temporaries, layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
 
 
@@ -25,7 +25,8 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
         batch: sequences per step.
         seq: tokens per sequence.
         options: fields of ``StepSetting``: precision, autocast, optimizer, checkpointing, attention,
-            loss, padding, accumulation, autocast_adapter_dtype, double_quant, prepare_kbit.
+            loss, padding, accumulation, autocast_adapter_dtype, double_quant, prepare_kbit,
+            free_outputs.
 
     Raises:
         EstimateError: something in the question cannot be; the sentence says what to change.
@@ -37,11 +38,7 @@ def estimate(model: Any, method: Any = "full", *, batch: int, seq: int, **option
 
 def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
     """Return what ``estimate`` returns, once model, method and setting are read."""
-    if config.model_type not in LLAMA_LIKE:
-        raise EstimateError(
-            f"The closed form covers {' and '.join(LLAMA_LIKE)} models: trace {config.name} with"
-            " peftmemory.tracing.trace_step, or --trace on the command line."
-        )
+    refuse_uncovered(config, setting)
     refuse_together(method, setting)
     return Estimate(
         model=config.name,
@@ -49,7 +46,36 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
         setting=setting,
         trainable=parameters(config, method).trainable,
         moments=StepBytes(Layer(config, method, setting)).moments(),
+        notes=config.notes,
     )
+
+
+# Fields of a published configuration that change a step's bytes, and the values the formula knows.
+KNOWN = {
+    "hidden_act": ("silu", "swish"),
+    "attention_dropout": (0, 0.0),
+    "partial_rotary_factor": (1, 1.0),
+}
+
+
+def refuse_uncovered(config: ModelConfig, setting: StepSetting) -> None:
+    """Refuse a model, or a use of it, whose activations the closed form does not know.
+
+    Raises:
+        NoFormulaError: the sentence names what it is.
+    """
+    if config.model_type not in LLAMA_LIKE:
+        known = ", ".join(LLAMA_LIKE)
+        raise no_formula(f"The closed form covers {known}, not {config.model_type}")
+    for name, values in KNOWN.items():
+        if config.raw.get(name, values[0]) not in (*values, None):
+            raise no_formula(f"The closed form does not cover {name}={config.raw[name]!r}")
+    if setting.head not in (None, "causal-lm"):
+        raise no_formula(f"The closed form does not cover a {setting.head}")
+    window = config.raw.get("sliding_window")
+    slides = config.model_type == "mistral" or config.raw.get("use_sliding_window")
+    if slides and window and setting.seq > window:
+        raise no_formula(f"The closed form does not cover lengths above the window of {window}")
 
 
 class StepBytes:
@@ -79,10 +105,17 @@ class StepBytes:
         saved = saved_by(layer)
         self.saved = sum(saved.values()) - self.log_probabilities
         ckpt = setting.checkpointing
+        # Eager attention's mask of numbers, which the layers to be computed again hold on to.
+        eager = ckpt and setting.attention == "eager"
+        self.mask = layer.e * layer.rows * layer.keys * eager
+        self.saved += self.mask
         self.inputs = saved["layer inputs"] + saved.get("adapters", 0) if ckpt else 0
         kept_anyway = self.full and c == layer.e or not plain
         self.hidden = 0 if kept_anyway else layer.e * h * n
+        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
         self.cache = prefix_cache(layer)
+        kept = not setting.free_outputs
+        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
         self.batch = 8 * setting.batch * setting.seq * (2 if setting.padding else 1)
 
     def moments(self) -> dict[str, dict[str, int]]:
@@ -97,7 +130,7 @@ class StepBytes:
         }
 
     def phase(self, *, activations, gradients=0, logits=0, temporaries=0) -> dict[str, int]:
-        """Return what a phase holds beside weights, optimiser states, batch and prefix's cache.
+        """Return what a phase holds beside weights, optimiser states and batch.
 
         ``gradients`` are this batch's: those of earlier ones have all parameters' size.
         """
@@ -105,7 +138,7 @@ class StepBytes:
             "frozen_weights": 0 if self.full else self.weights,
             "trainable_weights": self.weights if self.full else self.gradients,
             "optimizer_states": self.states,
-            "activations": self.batch + self.cache + activations,
+            "activations": self.batch + activations,
             "gradients": self.gradients if self.setting.accumulation else gradients,
             "logits": logits,
             "temporaries": temporaries,
@@ -119,7 +152,7 @@ class StepBytes:
         checkpointing autograd keeps them anyway.
         """
         layer, setting = self.layer, self.setting
-        activations = self.saved + self.hidden
+        activations = self.saved + self.hidden + self.cache
         if self.full and setting.precision == "fp32" and setting.autocast:
             activations += 2 * block_linear(self.config) * setting.checkpointing
         if setting.loss == "chunked":
@@ -133,12 +166,12 @@ class StepBytes:
 
         The chunked loss sums its gradients in fp32, and then copies them to the stream's format.
         """
-        logits = 3 * self.log_probabilities + self.logits
+        logits = 3 * self.log_probabilities + self.kept_logits
         if self.setting.loss == "chunked":
             hidden = self.layer.h * self.layer.rows
             sums = 4 * hidden + 2 * self.head_gradient
             logits = sums + max(self.tile, self.layer.c * hidden + self.head_gradient)
-        return self.phase(activations=self.saved, logits=logits)
+        return self.phase(activations=self.saved + self.kept_cache, logits=logits)
 
     def backward_last_layer(self) -> dict[str, int]:
         """The last layer's backward pass comes first: every other layer's activations are there.
@@ -160,12 +193,21 @@ class StepBytes:
         return self.backward_layer(activations, self.gradients - embedding)
 
     def backward_layer(self, activations: int, gradients: int) -> dict[str, int]:
-        """A layer's backward pass, whose temporaries are its gradients of activations."""
+        """A layer's backward pass: its feed-forward part first, then its attention.
+
+        The temporaries are its gradients of activations. Only eager attention, whose scores grow
+        with the length squared, can need more than the feed-forward part.
+        """
+        layer = self.layer
+        fed, attended = layer_temporaries(layer), attention_temporaries(layer)
+        gone = layer.other.total(layer.rows) - layer.attention_alone.total(layer.rows)
+        if attended - gone > fed:
+            activations, fed = activations - gone, attended
         return self.phase(
-            activations=activations + rotary(self.layer),
+            activations=activations + self.mask + rotary(layer) + self.kept_cache,
             gradients=gradients,
-            logits=self.logits,
-            temporaries=layer_temporaries(self.layer),
+            logits=self.kept_logits,
+            temporaries=fed,
         )
 
     def backward_embedding(self) -> dict[str, int]:
@@ -175,9 +217,9 @@ class StepBytes:
         beside new ones until these are added.
         """
         return self.phase(
-            activations=self.layer.e * self.layer.h * self.layer.rows,
+            activations=self.layer.e * self.layer.h * self.layer.rows + self.kept_cache,
             gradients=self.gradients,
-            logits=self.logits,
+            logits=self.kept_logits,
             temporaries=self.head_gradient * (self.config.tied + self.setting.accumulation),
         )
 
@@ -185,7 +227,7 @@ class StepBytes:
         """The optimiser's step: the foreach variant holds one temporary per parameter."""
         foreach = self.setting.optimizer == "adamw_torch"
         return self.phase(
-            activations=-self.cache,  # gone with the outputs
+            activations=0,
             gradients=self.gradients,
             temporaries=self.gradients if foreach else 0,
         )

@@ -7,7 +7,7 @@ classes exist only so that a formula can be evaluated without importing peft, wh
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from peftmemory.errors import EstimateError, check_size
+from peftmemory.errors import EstimateError, check_size, no_formula
 
 Targets = tuple[str, ...] | str | None
 
@@ -85,8 +85,15 @@ KINDS = {
     LayerNorm: ("LN tuning", "LN_TUNING"),
     Bottleneck: ("bottleneck adapters", "BOTTLENECK"),
 }
-# What a PEFT configuration may ask for beyond the fields above: no formula covers it.
-UNSUPPORTED = ("modules_to_save", "layers_to_transform", "rank_pattern", "trainable_token_indices")
+# Fields of a PEFT configuration that move no byte of a step; what is neither here nor a field of the
+# classes above has to be at its default, or a formula does not cover it.
+NEUTRAL = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path"}
+NEUTRAL |= {"revision", "inference_mode", "fan_in_fan_out", "lora_alpha", "use_rslora"}
+NEUTRAL |= {"alpha_pattern", "layers_pattern", "init_weights", "init_lora_weights"}
+NEUTRAL |= {"init_ia3_weights", "prompt_tuning_init", "prompt_tuning_init_text"}
+NEUTRAL |= {"tokenizer_name_or_path", "tokenizer_kwargs"}
+# PEFT writes all of these into a configuration that has wrapped a model.
+FILLED_IN = ("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers")
 # LoRA on every linear layer, the setting that advice, page and command fall back to.
 EVERYWHERE = Lora(r=16, target_modules="all-linear")
 
@@ -104,6 +111,11 @@ def method(name: str, **options: Any) -> Method:
     Raises:
         EstimateError: an unknown name or option.
     """
+    name = name.lower()
+    if name in ("qlora", "qdora"):
+        raise EstimateError(
+            f"{name} is {name[1:]} on a 4-bit base: take {name[1:]} and precision nf4."
+        )
     if name not in METHODS:
         raise EstimateError(f"There is no method {name!r}: take one of {', '.join(METHODS)}.")
     known = [field.name for field in fields(METHODS[name])]
@@ -139,16 +151,29 @@ def read_method(described: Any) -> Method:
 
 
 def from_peft(config: Any) -> Method:
-    """Read the fields that decide memory out of a PEFT configuration."""
+    """Read the fields that decide memory out of a PEFT configuration.
+
+    Raises:
+        NoFormulaError: a method, or a field that is not at its default, that no formula counts.
+    """
     name = getattr(config.peft_type, "name", str(config.peft_type)).upper()
     kind = next((kind for kind, known in KINDS.items() if known[1] == name), None)
-    trace_it = "trace it with peftmemory.tracing.trace_step."
     if kind is None:
-        raise EstimateError(f"There is no formula for {name}: {trace_it}")
-    for feature in UNSUPPORTED:
-        if getattr(config, feature, None):
-            raise EstimateError(f"The formulas do not cover {feature}: {trace_it}")
-    return kind(**{field.name: getattr(config, field.name) for field in fields(kind)})
+        raise no_formula(f"There is no formula for {name}")
+    if str(getattr(config, "init_lora_weights", "")).lower() in ("mica", "eva"):
+        raise no_formula(
+            f"The formulas do not cover init_lora_weights={config.init_lora_weights!r}"
+        )
+    counted = {field.name for field in fields(kind)}
+    values = {name: getattr(config, name) for name in counted}
+    default = type(config)(**values)  # what a field is by default may hang on these
+    filled_in = all(getattr(config, name, None) is not None for name in FILLED_IN)
+    passed = counted | NEUTRAL | set(FILLED_IN if filled_in else ())
+    for feature in (field.name for field in fields(config)):
+        asked = getattr(config, feature)
+        if feature not in passed and asked != getattr(default, feature) and asked not in ([], {}):
+            raise no_formula(f"The formulas do not cover {feature}")
+    return kind(**values)
 
 
 def check(described: Method) -> None:

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from peftmemory import constants
-from peftmemory.configs import ModelConfig
-from peftmemory.counts import LLAMA_LIKE, base_parameters, block_linear, linears
+from peftmemory.configs import LLAMA_LIKE, ModelConfig
+from peftmemory.counts import base_parameters, block_linear, linears
 from peftmemory.methods import Full, LayerNorm, Method
 from peftmemory.settings import WEIGHT_BYTES, StepSetting
 
@@ -53,9 +53,10 @@ def trained_bytes_each(method: Method, setting: StepSetting) -> int:
     PEFT keeps adapters in fp32 on a 16-bit base unless ``autocast_adapter_dtype=False``; virtual
     tokens always; a tuned norm is a copy in the base's dtype.
     """
+    if isinstance(method, Full | LayerNorm):
+        return setting.stream_bytes
     fp32 = setting.autocast_adapter_dtype or hasattr(method, "num_virtual_tokens")
-    copied = isinstance(method, Full | LayerNorm)
-    return 4 if fp32 and not copied else setting.stream_bytes
+    return 4 if fp32 else setting.adapter_bytes
 
 
 def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:

@@ -1,7 +1,7 @@
 """The peak of a step: a maximum over moments, whether a formula or a trace gives them."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 from peftmemory.constants import GIB
 from peftmemory.settings import StepSetting
@@ -28,6 +28,7 @@ class Estimate:
         trainable: trained parameters.
         moments: moment to bytes by kind. A step passes through all of them; the peak is the
             largest, not their sum: activations go as gradients come.
+        notes: what else there is to say, a sentence each.
     """
 
     model: str
@@ -35,6 +36,8 @@ class Estimate:
     setting: StepSetting
     trainable: int
     moments: dict[str, dict[str, int]]
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    traced: ClassVar[bool] = False
 
     @property
     def peak_moment(self) -> str:
@@ -58,7 +61,8 @@ class Estimate:
     def __str__(self) -> str:
         """Return the moments as a table in GiB: a row per moment, the worst starred."""
         setting = self.setting
-        extras = " autocast" * setting.autocast + ", checkpointing" * setting.checkpointing
+        extras = " autocast" * setting.autocast + ", prepared" * setting.prepare_kbit
+        extras += ", checkpointing" * setting.checkpointing
         title = (
             f"{self.model}, {self.method}, batch {setting.batch} x {setting.seq} tokens,"
             f" {setting.precision}{extras}, {setting.optimizer}: {self.peak / GIB:.2f} GiB"
@@ -71,7 +75,7 @@ class Estimate:
             worst = "*" if moment == self.peak_moment else " "
             cells = map("{:{}.2f}".format, in_columns(kinds), widths)
             lines.append(f"{worst}{moment:20}" + "".join(cells))
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def in_columns(kinds: dict[str, int]) -> list[float]:

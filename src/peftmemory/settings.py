@@ -13,6 +13,16 @@ CHOICES = {
     "optimizer": ("adamw_torch", "adamw_torch_fused", "adamw_8bit"),
     "attention": ("sdpa", "eager"),
     "loss": ("plain", "chunked"),
+    "head": (None, "causal-lm", "seq2seq-lm", "classifier", "token-classifier", "masked-lm")
+    + ("image-classifier", "image-text-lm"),
+}
+# What people also call a choice, or take for one.
+HINTS = {
+    "flash_attention_2": "it keeps the same bytes as sdpa, so take that",
+    "flash_attention_3": "it keeps the same bytes as sdpa, so take that",
+    "paged_adamw_8bit": "its states are those of adamw_8bit, which may leave the card, so take that",
+    "adamw": "take adamw_torch_fused, the Trainer's, or adamw_torch",
+    "adamw_bnb_8bit": "it is called adamw_8bit",
 }
 
 
@@ -41,6 +51,11 @@ class StepSetting:
         autocast_adapter_dtype: PEFT's own option: adapters are kept in fp32 on a 16-bit base.
         double_quant: quantise NF4's constants too.
         prepare_kbit: ``prepare_model_for_kbit_training`` was called: what is not quantised is fp32.
+        free_outputs: the loop keeps the loss alone, as the Trainer does: logits in the product's
+            format are gone before the backward pass. A plain loop holds the outputs.
+        head: what a trace builds on top: ``causal-lm``, ``seq2seq-lm``, ``classifier``,
+            ``token-classifier``, ``masked-lm``, ``image-classifier``, ``image-text-lm``; None: what
+            the family is usually tuned with.
 
     Raises:
         EstimateError: a size below 1 or an unknown choice.
@@ -59,6 +74,8 @@ class StepSetting:
     autocast_adapter_dtype: bool = True
     double_quant: bool = True
     prepare_kbit: bool = False
+    free_outputs: bool = False
+    head: str | None = None
 
     def __post_init__(self):
         """Check sizes and choices."""
@@ -66,7 +83,10 @@ class StepSetting:
             check_size(name, getattr(self, name))
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
-                raise EstimateError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+                if value in HINTS:
+                    raise EstimateError(f"{name} {value!r} is not known here: {HINTS[value]}.")
+                words = ", ".join(filter(None, allowed))
+                raise EstimateError(f"{name} must be one of {words}, not {value!r}.")
         if self.prepare_kbit and self.precision != "nf4":
             raise EstimateError(
                 "prepare_kbit goes with precision='nf4': drop it or quantise the base."
@@ -76,6 +96,11 @@ class StepSetting:
     def stream_bytes(self) -> int:
         """Bytes per element of the residual stream outside autocast."""
         return 4 if self.prepare_kbit else WEIGHT_BYTES[self.precision]
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes per element of an adapter: PEFT's fp32, the base's, or on 4 bits TRL's bf16."""
+        return 4 if self.autocast_adapter_dtype else WEIGHT_BYTES[self.precision]
 
 
 def read_setting(*, batch: int, seq: int, **options: Any) -> StepSetting:

@@ -62,3 +62,15 @@ def layer_temporaries(layer: Layer) -> int:
     """Return the bytes of a layer's gradients of activations at their worst."""
     weight_gradient = layer.e * layer.h * layer.i if layer.full else 0  # down_proj's own
     return LINES[line_of(layer)].per_token(layer) * layer.rows + weight_gradient
+
+
+def attention_temporaries(layer: Layer) -> int:
+    """Return the bytes that eager attention's softmax needs in its backward pass; 0 if fused.
+
+    Per score: the gradient in fp32, CUDA's product of it with the softmax in fp32 (ATen's
+    SoftMax.cu), and the result in the product's format, in place of the 16-bit copy that is gone.
+    """
+    if layer.setting.attention != "eager":
+        return 0
+    copy = layer.c if layer.c == 2 else 0
+    return (4 + 4 + layer.c - copy) * layer.config.heads * layer.keys * layer.rows

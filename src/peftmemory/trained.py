@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 from peftmemory import methods
 from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import LLAMA_LIKE, Linear, base_parameters, elements, linears, model_tensors
-from peftmemory.errors import EstimateError
+from peftmemory.counts import Linear, base_parameters, elements, linears, model_tensors
+from peftmemory.errors import EstimateError, no_formula
 
 # PEFT's default targets (peft.utils.constants, 0.21).
 LORA_DEFAULT = {
-    **dict.fromkeys(LLAMA_LIKE, ("q_proj", "v_proj")),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), ("q_proj", "v_proj")),
     "gpt2": ("c_attn",),
     "t5": ("q", "v"),
     "roberta": ("query", "value"),
 }
-NORMS_TUNED = {"llama": ("input", "post_attention", "final"), "qwen3": ("post_attention",)}
-IA3_SCALED = {  # feed-forward ones on their input
-    "llama": ("k_proj", "v_proj", "down_proj"),
-    "qwen3": ("q_proj", "v_proj", "down_proj"),
-}
+ALL_NORMS, KEYS_VALUES = ("input", "post_attention", "final"), ("k_proj", "v_proj", "down_proj")
+NORMS_TUNED = {"llama": ALL_NORMS, "mistral": ALL_NORMS} | dict.fromkeys(
+    ("qwen2", "qwen3"), ("post_attention",)
+)
+# Feed-forward ones are scaled on their input.
+IA3_SCALED = {"llama": KEYS_VALUES, "mistral": KEYS_VALUES} | dict.fromkeys(
+    ("qwen2", "qwen3"), ("q_proj", "v_proj", "down_proj")
+)
+# Modules outside the layers that LoRA can adapt too, under the names that families give them.
+OUTSIDE_LAYERS = ("lm_head", "embed_tokens", "wte", "shared")
 
 
 @dataclass(frozen=True)
@@ -51,17 +56,40 @@ def targets(config: ModelConfig, method: methods.Lora) -> list[Linear]:
     """
     available = linears(config)
     wanted = method.target_modules or LORA_DEFAULT.get(config.model_type)
+    if wanted is None:
+        raise EstimateError(
+            f"PEFT has no default targets for {config.model_type}: name them, or take all-linear."
+        )
     if wanted == "all-linear":
         return available
-    fits = lambda each, name: f".{each.path}".endswith(f".{name}")
     if isinstance(wanted, str):
-        wanted = (wanted,)
-        fits = lambda each, pattern: re.fullmatch(pattern, f"model.layers.0.{each.path}")
-    found = [each for each in available if any(fits(each, name) for name in wanted)]
-    if missing := [name for name in wanted if not any(fits(each, name) for each in available)]:
+        return matching(config, wanted)
+    fits = lambda each, name: f".{each.path}".endswith(f".{name}")
+    missing = [name for name in wanted if not any(fits(each, name) for each in available)]
+    if outside := [name for name in missing if name.rpartition(".")[2] in OUTSIDE_LAYERS]:
+        raise no_formula(f"The formulas do not cover {', '.join(outside)} as a target")
+    if missing:
         names = ", ".join(sorted({each.name for each in available}))
         raise EstimateError(f"{config.name} has no module {', '.join(missing)}: it has {names}.")
-    return found
+    return [each for each in available if any(fits(each, name) for name in wanted)]
+
+
+def matching(config: ModelConfig, pattern: str) -> list[Linear]:
+    """Return the linear maps whose whole path a pattern matches, in every layer or in none."""
+    try:
+        fits = re.compile(pattern).fullmatch
+    except re.error as error:
+        raise EstimateError(f"{pattern!r} is no regular expression: {error}.") from error
+    in_layers = [
+        {each.name for each in linears(config) if fits(f"model.layers.{layer}.{each.path}")}
+        for layer in range(config.layers)
+    ]
+    if any(names != in_layers[0] for names in in_layers):
+        raise no_formula("The formulas do not cover a pattern that differs from layer to layer")
+    if not in_layers[0]:
+        names = ", ".join(sorted({each.name for each in linears(config)}))
+        raise EstimateError(f"{config.name} has no module {pattern}: it has {names}.")
+    return [each for each in linears(config) if each.name in in_layers[0]]
 
 
 def lora_tensors(config: ModelConfig, method: methods.Lora) -> Counter[int]:
@@ -116,10 +144,8 @@ def bottleneck_tensors(config: ModelConfig, method: methods.Bottleneck) -> Count
 def default_of(table: dict[str, tuple[str, ...]], config: ModelConfig) -> tuple[str, ...]:
     """Return what PEFT tunes by default, out of ``NORMS_TUNED`` or ``IA3_SCALED``."""
     if config.model_type not in table:
-        problem = "There is no formula for (IA)3 on"
-        if table is NORMS_TUNED:
-            problem = "PEFT names no norms to tune for"
-        raise EstimateError(f"{problem} {config.model_type}: take a Llama model.")
+        what = "LN tuning" if table is NORMS_TUNED else "(IA)3"
+        raise no_formula(f"There is no formula for {what} on {config.model_type}")
     return table[config.model_type]
 
 

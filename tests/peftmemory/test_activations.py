@@ -47,6 +47,7 @@ def test_saved_activations_equal_the_formula_to_the_byte(method, options):
         (ALL, {"precision": "nf4", "autocast": True}),
         (ALL, {"precision": "nf4", "prepare_kbit": True}),
         (ALL, {"autocast_adapter_dtype": False}),
+        (ALL, {"precision": "nf4", "prepare_kbit": True, "autocast_adapter_dtype": False}),
         (ALL, {"checkpointing": True}),
         (ALL, {"loss": "chunked"}),
         (peftmemory.method("pfeiffer"), {"checkpointing": True}),
@@ -75,6 +76,16 @@ def test_head_norms_of_qwen3_are_counted(method):
     setting = peftmemory.StepSetting(batch=2, seq=24)
     found = saved_activations(peftmemory.load_config(qwen), read_method(method), setting)
     assert sum(found.values()) == measure_saved(qwen, method, batch=2, seq=24)
+
+
+@pytest.mark.parametrize("method", ["full", ALL], ids=str)
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "smollm3", "granite"])
+def test_other_pre_norm_decoders_are_counted_to_the_byte(family, method):
+    model = {**TOY, "model_type": family, "pad_token_id": 0}
+    model |= {"attention_bias": True, "mlp_bias": True} if family == "granite" else {}
+    setting = peftmemory.StepSetting(batch=2, seq=24)
+    found = saved_activations(peftmemory.load_config(model), read_method(method), setting)
+    assert sum(found.values()) == measure_saved(model, method, batch=2, seq=24)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_8bit"])

@@ -1,13 +1,23 @@
 """The tracer against real steps, against the closed form, and its refusals."""
 
 import pytest
-from peft import LoraConfig, VeraConfig
+from peft import (
+    AdamssConfig,
+    BOFTConfig,
+    LoHaConfig,
+    LoraConfig,
+    OSFConfig,
+    VBLoRAConfig,
+    VeraConfig,
+)
 
 import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
 from peftmemory.activations import Layer
 from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
+from peftmemory.model_states import nf4_bytes
+from peftmemory.predict import predict
 from peftmemory.temporaries import LINES, line_of
 from peftmemory.tracing import trace_step
 from studies.memory_measure import measure_step
@@ -124,7 +134,8 @@ def test_kinds_and_moments_of_a_full_step():
     assert after["gradients"] == 2 * base
     assert after["optimizer_states"] == pytest.approx(4 * base, rel=1e-3)
     assert after["temporaries"] == 2 * base  # the foreach variant's
-    assert trace.at_rest < sum(after.values())
+    # Weights, two moments of each and a batch are there between two steps.
+    assert 6 * base < trace.at_rest < 6.1 * base
     assert trace.to_dict()["peak_moment"] == trace.peak_moment
 
 
@@ -140,6 +151,9 @@ def test_a_billion_parameters_are_traced_in_seconds():
         ("prefix", {"checkpointing": True}, "turn one of the two off"),
         (LoraConfig(r=200, target_modules=["q_proj"]), {}, "choose a rank of at most 128"),
         (LoraConfig(target_modules=["query"]), {}, "has no module query"),
+        (VeraConfig(target_modules=["q_proj", "v_porj"]), {}, "has no module v_porj: it has"),
+        (AdamssConfig(target_modules=["q_proj"]), {}, "PEFT reads values of llama's weights"),
+        ("full", {"head": "image-classifier"}, "no image-classifier of the family 'llama'"),
         ("full", {"precision": "nf4"}, "4-bit weights cannot be trained"),
     ],
 )
@@ -149,10 +163,116 @@ def test_what_cannot_be_traced_is_said_in_one_sentence(method, options, expected
 
 
 def test_pefts_own_refusal_becomes_one_sentence():
-    with pytest.raises(EstimateError, match="PEFT refuses this method on this model: "):
-        trace_step(TOY, VeraConfig(target_modules=["nothing"]), batch=1, seq=8)
+    odd = BOFTConfig(target_modules=["q_proj"], boft_block_size=7, boft_block_num=0)
+    with pytest.raises(EstimateError, match="PEFT refuses this on llama: ") as error:
+        trace_step(TOY, odd, batch=1, seq=8)
+    assert "\n" not in str(error.value)
 
 
 def test_a_model_too_big_to_run_is_refused():
     with pytest.raises(EstimateError, match="trace it with trace_step instead"):
         measure_step("llama-2-7b", batch=1, seq=8)
+
+
+BERT = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+BERT |= {"num_attention_heads": 4, "vocab_size": 200, "max_position_embeddings": 64}
+BERT |= {"type_vocab_size": 1, "pad_token_id": 0}
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
+GPT2 |= {"vocab_size": 200}
+VIT = {"model_type": "vit", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+VIT |= {"num_attention_heads": 4, "image_size": 32, "patch_size": 16}
+
+
+def test_encoders_of_one_shape_classify_and_the_head_is_said():
+    step = {"batch": 4, "seq": 32, "precision": "fp32"}
+    bert, roberta = (
+        trace_step({**BERT, "model_type": family}, "lora", **step) for family in ("bert", "roberta")
+    )
+    for kind in ("activations", "frozen_weights"):  # RoBERTa's trained head has a matrix more
+        assert bert.kinds[kind] == roberta.kinds[kind]
+    assert bert.notes[0].startswith("Traced as BertForSequenceClassification: ")
+    words = trace_step(BERT, "lora", head="masked-lm", **step)
+    assert "BertForMaskedLM" in words.notes[0] and words.kinds["logits"] > 0
+
+
+def test_images_are_classified():
+    assert "ViTForImageClassification" in trace_step(VIT, batch=2, seq=1).notes[0]
+
+
+def test_attention_dropout_costs_nothing_under_a_fused_kernel():
+    peaks = [
+        trace_step({**BERT, "attention_probs_dropout_prob": p}, batch=4, seq=64).peak
+        for p in (0.0, 0.1)
+    ]
+    assert peaks[0] == peaks[1]
+
+
+def test_conv1d_is_put_in_4_bits_as_transformers_does():
+    frozen = {
+        precision: trace_step(GPT2, "lora", batch=1, seq=8, precision=precision).moments
+        for precision in ("bf16", "nf4")
+    }
+    shapes = [64 * width for width in (3 * 64, 64, 4 * 64, 4 * 64)]
+    saved = 2 * sum(2 * size - nf4_bytes(size, double_quant=True) for size in shapes)
+    found = [frozen[each]["forward"]["frozen_weights"] for each in ("bf16", "nf4")]
+    assert found[0] - found[1] == pytest.approx(saved, rel=1e-3)
+
+
+def test_experts_that_4_bits_leave_alone_are_said():
+    mixtral = {**TOY, "model_type": "mixtral", "num_local_experts": 4, "vocab_size": 64}
+    found = trace_step(mixtral, ALL, batch=1, seq=8, precision="nf4")
+    assert any("experts stand in 3-D tensors" in note for note in found.notes)
+    assert not any("4 bits" in note for note in trace_step(TOY, ALL, batch=1, seq=8).notes)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (ALL, {"precision": "nf4", "prepare_kbit": True}),
+        (ALL, {"precision": "fp16"}),
+        ("full", {}),
+    ],
+)
+def test_eager_attention_under_checkpointing_follows_the_trace(method, options):
+    step = {"batch": 1, "seq": 1024, "attention": "eager", "checkpointing": True, **options}
+    trace = trace_step(TOY, method, **step)
+    found = peftmemory.estimate(TOY, method, **step)
+    assert found.peak_moment.endswith("layer")  # the scores decide, not the loss
+    assert found.peak == pytest.approx(trace.peak, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"checkpointing": True}])
+def test_outputs_that_the_trainer_frees_are_not_in_its_backward_pass(options):
+    wide = {**TOY, "vocab_size": 8192}
+    kept, freed = (
+        trace_step(wide, ALL, batch=2, seq=64, free_outputs=free, **options).peak
+        for free in (False, True)
+    )
+    assert kept - freed == pytest.approx(2 * 2 * 64 * 8192, rel=0.02)
+    found = peftmemory.estimate(wide, ALL, batch=2, seq=64, free_outputs=True, **options)
+    assert found.peak == pytest.approx(freed, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", [LoHaConfig, VBLoRAConfig])
+def test_methods_that_ask_for_values_in_the_step_are_traced(kind):
+    sizes = {"vector_length": 32} if kind is VBLoRAConfig else {}
+    found = trace_step(TOY, kind(target_modules=["q_proj"], **sizes), batch=2, seq=16)
+    assert found.trainable > 0 and found.moments["optimizer"]["gradients"] > 0
+
+
+def test_a_base_decomposed_by_osf_is_counted_with_its_buffers():
+    found = trace_step(TOY, OSFConfig(target_modules=["q_proj"]), batch=1, seq=8)
+    assert found.trainable > 0 and any("OSF decomposes" in note for note in found.notes)
+
+
+def test_more_tokens_than_learned_positions_are_refused():
+    with pytest.raises(EstimateError, match="learned 64 positions: choose a length of at most 64"):
+        trace_step(GPT2, batch=1, seq=65)
+
+
+def test_a_question_without_a_formula_is_traced_and_says_why():
+    found = predict(GPT2, "lora", batch=1, seq=8)
+    assert found.traced and "not gpt2: traced." in found.notes[0]
+    assert not predict(TOY, "lora", batch=1, seq=8).traced
+    some = LoraConfig(target_modules=r".*layers\.0\..*q_proj", r=4)
+    assert predict(TOY, some, batch=1, seq=8).trainable == 4 * 256

@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "adapters, Houlsby": ("houlsby", {}),
     "QLoRA r=16, all linear": (peftmemory.EVERYWHERE, PRECISIONS["nf4"]),
 }
-OPEN = re.compile(r"\d+(?= GB:)|\d+\.\d(?= GiB)")  # the figures in a sentence of advice
+OPEN = re.compile(r"\d+(?= GiB:)|\d+\.\d(?= GiB)")  # the figures in a sentence of advice
 
 
 def memory_calculator(model: str = "llama-3.1-8b", card_gib: int = 24) -> Any:
@@ -155,7 +155,8 @@ def numbers() -> dict[str, Any]:
             return [say(str(error))]
         sizes = [round(100 * found.kinds.get(kind, 0) / GIB) for kind in KINDS]
         resting[model, method], changing = sizes[:3], sizes[3:]  # rest: weights, optimiser states
-        until = [each.fits for each in advice].index(True) + 1 if advice[-1].fits else None
+        words = [each.word for each in advice]
+        until = words.index("fits") + 1 if "fits" in words else None
         cards = [say(each.verdict, each.remedy, each.changed_gib) for each in advice[:until]]
         return [round(10 * found.peak / GIB), *changing, *cards]
 

@@ -12,20 +12,17 @@ from peftmemory.configs import ModelConfig
 from peftmemory.errors import EstimateError
 from peftmemory.methods import KINDS, Full, Method, read_method
 from peftmemory.settings import StepSetting
+from peftmemory.tracing.heads import HEADS, head_of, hf_config
+from peftmemory.tracing.refusals import (
+    check_positions,
+    check_rank,
+    check_targets,
+    in_one_sentence,
+)
 
+# LoRA's starts that are worked out from the base's values.
+READ_WEIGHTS = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TASKS = {"t5": "SEQ_2_SEQ_LM", "roberta": "SEQ_CLS"}
-
-
-class MaskedDropout(nn.Dropout):
-    """Dropout as a GPU keeps it for the backward pass: one byte per element.
-
-    On a CPU ``nn.Dropout`` keeps a whole tensor of factors instead.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` after dropout, same shape."""
-        return torch.native_dropout(x, self.p, self.training)[0]
 
 
 def build_model(
@@ -45,36 +42,54 @@ def build_model(
         device: ``"meta"``, or ``"cpu"`` for real tensors with random values.
         quantise: what puts linear maps in 4 bits; the default puts stand-ins, for meta, there.
     """
-    peft_config = to_peft(config, method)
     model = build_base(config, setting, device=device)
+    return adapt(model, config, method, setting, quantise=quantise)
+
+
+def adapt(
+    model: nn.Module,
+    config: ModelConfig,
+    method: Any,
+    setting: StepSetting,
+    *,
+    quantise: Callable | None = None,
+) -> nn.Module:
+    """Return what ``build_model`` returns, out of a bare model."""
+    peft_config = to_peft(config, method, HEADS[head_of(config, setting)].task)
     if setting.precision == "nf4":
-        quantise_base(model, setting, quantise)
+        with in_one_sentence("bitsandbytes", config):
+            quantise_base(model, setting, quantise)
     if peft_config is not None:
-        model = wrap(model, peft_config, setting)
+        model = wrap(model, config, peft_config, setting)
     if setting.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if peft_config is not None:
-            model.enable_input_require_grads()
+        again = {"use_reentrant": False}
+        with in_one_sentence("transformers", config):
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
+            if peft_config is not None:
+                model.enable_input_require_grads()
     if setting.loss == "chunked":
         use_chunked_loss(model)
     return model.train()
 
 
 def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.Module:
-    """Return the bare model in the setting's dtype, on ``device``."""
+    """Return the bare model in the setting's dtype, on ``device``.
+
+    Raises:
+        EstimateError: transformers does not know the family, the head or the attention.
+    """
     import transformers
 
-    raw = {key: value for key, value in config.raw.items() if key != "model_type"}
     dtype = DTYPES.get(setting.precision, torch.bfloat16)
-    hf_config = transformers.AutoConfig.for_model(
-        config.model_type, **{**raw, "torch_dtype": dtype}
-    )
-    if config.model_type != "t5":
-        hf_config.use_cache = False
-    names = {"t5": "Seq2SeqLM", "roberta": "SequenceClassification"}
-    kind = getattr(transformers, "AutoModelFor" + names.get(config.model_type, "CausalLM"))
-    with torch.device(device):
-        return kind.from_config(hf_config, attn_implementation=setting.attention, dtype=dtype)
+    kind = getattr(transformers, f"AutoModelFor{HEADS[head_of(config, setting)].auto}")
+    with in_one_sentence("transformers", config), torch.device(device):
+        raw = hf_config(config, dtype)
+        if not raw.is_encoder_decoder:
+            raw.use_cache = False
+        options = {"attn_implementation": setting.attention, "dtype": dtype}
+        model = kind.from_config(raw, **options)
+    check_positions(model, config, setting.seq)
+    return model
 
 
 def quantise_base(model: nn.Module, setting: StepSetting, quantise: Callable | None) -> None:
@@ -89,10 +104,13 @@ def quantise_base(model: nn.Module, setting: StepSetting, quantise: Callable | N
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
-def to_peft(config: ModelConfig, method: Any) -> Any:
+def to_peft(config: ModelConfig, method: Any, task: str | None) -> Any:
     """Return a real PEFT configuration, or None for full fine-tuning."""
     if hasattr(method, "peft_type"):
-        return copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
+        made = copy.deepcopy(method)  # PEFT fills in the model's own targets and widths
+        if str(getattr(made, "init_lora_weights", "")).lower().startswith(READ_WEIGHTS):
+            made.init_lora_weights = True  # the same shapes, and nothing is read
+        return made
     described: Method = read_method(method)
     if isinstance(described, Full):
         return None
@@ -104,29 +122,31 @@ def to_peft(config: ModelConfig, method: Any) -> Any:
     kind = PEFT_TYPE_TO_CONFIG_MAPPING.get(KINDS[type(described)][1])
     if kind is None:  # adapters come from outside: known once they are registered
         raise EstimateError("Adapters are traced after `import peftbottleneck`: PEFT has none.")
-    return kind(task_type=TASKS.get(config.model_type, "CAUSAL_LM"), **values)
+    return kind(task_type=task, **values)
 
 
-def wrap(model: nn.Module, peft_config: Any, setting: StepSetting) -> nn.Module:
-    """Put the method on the model; a dropout keeps what a GPU's keeps."""
+def wrap(
+    model: nn.Module, config: ModelConfig, peft_config: Any, setting: StepSetting
+) -> nn.Module:
+    """Put the method on the model.
+
+    Raises:
+        EstimateError: PEFT refuses it, or a target fits no module.
+    """
     from peft import get_peft_model
 
+    check_targets(model, config, getattr(peft_config, "target_modules", None))
+    if peft_config.peft_type == "LORA":  # others' r may be above the widths
+        check_rank(model, config, peft_config.r)
     # Else PEFT draws adapters on the CPU before they move. On meta it would leave them in fp32,
     # which is right only where it makes them fp32 in the end.
     fp32 = setting.autocast_adapter_dtype
     draw_nothing = next(model.parameters()).is_meta and fp32
-    try:
-        options = {"autocast_adapter_dtype": fp32, "low_cpu_mem_usage": draw_nothing}
+    options = {"autocast_adapter_dtype": fp32, "low_cpu_mem_usage": draw_nothing}
+    with in_one_sentence("PEFT", config):
         wrapped = get_peft_model(model, peft_config, **options)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        sentence = str(error).split(". ")[0].rstrip(".")
-        raise EstimateError(f"PEFT refuses this method on this model: {sentence}.") from error
     if setting.precision == "nf4" and not fp32:
         cast_adapters(wrapped)
-    for parent in list(wrapped.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Dropout and child.p > 0:
-                setattr(parent, name, MaskedDropout(child.p))
     return wrapped
 
 
@@ -164,6 +184,8 @@ def materialise(model: nn.Module) -> None:
                     empty = torch.empty(tensor.shape, dtype=tensor.dtype)
                     if isinstance(tensor, nn.Parameter):
                         empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                        for hook in (tensor._backward_hooks or {}).values():
+                            empty.register_hook(hook)
                     # The old tensor is kept too, or its id could be given to another.
                     made[id(tensor)], made[-id(tensor)] = empty, tensor
                 store[name] = made[id(tensor)]

@@ -7,6 +7,9 @@ real values), so a trace puts this in its place: the same stored bytes, the same
 import bitsandbytes as bnb
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from peftmemory.constants import NF4_BLOCK
 from peftmemory.model_states import nf4_tensors
@@ -46,7 +49,9 @@ def dequantised(packed, shape, double_quant, dtype):
 class FakeLinear4bit(bnb.nn.Linear4bit):
     """Looks like ``Linear4bit`` to PEFT; its values are never read."""
 
-    def __init__(self, linear: nn.Linear, *, compute_dtype: torch.dtype, double_quant: bool):
+    def __init__(
+        self, linear: nn.Linear | Conv1D, *, compute_dtype: torch.dtype, double_quant: bool
+    ):
         """Take the place of ``linear``.
 
         Args:
@@ -55,7 +60,8 @@ class FakeLinear4bit(bnb.nn.Linear4bit):
             double_quant: whether the constants are quantised too.
         """
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        shape = linear.weight.shape[::-1] if isinstance(linear, Conv1D) else linear.weight.shape
+        self.out_features, self.in_features = shape
         self.compute_dtype, self.double_quant = compute_dtype, double_quant
         tensors = nf4_tensors(linear.weight.numel(), double_quant=double_quant)
         packed, _ = tensors.pop("packed")
@@ -77,11 +83,38 @@ class FakeLinear4bit(bnb.nn.Linear4bit):
         return out.to(x.dtype)
 
 
+def convertible(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Return what transformers puts in 4 bits: parent, name and module of each.
+
+    Plain linear maps and GPT-2's, but the output head, what is tied to it, the last module and what
+    a model keeps in fp32 (T5's ``wo``). Experts in one tensor are no linear maps to it.
+    """
+    keep = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
+    found = []
+    for path, module in model.named_modules():
+        linear = type(module) is nn.Linear or isinstance(module, Conv1D)
+        if linear and should_convert_module(path, keep):
+            parent, _, name = path.rpartition(".")
+            found.append((model.get_submodule(parent), name, module))
+    return found
+
+
 def quantise(model: nn.Module, *, compute_dtype: torch.dtype, double_quant: bool) -> None:
-    """Replace every linear layer but the output head, as loading in 4 bits does."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and name != "lm_head":
-                fake = FakeLinear4bit(child, compute_dtype=compute_dtype, double_quant=double_quant)
-                setattr(parent, name, fake)
+    """Replace every linear layer that loading in 4 bits replaces."""
+    for parent, name, child in convertible(model):
+        fake = FakeLinear4bit(child, compute_dtype=compute_dtype, double_quant=double_quant)
+        setattr(parent, name, fake)
     model.is_loaded_in_4bit = True
+
+
+def share_left_alone(model: nn.Module) -> float:
+    """Return which share of the frozen weights' bytes is in no 4-bit layer."""
+    packed = {
+        id(each)
+        for module in model.modules()
+        if isinstance(module, FakeLinear4bit)
+        for each in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    }
+    frozen = [*(p for p in model.parameters() if not p.requires_grad), *model.buffers()]
+    left = sum(each.nbytes for each in frozen if id(each) not in packed)
+    return left / max(1, sum(each.nbytes for each in frozen))

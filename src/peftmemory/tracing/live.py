@@ -3,9 +3,14 @@
 import weakref
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -16,6 +21,30 @@ BORN_IN = {
     "backward": "temporaries",
     "optimizer": "temporaries",
 }
+
+
+def stand_in(func: Any, args: tuple, compared: bool) -> Any:
+    """Return a plausible result for what depends on a fake tensor's values, or None.
+
+    A number is 1; a mask lets everything through, which is the most bytes; a condition holds if it
+    has just been ``compared``, as a draw is with a dropout's rate, else (is any infinite?) not.
+    """
+    tensor = args[0]
+    if func is torch.ops.aten._local_scalar_dense.default:
+        number = 1.0 if tensor.is_floating_point() else 1
+        return compared if tensor.dtype is torch.bool else number
+    if func is torch.ops.aten.nonzero.default:
+        return tensor.new_empty((tensor.numel(), tensor.dim()), dtype=torch.long)
+    if func is torch.ops.aten.index.Tensor:
+        return func(tensor, [each for index in args[1] for each in all_of(index)])
+    return None
+
+
+def all_of(index: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """Return the indices that a mask of nothing but true stands for."""
+    if index is None or index.dtype is not torch.bool:
+        return [index]
+    return [index.new_empty(index.numel(), dtype=torch.long)] * index.dim()
 
 
 class LiveStorages(TorchDispatchMode):
@@ -42,13 +71,20 @@ class LiveStorages(TorchDispatchMode):
         # Where two gradients meet, autograd adds them in place, except to fake tensors: there a
         # sum's two terms die at once. So a sum is looked at only when the next tensor is born.
         self._summed = False
+        self._compared = False  # whether the last operation compared numbers
         self._vocab_size, self._tokens = vocab_size, tokens
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation and count the storages it brings to life."""
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             return args[0].fake_device  # more than half of all calls, and none makes a tensor
-        out = func(*args, **(kwargs or {}))
+        try:
+            out = func(*args, **(kwargs or {}))
+        except (DataDependentOutputException, DynamicOutputShapeException):
+            out = stand_in(func, args, self._compared)
+            if out is None:
+                raise
+        self._compared = func is torch.ops.aten.gt.Scalar
         if isinstance(out, torch.Tensor):
             self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
         for tensor in tree_iter(out):

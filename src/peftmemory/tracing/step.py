@@ -2,24 +2,26 @@
 
 import logging
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import LLAMA_LIKE
-from peftmemory.errors import EstimateError
+from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
+from peftmemory.errors import NoFormulaError
 from peftmemory.methods import describe, read_method
 from peftmemory.phases import Estimate
 from peftmemory.settings import StepSetting, read_setting, refuse_together
-from peftmemory.tracing.build import build_model, materialise
+from peftmemory.tracing.build import adapt, build_base, materialise
 from peftmemory.tracing.gpu_only import ChunkedLoss, build_optimizer
+from peftmemory.tracing.heads import batch_of
+from peftmemory.tracing.kernels import gpu_kernels
 from peftmemory.tracing.live import LiveStorages
+from peftmemory.tracing.refusals import in_one_sentence
 from peftmemory.trained import trained_tensors
 
 
@@ -30,10 +32,13 @@ class Trace(Estimate):
     Beside the formula's kinds of bytes there is ``inputs``, the batch.
 
     Attributes:
-        at_rest: bytes alive between two steps.
+        at_rest: bytes alive between two steps: weights, optimiser states and the batch.
+        base: parameters of the model as transformers builds it, without the method.
     """
 
     at_rest: int
+    base: int
+    traced: ClassVar[bool] = True
 
 
 def unpacked():
@@ -51,7 +56,7 @@ def unpacked():
 def quiet():
     """Silence the libraries' advice, which is about models that will really be trained."""
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)  # torch logs whatever a fake tensor cannot do
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -80,12 +85,17 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     words = check(config, method, setting)
     with quiet(), unpacked():
-        built = build_model(config, method, setting)
+        base = build_base(config, setting, device="meta")
+        count = sum(each.numel() for each in base.parameters())
+        built = adapt(base, config, method, setting)
+        notes = notes_on(base, built, config, count)
+        if getattr(method, "peft_type", None) == "OSF":
+            notes += ("OSF decomposes every weight in fp32 when it is put on: not in this step.",)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
-        with FakeTensorMode(allow_non_fake_inputs=True), live:
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        with mode, live, gpu_kernels(), in_one_sentence("The step", config):
             materialise(built)
-            trained = run(built, config, setting, live)
-            at_rest = sum(live.live.values())
+            trained, at_rest = run(built, config, setting, live)
     return Trace(
         model=config.name,
         method=words,
@@ -93,7 +103,25 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         moments={each: live.peaks[each] for each in ("forward", "backward", "optimizer")},
         trainable=trained,
         at_rest=at_rest,
+        base=count,
+        notes=notes,
     )
+
+
+def notes_on(base: nn.Module, built: nn.Module, config: ModelConfig, count: int) -> tuple[str, ...]:
+    """Return what a reader should know of what was traced, a sentence each."""
+    notes = [f"Traced as {type(base).__name__}: {count:,} parameters.", *config.notes]
+    if getattr(base, "is_loaded_in_4bit", False):
+        from peftmemory.tracing.four_bit import share_left_alone
+
+        experts = any(each.dim() == 3 for each in base.parameters())
+        if (left := share_left_alone(built)) > 0.5:
+            why = "experts stand in 3-D tensors" if experts else "most is no plain linear map"
+            notes.append(
+                f"4 bits leave {left:.0%} of the frozen bytes as they are: {why}, and bitsandbytes"
+                " packs plain linear maps alone."
+            )
+    return tuple(notes)
 
 
 def check(config: ModelConfig, method: Any, setting: StepSetting) -> str:
@@ -103,18 +131,19 @@ def check(config: ModelConfig, method: Any, setting: StepSetting) -> str:
     """
     try:
         described = read_method(method)
-    except EstimateError:
-        if not hasattr(method, "peft_type"):
-            raise
+    except NoFormulaError:
         return type(method).__name__.removesuffix("Config")
     refuse_together(described, setting)
     if config.model_type in LLAMA_LIKE:
-        trained_tensors(config, described)
+        with suppress(NoFormulaError):
+            trained_tensors(config, described)
     return describe(described)
 
 
-def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages) -> int:
-    """Run one steady-state step under ``live`` and return the number of trained parameters."""
+def run(
+    model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveStorages
+) -> tuple[int, int]:
+    """Run one steady-state step under ``live``; return trained parameters and bytes at rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     name_model(model, live)
     optimizer = build_optimizer(setting.optimizer, trained)
@@ -129,7 +158,7 @@ def run(model: nn.Module, config: ModelConfig, setting: StepSetting, live: LiveS
     live.enter("optimizer")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return sum(p.numel() for p in trained)
+    return sum(p.numel() for p in trained), sum(live.live.values())
 
 
 def name_model(model: nn.Module, live: LiveStorages) -> None:
@@ -152,27 +181,16 @@ def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) ->
         live.name([s for s in states.values() if torch.is_tensor(s)], "optimizer_states")
 
 
-def batch_of(config: ModelConfig, setting: StepSetting) -> dict[str, torch.Tensor]:
-    """Return a batch of the setting's shape; with padding, the first sequence is one shorter."""
-    ids = torch.zeros(setting.batch, setting.seq, dtype=torch.long)
-    inputs = {"input_ids": ids, "labels": ids}
-    if config.model_type == "roberta":
-        inputs["labels"] = torch.zeros(setting.batch, dtype=torch.long)
-    if setting.padding:
-        inputs["attention_mask"] = torch.ones_like(ids)
-        inputs["attention_mask"][0, -1] = 0
-    return inputs
-
-
 def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSetting):
-    """Return the outputs, which a plain loop keeps alive until after the backward pass, and loss."""
+    """Return outputs and loss; a plain loop keeps the outputs until after the backward pass."""
     with autocast_as_on_gpu() if setting.autocast else nullcontext():
         if setting.loss == "plain":
             outputs = model(**inputs)
-            return outputs, outputs.loss
+            return None if setting.free_outputs else outputs, outputs.loss
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
         hidden = outputs.logits[:, :-1].flatten(0, 1)  # the output head returns its input
-        return outputs, ChunkedLoss.apply(hidden, model.lm_head.weight)
+        loss = ChunkedLoss.apply(hidden, model.lm_head.weight)
+        return None if setting.free_outputs else outputs, loss
 
 
 @contextmanager
