@@ -11,16 +11,22 @@ from pefthelpers.paths import data_dir
 from studies import encoder_study, engine
 
 STUDIES = {
+    "alpha_study": ["alpha_study"],
+    "budget_curves": ["budget_curves"],
     "encoder_study": ["encoder_study", "sweep_encoder"],
     "kitchen_gates": ["kitchen_gates"],
     "laptop_prefix_study": ["laptop_prefix_study"],
     "laptop_style_study": ["laptop_style_study"],
     "lora_study": ["lora_study"],
+    "merge_study": ["merge_study"],
+    "merge_study laptop": ["merge_smollm2"],
     "prefix_stability": ["prefix_stability"],
     "prefix_study": ["prefix_study"],
     "qlora_study kitchen": ["qlora_kitchen"],
     "qlora_study smollm2": ["qlora_smollm2"],
     "qlora_tables": ["qlora_errors", "qlora_peaks"],
+    "retention_curves": ["retention_curves"],
+    "retention_curves smollm2": ["retention_smollm2"],
     "seq2seq_gates": ["seq2seq_gates"],
     "sweep decoder": ["sweep_decoder"],
     "sweep seq2seq": ["sweep_seq2seq"],
