@@ -1,13 +1,13 @@
-"""The decision: constraints first, then the records, then the cost, in that order.
+"""The decision: constraints first, then the records, then a default, in that order.
 
 1. A method without three recorded seeds on the kind of task is no candidate.
 2. Whatever does not meet the requirements is ruled out: layers that cannot be merged, tooling, a
    model of its own for every task, a step that the card does not hold.
 3. The rest is compared with its best, paired by seed (``evidence.judge``): who lies more than two
    points below goes, be it shown to be worse or too uncertain to say.
-4. 4 bits go where a method of 16 bits is left.
-5. Of those left: for one task a method that merges into the base; then the smallest file,
-   where a factor of two counts as the same; then the order of ``methods.METHODS``, adapters first.
+4. 4 bits go where LoRA in 16 bits fits.
+5. Of those left the first of ``ORDER``: LoRA on all linear layers unless the records say otherwise.
+   A tie, at a ceiling or not, ranks nothing; the size of a file decides nothing.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,9 @@ from peftguide.requirements import Requirements
 from peftguide.template import render
 from pefthelpers.methods import LABELS, METHODS, SERIES
 
-SAME_SIZE = 2
+# The default, what replaces it where it does not fit, its kin; then what is more seldom asked for.
+ORDER = ("lora", "qlora", "rslora", "dora", "lora_qv", "full", "houlsby", "pfeiffer", "ia3", "ln")
+ORDER += ("prefix", "prompt")
 BELOW = ("worse", "unresolved")
 
 
@@ -83,7 +85,7 @@ class Choice:
         """Return the answer as text: the method, why, and what was ruled out."""
         why = [f"  - {sentence}" for sentence in self.why]
         others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
-        return "\n".join([f"{self.label}", *why, "ruled out:", *others])
+        return "\n".join([f"{self.label}", *why, "not chosen:", *others])
 
     def _repr_html_(self) -> str:
         return render("choice.html", choice=self, labels=LABELS, size=size)
@@ -145,23 +147,19 @@ def prefer(
     asked: Requirements, found: Mapping[str, Arm], standings: Mapping[str, Standing]
 ) -> tuple[str, dict[str, str]]:
     """Return the chosen of the methods compared, and why each other one is not it."""
-    near = [name for name, standing in standings.items() if standing.word not in BELOW]
-    left = [name for name in near if name != "qlora"] or near
-    merging = [name for name in left if METHODS[name].mergeable]
-    pool = merging if asked.tasks == 1 and merging else left
-    smallest = min(found[name].file_bytes for name in pool)
-    small = [name for name in pool if found[name].file_bytes <= SAME_SIZE * smallest]
-    chosen = min(small, key=lambda name: (name == "full", list(METHODS).index(name)))
+    near = [name for name in ORDER if name in standings and standings[name].word not in BELOW]
+    sixteen = [name for name in near if name != "qlora"]
+    left = sixteen if sixteen and "lora" in standings else near
+    chosen = left[0]
     figures = {"best": next(LABELS[n] for n, each in standings.items() if each.word == "best")}
-    figures |= {"first": LABELS[chosen], "least": size(found[chosen].file_bytes)}
+    figures |= {"first": LABELS[chosen]}
     figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
     ruled = {}
     for name, (word, *gap) in standings.items():
-        rule = "same size" if name in small else "larger" if name in pool else "cannot merge"
+        rule, steps = "default", found[name].steps
         if name not in left:
             rule = "16 bits" if None in (asked.card_gib, figures["four"]) else "16 bits fit"
-        own, steps = size(found[name].file_bytes), found[name].steps
-        but = say(asked, rule, own=own, **figures) if name in near else ""
+        but = say(asked, rule, **figures) if name in near else ""
         word = "tied" if word == "best" else word
         ruled[name] = say(asked, word, gap=interval(*gap), but=but, steps=steps, **figures)
     return chosen, ruled | {chosen: ""}

@@ -74,7 +74,7 @@ def ties(case: Case) -> str:
     if words[chosen] == "close":
         best = next(LABELS[name] for name, word in words.items() if word == "best")
         gap = interval(*case.standings[chosen][1:])
-        return say(case.asked, "first by cost", best=best, gap=gap)
+        return say(case.asked, "close to the best", best=best, gap=gap)
     equal = [name for name in LABELS if words.get(name) in ("best", "tied") and name != chosen]
     if not equal:
         return say(case.asked, "only" if len(words) == 1 else "ahead")
@@ -113,7 +113,8 @@ def serving(case: Case) -> str | None:
         sentence = "copies" if one else "copies alone"
     elif asked.tasks > 1:
         sentence = "files" if one else None
-    return sentence and say(asked, sentence, one=size(one), whole=size(whole))
+    figures = {"files": size(asked.tasks * one), "copies": size(asked.tasks * whole)}
+    return sentence and say(asked, sentence, one=size(one), whole=size(whole), **figures)
 
 
 def elsewhere(case: Case) -> str | None:
@@ -142,7 +143,8 @@ def forgetting(case: Case) -> str | None:
         return None
     mean, tasks = (sum(old[name]) / len(old[name]) for name in ("general_loss", "tasks"))
     half = half_width(old["general_loss"])
-    sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
+    lost = max(case.base["tasks"] - tasks, mean - case.base["general_loss"])
+    sentence = "forgets" if lost > MARGIN else "keeps"
     return say(case.asked, sentence, base=case.base, mean=mean, half=half, tasks=tasks)
 
 

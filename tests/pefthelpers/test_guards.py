@@ -194,7 +194,9 @@ def test_the_noise_of_a_merge_is_what_rounding_adds(llama):
     layer.get_base_layer().to(torch.bfloat16)
     weight, delta = layer.get_base_layer().weight.float(), layer.get_delta_weight("default").float()
     kept = (weight + delta).to(torch.bfloat16).float() - weight
-    assert guards.merge_effect(layer)[1] == pytest.approx(((kept - delta).norm() / delta.norm()).item())
+    assert guards.merge_effect(layer)[1] == pytest.approx(
+        ((kept - delta).norm() / delta.norm()).item()
+    )
 
 
 def prefixed(model, task_type="CAUSAL_LM"):

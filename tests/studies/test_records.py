@@ -37,12 +37,14 @@ STUDIES = {
 
 @pytest.mark.parametrize("command", STUDIES)
 def test_a_study_resumes_from_its_record_and_uses_every_row(command, monkeypatch, capsys):
-    used, module, *arguments = {}, *command.split()
+    used, searched, module, *arguments = {}, [], *command.split()
 
     def recorded(self, run, **key):
         found = self.find(**key)
         assert found, f"{self.path.name} has no row {key}"
         used.setdefault(self.path.stem, []).append(found[0])
+        if key.get("seed") == 0:
+            searched.append({name: value for name, value in key.items() if name != "seed"})
         return found[0]
 
     monkeypatch.setattr(engine.Study, "measure", recorded)
@@ -56,7 +58,9 @@ def test_a_study_resumes_from_its_record_and_uses_every_row(command, monkeypatch
     assert list(used) == STUDIES[command]
     for name, rows in used.items():
         record = engine.Study(data_dir() / "results" / f"{name}.json").rows
-        assert not [row for row in record if row not in rows], name
+        # More seeds of a rate that was searched stay: of one that ties, which an older rule chose.
+        known = lambda row: any(key.items() <= row.items() for key in searched)
+        assert not [row for row in record if row not in rows and not known(row)], name
     assert "|" in capsys.readouterr().out
 
 

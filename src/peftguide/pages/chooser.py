@@ -47,7 +47,7 @@ def fields() -> dict[str, dict[str, Any]]:
     return {
         "task": TASKS,
         "model": {name: name for name in peftguide.model_names()},
-        "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no card": None},
+        "card_gib": {**{f"{card} GB": card for card in peftguide.CARDS}, "no limit": None},
         "tasks": {str(number): number for number in (1, 10, 100)},
         "latency": {"a little more will do": "small", "not more than the base": "merged"},
         "tooling": {"any": "any", "peft alone": "peft"},
