@@ -26,6 +26,7 @@ from studies import engine
 
 STEPS, SEEDS = 100, (0, 1, 2)
 RATES = (5e-4, 1e-3, 2e-3, 4e-3, 8e-3)  # with alpha = 16
+SHOWN = ("rule", "r", "alpha", "learning_rate", "seed", "test", "general_loss", "a_moved")
 CARRIED = (2e-3, 1e-3, 5e-4)  # the rate that validation chose at r = 8, and milder ones
 RULES = {
     "constant": {"alpha": 16, "rslora": False},
@@ -78,6 +79,8 @@ def main() -> None:
         study.one(measure, key, rate * 16 / alpha, seed)
     for rate, (rule, alpha), seed in itertools.product(CARRIED, RULES.items(), SEEDS):
         study.one(measure, {"rule": rule, "r": 64, **alpha}, rate, seed)
+    for row in study.rows:
+        print(*(row[name] for name in SHOWN), sep=" | ")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 
 About half an hour on one core. Each finished run is one row of ``data/results/kitchen_gates.json``;
 rows of other weights than those in the checkout are dropped. Learning rates are chosen on the
-validation split, on the first base with seed 0 alone, and kept for the other seeds and base.
+validation split of each base with seed 0 alone, and kept for the other seeds.
 """
 
 import argparse

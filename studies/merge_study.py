@@ -1,7 +1,8 @@
 """What becomes of an adapter trained on a 4-bit base, by the route of its merge and its size, for notebook 03.
 
     python -m studies.merge_study           # the kitchen decoder; about 8 CPU minutes
-    python -m studies.merge_study laptop    # SmolLM2-135M; not run so far
+    pefthelpers fetch laptop
+    python -m studies.merge_study laptop    # SmolLM2-135M, in data/results/merge_smollm2.json
 
 The task is notebook 03's: four pizzas of LEARN, a LoRA of rank 8 on every linear layer of an NF4 base. A
 lower learning rate leaves a smaller correction. Each run is merged by every route; its row of
@@ -130,7 +131,7 @@ def main() -> None:
         for steps, rate in table
         for seed in SEEDS
     ]
-    engine.start("merge_study").measure_each(keys, run)
+    engine.start("merge_study" if profile == "tiny" else "merge_smollm2").measure_each(keys, run)
 
 
 if __name__ == "__main__":

@@ -99,14 +99,15 @@ def generate(
     Greedily, or by beam search with ``num_beams`` above 1.
     """
     model.eval()
-    end = [tokenizer.eos_token_id] if is_seq2seq(model) else []
+    end, side = ([tokenizer.eos_token_id], "right") if is_seq2seq(model) else ([], "left")
     generated = []
     options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
     for start in range(0, len(examples), batch_size):
         prompts = [e.prompt for e in examples[start : start + batch_size]]
         rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
-        # Padded on the left, so that each answer starts where its prompt ends.
-        batch = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt")
+        # A decoder's are padded on the left, so that each answer starts where its prompt ends; an encoder's on the
+        # right: a soft prompt stands before the padding, and T5 counts the distance between it and the words.
+        batch = tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
         batch = batch.to(device_of(model))
         output = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id)
         if not is_seq2seq(model):  # a decoder repeats the prompt in front: (batch, prompt + answer)

@@ -112,6 +112,7 @@ def filled_in_place(prompt, answer, length, pad):
         ("scale_for_rank", 128, "not yet", "×8.0"),
         ("scale_for_rank", 45, "not yet", "×2.5"),
         ("scale_for_rank", 64, "not yet", "flattest"),
+        ("scale_for_rank", "alpha = 16", "not yet", "as a number"),
         ("scale_for_rank", ..., "not attempted", "Replace"),
     ],
 )

@@ -82,9 +82,10 @@ def claim_35():
     kinds = ("random", "zero", "real K/V", "projection")  # the cue leaves nothing to learn
     layers = base.config.num_hidden_layers
     largest = {int(norms(started(kind), batch, layers).argmax()) for kind in kinds}
-    study = "prefix_study/rows/role=decoder/task=learn/kind=random/tokens=8/steps=800"
-    usual, highest = (results.look_up(f"{study}/learning_rate={r}/test") for r in (0.3, 1.0))
-    return "only if" if largest == {0} and highest < usual / 2 else "false"
+    rows = results.rows("prefix_stability").query("task == 'learn' and tokens == 64 and clip")
+    left = rows.groupby(["kind", "learning_rate"])["facts"].mean()
+    falls = [left[kind].iloc[-1] < left[kind].iloc[0] - 0.1 for kind in ("random", "projection")]
+    return "only if" if largest == {0} and all(falls) else "false"
 
 
 def claim_41():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
-from pefthelpers import measure, training
+from pefthelpers import measure, models, training
 from pefthelpers.data import Example
 
 EXAMPLES = [Example(f"w{i} w{i + 1}", f"w{i + 2} w{i + 3}") for i in range(20)]
@@ -139,3 +139,17 @@ def test_mean_loss_is_the_models_own_loss(llama, word_tokenizer):
 def test_a_tied_tensor_counts_once(llama):
     tied, untied = llama(), llama(tie_word_embeddings=False)
     assert measure.count_parameters(untied)[1] - measure.count_parameters(tied)[1] == 64 * 64
+
+
+@pytest.mark.parametrize(("role", "padded"), [("decoder", "left"), ("seq2seq", "right")])
+def test_padding_comes_between_no_prompt_and_its_words(role, padded, monkeypatch):
+    model, tokenizer = models.load(role)
+    generate, masks = model.generate, []
+    keep = lambda **options: masks.append(options["attention_mask"]) or generate(**options)
+    monkeypatch.setattr(model, "generate", keep)
+    examples = [
+        Example(prompt, "") for prompt in ("the pizza", "the pizza with garlic and oregano")
+    ]
+    measure.generate(model, tokenizer, examples, max_new_tokens=2)
+    short = masks[0][0].tolist()
+    assert 0 in short and short == sorted(short, reverse=padded == "right")

@@ -10,8 +10,10 @@ def model_states(answer, *, parameters: int) -> Verdict:
 
 def checkpointed(function) -> Verdict:
     """Check ``function(h, layers, batch, seq)``: bytes of the layer inputs in bf16."""
-    sizes = {"h": 96, "layers": 5, "batch": 3, "seq": 40}
-    return judge("checkpointed", call(function, *sizes.values()), **sizes)
+    first = {"h": 96, "layers": 5, "batch": 3, "seq": 40}
+    cases = [first, first | {"h": 64, "layers": 3}]  # a constant is right once at most
+    verdicts = [judge("checkpointed", call(function, *c.values()), **c) for c in cases]
+    return next((each for each in verdicts if each.status != "correct"), verdicts[0])
 
 
 def peak(function) -> Verdict:
