@@ -238,6 +238,9 @@ def search_learning_rate(
     while True:
         chosen = results.mildest(rows, tie)
         rate = chosen["learning_rate"]
-        if any(0.49 * rate < row["learning_rate"] < rate for row in rows):
+        known = any(0.49 * rate < row["learning_rate"] < rate for row in rows)
+        if (
+            known or rate < ladder[0] / 256
+        ):  # so mild a rate trains nothing: the start does the task
             return chosen
         rows.append(measure(float(f"{rate / 2:.3g}")))

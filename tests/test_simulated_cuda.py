@@ -125,6 +125,22 @@ def test_what_is_computed_again_is_computed_on_the_card(card, reentrant):
     assert seen == ["cuda", "cuda"] and layer.weight.grad.is_cuda
 
 
+def test_a_mode_of_the_notebooks_own_changes_no_place(card):
+    """It passes on what C++ asks for, with the device that C++ sees."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Passes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    layer, x = nn.Linear(3, 2).cuda(), torch.ones(4, 3, device="cuda")
+    with Passes():
+        y = layer(x)
+        nn.functional.cross_entropy(y.float(), torch.tensor([0] * 4, device="cuda")).backward()
+        here, back = torch.zeros(2, device="cuda"), y.cpu()
+    assert layer.weight.grad.is_cuda and here.is_cuda and not back.is_cuda
+
+
 def test_memory_is_counted_as_the_allocator_does(card):
     start = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

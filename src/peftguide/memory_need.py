@@ -82,7 +82,7 @@ def role_of(model: str) -> str | None:
         kind = peftmemory.load_config(known(model)).raw.get("model_type", "")
     except (Unknown, EstimateError):
         folder = Path(model) / "config.json"
-        whole = json.loads(folder.read_text()) if folder.is_file() else {}
+        whole = json.loads(folder.read_text("utf-8")) if folder.is_file() else {}
         kind = whole.get("model_type", "")
     name = kind or model.rpartition("/")[2].lower()
     roles = {"seq2seq": SEQ2SEQ, "encoder": ENCODERS}

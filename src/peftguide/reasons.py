@@ -149,7 +149,7 @@ def serving(case: Case) -> str | None:
     figures = {"whole": size(whole), "copies": size(asked.tasks * whole), "one": size(one)}
     figures |= {"files": size(asked.tasks * one)}
     if merged:
-        return say(asked, "copies", **figures)
+        return say(asked, "copies" if one else "some copies", **figures)
     engine = say(asked, "engine") if asked.role == "decoder" else ""
     return say(asked, "files" if one else "some files", engine=engine, **figures).rstrip()
 
@@ -173,7 +173,8 @@ def forgetting(case: Case) -> str | None:
         return None
     mean, tasks = (sum(old[name]) / len(old[name]) for name in ("general_loss", "tasks"))
     half = half_width(old["general_loss"])
-    sentence = "forgets" if mean - half > case.base["general_loss"] else "keeps"
+    lost = max(case.base["tasks"] - tasks, mean - case.base["general_loss"])
+    sentence = "forgets" if lost > MARGIN else "keeps"
     return say(case.asked, sentence, base=case.base, mean=mean, half=half, tasks=tasks)
 
 

@@ -476,7 +476,7 @@ def test_cores_are_those_that_a_process_may_use(monkeypatch):
     assert 1 <= doctor.cores() <= 3
     monkeypatch.setattr(doctor.Path, "is_file", lambda _: True)
     for text, cores in (("200000 100000", 2), ("50000 100000", 1), ("max 100000", 3)):
-        monkeypatch.setattr(doctor.Path, "read_text", lambda _, text=text: text)
+        monkeypatch.setattr(doctor.Path, "read_text", lambda *_, text=text: text)
         assert doctor.cores() == cores
 
 

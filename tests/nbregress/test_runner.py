@@ -87,7 +87,7 @@ def test_annotated_parameters_are_read():
     source = 'PROFILE: str = "tiny"\nSEED = 0\nrate: float = 1e-4\nlater: int'
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["parameters"]})
     found = notebooks.parameters(nbformat.v4.new_notebook(cells=[cell]))
-    assert found == {"PROFILE": "tiny", "SEED": 0, "rate": 1e-4}
+    assert found == {"PROFILE": "tiny", "SEED": 0, "rate": 1e-4, "later": None}
 
 
 def test_parameters_reach_the_notebook_typed(run, make_notebook, tmp_path):

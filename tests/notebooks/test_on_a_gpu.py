@@ -20,21 +20,6 @@ from .conftest import ROWS
 STEMS = [path.stem for path in notebooks.find([])]
 SCENARIOS = ("tiny", "gpu")
 
-# What stops a notebook today. A mended notebook turns its mark over: then the line goes.
-STOPS = {
-    ("01_full_finetuning_memory", "gpu"): "batches and autocast are made for the CPU",
-    ("02_lora", "tiny"): "SFTTrainer takes the model to the GPU, later batches stay on the CPU",
-    ("02_lora", "gpu"): "batches are made on the CPU",
-    (
-        "03_merge",
-        "gpu",
-    ): "batches and matrices are made on the CPU; float32 asserts on a bfloat16 base",
-    ("04_prefix_tuning", "tiny"): "Seq2SeqTrainer takes the kitchen T5 to the GPU",
-    ("04_prefix_tuning", "gpu"): "Seq2SeqTrainer takes the kitchen T5 to the GPU",
-    ("05_adapters", "gpu"): "batches are made on the CPU",
-    ("06_qlora", "tiny"): "a 4-bit model goes to the GPU by itself, its batches stay on the CPU",
-    ("06_qlora", "gpu"): "levels and batches are made on the CPU",
-}
 # Cells that assert, or divide by, what a whole training learns: what they raise then is set aside.
 LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
@@ -50,24 +35,15 @@ def hub(tmp_path_factory):
     return cache
 
 
-def cases():
-    """Yield every notebook in every scenario; one that is known to stop must stop."""
-    for stem in STEMS:
-        for profile in SCENARIOS:
-            reason = STOPS.get((stem, profile))
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-            yield pytest.param(stem, profile, marks=marks, id=f"{stem}-{profile}")
-
-
 @pytest.mark.notebook
-@pytest.mark.parametrize(("stem", "profile"), cases())
+@pytest.mark.parametrize("profile", SCENARIOS)
+@pytest.mark.parametrize("stem", STEMS)
 def test_it_runs_on_a_machine_with_a_gpu(stem, profile, hub, tmp_path, pytestconfig):
     out = tmp_path / "found.json"
     command = [sys.executable, "-m", "support.simulated_cuda.notebook", stem, profile, str(out)]
     env = os.environ | {"HF_HUB_CACHE": str(hub)}
     done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
-    if not out.exists():  # no expected failure: the run itself broke
-        pytest.exit(f"{stem} did not run to its end: {done.stderr[-2000:]}", returncode=1)
+    assert out.exists(), f"{stem} did not run to its end: {done.stderr[-2000:]}"
     found = json.loads(out.read_text(encoding="utf-8"))
     pytestconfig.stash.setdefault(ROWS, {})[stem, profile] = found
     failed = [cell for cell in found["failed"] if (stem, cell["cell"]) not in LEARNED]

@@ -70,6 +70,16 @@ def test_every_method_is_chosen_or_has_a_reason(task):
     assert all(choice.alternatives.values())
 
 
+def test_lost_old_tasks_are_forgetting_though_the_loss_stays():
+    old = {"general_loss": [0.60, 0.61, 0.62], "tasks": [0.5, 0.5, 0.5]}
+    made = evidence.Arm("lora", "made", 1e-3, 1000, 100, {0: 0.9, 1: 0.9, 2: 0.9}, old)
+    base, asked = {"general_loss": 0.61, "tasks": 0.99}, peftguide.choose("elicit").asked
+    case = reasons.Case(asked, made, {"lora": made}, evidence.judge({"lora": made}), base)
+    assert reasons.forgetting(case).startswith("It forgets:")
+    kept = case._replace(base=base | {"tasks": 0.5})
+    assert reasons.forgetting(kept).startswith("It forgets less than 0.02")
+
+
 @pytest.mark.parametrize("task", ANSWERED)
 def test_without_the_winners_rows_another_answer_comes(task):
     first = peftguide.choose(task)

@@ -220,9 +220,9 @@ def test_a_models_role_is_read_from_its_name_and_from_its_file(name, tmp_path):
         ("distilbert/distilbert-base-uncased", "encoder"),
         ("microsoft/deberta-v3-base", "encoder"),
         ("sentence-transformers/all-MiniLM-L6-v2", "encoder"),
-        ("google/gemma-2-9b-it", None),
+        ("google/gemma-2-9b-it", "decoder"),
         ("bartowski/some-decoder", None),
-        ("mistralai/Mistral-7B-v0.3", None),
+        ("mistralai/Mistral-7B-v0.3", "decoder"),
     ],
 )
 def test_a_role_is_guessed_from_a_name_on_the_hub(model, role):

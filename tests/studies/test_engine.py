@@ -56,6 +56,13 @@ def test_of_rates_within_the_tie_margin_the_lowest_is_taken_however_low_it_lies(
     assert mildest([{"validation": 1, "learning_rate": r} for r in (3, 1, 2)])["learning_rate"] == 1
 
 
+def test_a_start_that_does_the_task_untrained_ends_the_search():
+    asked = []
+    measure = lambda rate: asked.append(rate) or {"learning_rate": rate, "validation": 1.0}
+    search_learning_rate(measure, LADDER, (2,))
+    assert LADDER[0] / 512 < min(asked) < LADDER[0] / 256
+
+
 def test_where_nothing_is_right_yet_losses_decide():
     rows = [
         {"learning_rate": rate, "validation": right, "validation_loss": loss}

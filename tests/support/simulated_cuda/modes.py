@@ -137,8 +137,10 @@ class Calls(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if (answer := ANSWERS.get(func)) is not None:
             return answer(self, func, args, kwargs)
-        kwargs.pop("pin_memory", None)  # no allocator of pinned memory here
         want = place_named(kwargs.get("device"))
+        if isinstance(func, torch._ops.OpOverload) and want in (None, CPU):
+            return func(*args, **kwargs)  # passed on by another mode: the device is what C++ sees
+        kwargs.pop("pin_memory", None)  # no allocator of pinned memory here
         here = CUDA if any(map(on_card, tensors(args, kwargs))) else None
         self._check_generator(kwargs.get("generator"), want or here or CPU)
         if want is None or want.type not in ("cpu", "cuda"):
