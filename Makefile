@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test recipes lab laptop matrix pins audit gates adapterhub clean
+.PHONY: run test recipes devices lab laptop matrix pins audit gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -24,6 +24,10 @@ test: $(INSTALLED)
 # Every recipe of `pefthelpers recipe` on small random models, in float32 and bf16; `make test` runs a part.
 recipes: $(INSTALLED)
 	$(BIN)/python -m pytest tests/peftguide/test_recipes.py -m every_recipe
+
+# Every notebook on a simulated GPU, in two profiles: about 20 minutes of CPU.
+devices: $(INSTALLED)
+	$(BIN)/python -m pytest tests/notebooks/test_on_a_gpu.py -m every_device
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks

@@ -118,7 +118,7 @@ def test_behind_a_cut_gradient_adapters_move_and_learn_less(book):
     book.execute(book.by_id["trap-train"].source.split("\nseeds =")[0])
     (cut, still), (whole, _) = (names["learn"](how, 0) for how in (True, False))
     assert still == 0  # every B moved, so guards.check_training cannot see it
-    assert whole < 0.05 < cut
+    assert whole < 0.75 * cut
 
 
 def test_double_quantisation_is_bitsandbytes_on_its_grid(book, matrix):
@@ -279,7 +279,7 @@ def test_every_arm_of_the_kitchen_study_solves_the_task_where_three_seeds_ran(ta
         assert rates, arm
         for rate in rates:
             final = [row["test"] for row in mine if row["learning_rate"] == rate]
-            assert len(final) == 3 and min(final) >= 0.97, (arm, rate)
+            assert len(final) == 3 and min(final) >= 0.95, (arm, rate)
 
 
 def test_the_highest_learning_rate_forgets_most():

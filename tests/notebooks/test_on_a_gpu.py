@@ -35,6 +35,7 @@ def hub(tmp_path_factory):
     return cache
 
 
+@pytest.mark.every_device
 @pytest.mark.notebook
 @pytest.mark.parametrize("profile", SCENARIOS)
 @pytest.mark.parametrize("stem", STEMS)
