@@ -28,12 +28,13 @@ def main() -> None:
     gates = results.at_chosen_rate(gates[gates["replay"] == 0], ["method"]).groupby("method")
     curves = results.at_chosen_rate(results.rows("budget_curves"), ["cell", "steps"])
     figure, (elicit, learn) = figures.axes(columns=2, width=10, height=3.6)
-    for colour, (cell, (label, method)) in zip(figures.CYCLE, CELLS.items(), strict=False):
+    for number, (cell, (label, method)) in enumerate(CELLS.items()):
+        colour, width = figures.CYCLE[number], 15 - number  # what lies below is still seen
         if method:
             runs = gates.get_group(method)
             mean, spread = runs["test"].mean(), runs["test"].std()
             size = runs["trainable_parameters"].iloc[0]
-            elicit.errorbar(size, mean, spread, marker="o", markersize=9, capsize=4, color=colour)
+            elicit.errorbar(size, mean, spread, fmt="o", markersize=width, capsize=4, color=colour)
         by_steps = (
             curves[curves["cell"] == cell].groupby("steps")["test"].agg(["mean", "min", "max"])
         )
