@@ -130,7 +130,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         results.write(path, {"rows": ROWS})
     assert json.loads(path.read_text())["rows"] == ROWS[:1]
     assert [file.name for file in tmp_path.iterdir()] == ["study.json"]
