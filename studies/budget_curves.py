@@ -39,15 +39,16 @@ LORA = {
     "lora q,v r=16": (["q_proj", "v_proj"], 16),
 }
 # Where a cell's first search begins: a learning rate of the ladder.
-FIRST = {"full": 5e-4, "lora q,v r=4": 1.6e-2, "lora q,v r=1": 1.6e-2, "lora all r=8": 4e-3}
-FIRST |= {
+FIRST = {
+    "full": 5e-4,
+    "lora q,v r=4": 1.6e-2,
+    "lora q,v r=1": 1.6e-2,
+    "lora all r=8": 4e-3,
     "lora mlp": 4e-3,
     "lora attention": 8e-3,
     "houlsby": 8e-3,
     "ln": 1.28e-1,
     "prompt": 1.28e-1,
-}
-FIRST |= {
     "prefix": 4e-3,
     "pfeiffer": 8e-3,
     "lora q,v r=16": 8e-3,

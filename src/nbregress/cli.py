@@ -331,9 +331,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:  # it names the notebooks that were finished
         kept = "; finished notebooks are kept, --resume runs the rest" if stopped.args else ""
         said, code = f"stopped{kept}.", 130
-    except (
-        BrokenPipeError
-    ):  # nobody reads the output; nor would they what Python flushes at its end
+    except BrokenPipeError:
+        # Nobody reads the output; nor would they what Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -4,10 +4,8 @@ import json
 
 from pefthelpers.record import METRIC_MIME, TEXT_MIME
 
-TEXT, DISPLAYS = (
-    1_000_000,
-    10_000_000,
-)  # characters a cell: of each stream; of all else that it shows
+# Characters a cell: of each stream; of all else that it shows.
+TEXT, DISPLAYS = 1_000_000, 10_000_000
 OURS = (METRIC_MIME, TEXT_MIME)
 
 

@@ -149,7 +149,7 @@ def no_training(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, lis
         return label, [say(asked, sentence, few=FEW), *filter(None, [reasons.first(asked)])]
     small = asked.role != "decoder" or asked.parameters <= WITHOUT_GPU
     if found and asked.card_gib is None and not small:
-        return "Not without a GPU", reasons.without_gpu(asked, asked.parameters)
+        return "Not without a GPU", reasons.without_gpu(asked)
     return None
 
 

@@ -13,6 +13,7 @@ from peftguide.memory_need import CARDS, described, room, step, task_bytes
 from peftguide.recipes import TASKS, rates
 from peftguide.requirements import Requirements
 from pefthelpers.methods import LABELS, METHODS
+from peftmemory.cards import CARD_OVERHEAD_GIB
 
 STANDINGS = {
     "best": "highest mean",
@@ -196,10 +197,9 @@ RULES = (before, default, rate, amount, elsewhere, measured, ties, price, memory
 RULES += (forgetting, script, scope)
 
 
-def without_gpu(asked: Requirements, count: float) -> list[str]:
+def without_gpu(asked: Requirements) -> list[str]:
     """Return what to say to who wants to train a large model without a GPU."""
-    gib = asked.peak("lora")
-    four = asked.peak("qlora")
+    count, gib, four = asked.parameters, asked.peak("lora"), asked.peak("qlora")
     card = next((card for card in CARDS if (four or 0) <= room(card)), None)
     said = say(asked, "not without", billion=count / 1e9, gib=gib or 2 * count / peftmemory.GIB)
     rent = say(asked, "rent", card=card, four=four) if card and four else say(asked, "rent any")
@@ -223,9 +223,9 @@ def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
     """Return which card, cards, model or change would make a method's step of ``gib`` GiB fit."""
     what, options = described(method), step(method, asked.batch, asked.seq)
     card = next((card for card in CARDS if gib <= room(card)), None)
-    small = peftmemory.largest_fitting(what, card_gib=room(asked.card_gib) + 1, **options)
-    advice = {"card_gib": room(asked.card_gib) + 1} | options
-    changes = peftmemory.advise(memory_need.known(asked.model), what, **advice).changes
+    options["card_gib"] = room(asked.card_gib) + CARD_OVERHEAD_GIB  # taken off again there
+    small = peftmemory.largest_fitting(what, **options)
+    changes = peftmemory.advise(memory_need.known(asked.model), what, **options).changes
     would = f" With {' and '.join(changes)} it would fit, not measured here."
     largest = f"of the models here {small} is the largest that fits this way"
     return {
