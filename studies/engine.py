@@ -66,7 +66,10 @@ class Study:
         row = {**key, **run()}
         row.setdefault("cpu_s", round(time.process_time() - start, 1))
         self.rows.append(row)
-        results.write(self.path, {"about": stamp(), "rows": self.rows})
+        about = stamp() | (
+            {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+        )
+        results.write(self.path, {"about": about, "rows": self.rows})
         print(json.dumps(row), flush=True)
         return row
 
