@@ -6,8 +6,7 @@ import pytest
 import torch
 from peft import IA3Config, LoHaConfig, LoraConfig, MissConfig, get_peft_model
 
-from pefthelpers import guards
-from pefthelpers.errors import UserError
+import peftguards as guards
 from support.bottleneck_models import batch, logits, tiny
 
 CONFIG = {"task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
@@ -45,7 +44,9 @@ def test_a_lora_b_that_never_moved_is_caught(llama):
     model = wrapped(llama)
     before = guards.snapshot(model)
     train(model, [p for name, p in model.named_parameters() if "lora_A" in name])
-    with pytest.raises(UserError, match=r"trainable weights never moved, the first is .*lora_"):
+    with pytest.raises(
+        guards.GuardError, match=r"trainable weights never moved, the first is .*lora_"
+    ):
         guards.check_training(model, before)
 
 
@@ -54,13 +55,15 @@ def test_a_frozen_weight_that_moved_is_caught(llama):
     before = guards.snapshot(model)
     model.requires_grad_(True)
     train(model, model.parameters())
-    with pytest.raises(UserError, match="frozen weights moved, the first is .*embed_tokens"):
+    with pytest.raises(
+        guards.GuardError, match="frozen weights moved, the first is .*embed_tokens"
+    ):
         guards.check_training(model, before)
 
 
 def test_training_nothing_is_caught(llama):
     model = llama().requires_grad_(False)
-    with pytest.raises(UserError, match="Nothing requires a gradient"):
+    with pytest.raises(guards.GuardError, match="Nothing requires a gradient"):
         guards.check_training(model, guards.snapshot(model))
 
 
@@ -69,7 +72,7 @@ def test_an_adapter_on_another_base_is_refused(llama, tmp_path):
     model.save_pretrained(tmp_path)
     guards.sign(tmp_path, model)
     guards.check_base(tmp_path, llama(seed=0))
-    with pytest.raises(UserError, match="trained on another base model"):
+    with pytest.raises(guards.GuardError, match="trained on another base model"):
         guards.check_base(tmp_path, llama(seed=5))
 
 
@@ -84,12 +87,15 @@ def test_a_base_with_an_adapter_merged_into_it_is_another_base(llama, tmp_path, 
     guards.check_base(tmp_path, load(llama()))
     merged = load(trained(llama).merge_and_unload())
     with pytest.raises(
-        UserError, match=r"another base model: 4 of 21 weights differ, the first is .*q_proj"
+        guards.GuardError,
+        match=r"another base model: 4 of 21 weights differ, the first is .*q_proj",
     ):
         guards.check_base(tmp_path, merged)
     zeroed = llama()
     zeroed.model.layers[1].mlp.up_proj.weight.data.zero_()
-    with pytest.raises(UserError, match=r"1 of 21 weights differ, the first is .*1.mlp.up_proj"):
+    with pytest.raises(
+        guards.GuardError, match=r"1 of 21 weights differ, the first is .*1.mlp.up_proj"
+    ):
         guards.check_base(tmp_path, load(zeroed))
 
 
@@ -108,12 +114,12 @@ def test_a_norm_in_float16_is_the_same_norm(llama, tmp_path):
 def test_a_base_is_not_signed_while_an_adapter_is_merged_into_it(llama, tmp_path):
     model = trained(llama)
     model.merge_adapter()
-    with pytest.raises(UserError, match=r"call unmerge_adapter\(\) before signing"):
+    with pytest.raises(guards.GuardError, match=r"call unmerge_adapter\(\) before signing"):
         guards.sign(tmp_path, model)
 
 
 def test_an_unsigned_adapter_is_told_from_a_wrong_one(llama, tmp_path):
-    with pytest.raises(UserError, match="call guards.sign when saving"):
+    with pytest.raises(guards.GuardError, match="call guards.sign when saving"):
         guards.check_base(tmp_path, llama())
 
 
@@ -133,7 +139,7 @@ def test_a_merge_in_a_dtype_that_swallows_the_correction_is_refused(llama):
     half = shrunk(trained(llama), 1e-3)  # smaller than on any real model measured here
     half.base_model.model.to(torch.bfloat16)
     said = r"Merging into torch.bfloat16 keeps \d\d% of the correction of .* under noise of \d\d%"
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(guards.GuardError, match=said):
         guards.check_merge(half)
 
 
@@ -172,7 +178,7 @@ def wrapped_classifier(kind, config):
 def test_a_merge_that_a_head_would_stop_is_refused_before_it_breaks_the_model(config):
     options = {IA3Config: {"feedforward_modules": []}, MissConfig: {"r": 4}}.get(config, {})
     model = wrapped_classifier("roberta", lambda **values: config(**values, **options))
-    with pytest.raises(UserError, match=r"Call merge_adapter\(\) .* beside a trained head"):
+    with pytest.raises(guards.GuardError, match=r"Call merge_adapter\(\) .* beside a trained head"):
         guards.check_merge(model)
     before = logits(model, "roberta")
     model.merge_adapter()  # the way the sentence names
@@ -211,10 +217,12 @@ IDS = torch.arange(3, 11).reshape(1, 8)
 def test_a_prefix_with_checkpointing_is_refused_before_it_crashes(llama):
     model = prefixed(llama()).train()
     guards.check_prefix(model)
-    with pytest.raises(UserError, match="set gradient_checkpointing=False"):
+    with pytest.raises(guards.GuardError, match="set gradient_checkpointing=False"):
         guards.check_prefix(model, gradient_checkpointing=True)
     model.gradient_checkpointing_enable()
-    with pytest.raises(UserError, match="lives in the key-value cache, and gradient checkpoint"):
+    with pytest.raises(
+        guards.GuardError, match="lives in the key-value cache, and gradient checkpoint"
+    ):
         guards.check_prefix(model)
     with pytest.raises(RuntimeError, match="size of tensor"):
         model(input_ids=IDS, labels=IDS).loss.backward()
@@ -225,12 +233,12 @@ def test_a_prefix_with_checkpointing_is_refused_before_it_crashes(llama):
 def test_a_prefix_without_a_cache_is_refused_before_it_crashes(llama):
     model = prefixed(llama()).eval()
     assert model.generate(input_ids=IDS, max_new_tokens=2, do_sample=False).shape[1] > 8
-    with pytest.raises(UserError, match="set use_cache=True"):
+    with pytest.raises(guards.GuardError, match="set use_cache=True"):
         guards.check_prefix(model, use_cache=False)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         model.generate(input_ids=IDS, max_new_tokens=2, use_cache=False)
     model.generation_config.use_cache = False
-    with pytest.raises(UserError, match="set use_cache=True"):
+    with pytest.raises(guards.GuardError, match="set use_cache=True"):
         guards.check_prefix(model)
 
 
@@ -251,7 +259,7 @@ def test_a_t5_without_a_cache_loses_its_prefix_after_the_first_token():
     first, second, third = without(model)
     assert first < 1e-5 and second > 0.1 and third > 0.1
     guards.check_prefix(model)
-    with pytest.raises(UserError, match="set use_cache=True"):
+    with pytest.raises(guards.GuardError, match="set use_cache=True"):
         guards.check_prefix(model, use_cache=False)
 
 
@@ -267,7 +275,7 @@ def test_an_encoder_s_prefix_with_checkpointing_is_refused_as_it_would_not_learn
     model = prefixed(tiny(kind), "SEQ_CLS").train()
     guards.check_prefix(model)
     model.get_base_model().gradient_checkpointing_enable()
-    with pytest.raises(UserError, match="set gradient_checkpointing=False"):
+    with pytest.raises(guards.GuardError, match="set gradient_checkpointing=False"):
         guards.check_prefix(model)
     model(**batch(kind)).loss.backward()  # no error, and the head learns
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
@@ -333,7 +341,9 @@ def test_layers_that_hand_no_gradient_on_are_caught(four_bit):
     layers = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
     for layer in layers[:3]:  # what packing does, on any machine
         layer.register_forward_pre_hook(lambda layer, inputs: (inputs[0].detach(),))
-    with pytest.raises(UserError, match=r"3 of 28 4-bit layers hand no gradient .* first is model"):
+    with pytest.raises(
+        guards.GuardError, match=r"3 of 28 4-bit layers hand no gradient .* first is model"
+    ):
         guards.check_input_gradients(model)
 
 
@@ -352,14 +362,14 @@ def test_the_real_trap_is_caught_and_cannot_be_undone(four_bit):
             module.support_avx512bf16_for_cpu = True  # as the library leaves it
     guards.check_input_gradients(model)
     evaluate(model)
-    with pytest.raises(UserError, match="28 of 28 4-bit layers hand no gradient"):
+    with pytest.raises(guards.GuardError, match="28 of 28 4-bit layers hand no gradient"):
         guards.check_input_gradients(model)
     with pytest.raises(
-        UserError, match="already packed the 4-bit weights of .*load the model again"
+        guards.GuardError, match="already packed the 4-bit weights of .*load the model again"
     ):
         guards.keep_input_gradients(model)
 
 
 def test_a_model_without_4_bit_layers_is_named(llama):
-    with pytest.raises(UserError, match="No layer is in 4 bits"):
+    with pytest.raises(guards.GuardError, match="No layer is in 4 bits"):
         guards.check_input_gradients(llama())
