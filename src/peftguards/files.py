@@ -123,10 +123,7 @@ def _check_one(found: dict, folder: str | Path, model: nn.Module, adapter: str) 
         file = found.get(key, ours).to(ours.device)
         if not torch.isfinite(file).all():
             raise GuardError(f"{key} holds values that are no numbers: the training diverged.")
-        equal = file.shape == ours.shape and (
-            torch.equal(file.to(ours.dtype), ours) or torch.equal(ours.to(file.dtype), file)
-        )
-        if not equal:
+        if not _equal(file, ours):
             raise GuardError(
                 f"{key} has other values in {Path(folder).name} than in the model: it was trained "
                 f"on after saving, or another adapter is loaded; save or load it again."
@@ -136,18 +133,44 @@ def _check_one(found: dict, folder: str | Path, model: nn.Module, adapter: str) 
     check_head(model, {key.removeprefix("base_model.model.") for key in found})
 
 
+def _equal(file: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Tell whether two tensors hold the same, up to a dtype's rounding.
+
+    Hot swapping fills a smaller rank up with zeros.
+    """
+    if file.dim() == ours.dim() and any(a < b for a, b in zip(file.shape, ours.shape, strict=True)):
+        padding = [
+            n for a, b in zip(file.shape[::-1], ours.shape[::-1], strict=True) for n in (0, b - a)
+        ]
+        file = nn.functional.pad(file, padding)
+    if file.shape != ours.shape:
+        return False
+    return torch.equal(file.to(ours.dtype), ours) or torch.equal(ours.to(file.dtype), file)
+
+
 def _check_effect(found: dict, model: nn.Module) -> None:
     """Refuse an adapter most of whose layers do nothing; those that the file does not have do not count."""
     layers = tuner_layers(model)
     ours = {n: m for n, m in layers.items() if any(key.startswith(f"{n}.") for key in found)}
     free = [m for m in (ours or layers).values() if not m.merged]
-    effects = [outputs(copy.deepcopy(layer).eval()) for layer in free]
+    effects = [_evaluated(layer) for layer in free]
     same = [torch.equal(*pair) for pair in effects if pair is not None]
     if sum(same) > len(same) / 2:
         raise GuardError(
             f"{sum(same)} of {len(same)} adapted layers change nothing (a LoRA whose B is zero, for "
             f"instance): the adapter was not trained, or its weights were not loaded."
         )
+
+
+def _evaluated(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return ``outputs`` of a layer in evaluation mode; its modes are as before."""
+    modes = {module: module.training for module in layer.modules()}
+    layer.eval()
+    try:
+        return outputs(layer)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _check_scaling(folder: str | Path, model: nn.Module, adapter: str) -> None:

@@ -15,7 +15,8 @@ SILENCED = (
     "Unable to fetch remote file",
     "The PEFT config's `base_model_name_or_path` was renamed",
     "(Position|Token type) ids are not supported",
-    "Already unmerged",
+    "(Already unmerged|All adapters are already merged)",
+    "fan_in_fan_out is set to",
 )
 
 
