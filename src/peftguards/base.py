@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from peftguards.errors import GuardError
-from peftguards.files import check_keys
+from peftguards.files import brought_whole, check_keys
 from peftguards.weights import base_weights, describe, same
 
 FINGERPRINT = "base_fingerprint.json"
@@ -14,7 +14,7 @@ FINGERPRINT = "base_fingerprint.json"
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-def fingerprint(model: nn.Module) -> dict[str, dict | None]:
+def fingerprint(model: nn.Module) -> dict[str, dict]:
     """Describe every weight of a base model, with or without adapters around it.
 
     A base is known again in another format: among 32 and 16 bits by hashes of all its values, as
@@ -24,12 +24,12 @@ def fingerprint(model: nn.Module) -> dict[str, dict | None]:
     float32, 2.7 s in bfloat16, measured; about 1 kB in the file for each weight.
 
     Returns:
-        ``{name: entry}``. An entry that could not be read says why under ``unread``; it is None
-        where an adapter trains the weight or replaces it.
+        ``{name: entry}``. An entry that could not be read says why under ``unread``; it has a shape
+        alone, and ``brought``, where an adapter trains the weight or replaces it.
     """
     adapted = hasattr(model, "peft_config")
     return {
-        name: None
+        name: {"shape": list(tensor.shape), "brought": True}
         if replaced or (adapted and tensor.requires_grad)
         else describe(module, name.rpartition(".")[2], tensor)
         for name, (module, tensor, replaced) in base_weights(model).items()
@@ -39,8 +39,8 @@ def fingerprint(model: nn.Module) -> dict[str, dict | None]:
 def sign(folder: str | Path, model: nn.Module) -> None:
     """Write the base model's fingerprint beside a saved adapter.
 
-    Left out is what the adapter replaces or trains in place: copies of a head or of embeddings, and
-    biases.
+    Of what the adapter's file brings along, such as a head, trained biases, or embeddings that were
+    resized, the shape alone is kept.
 
     Raises:
         GuardError: an adapter is merged at the moment, or took a part of the base as it started;
@@ -56,7 +56,9 @@ def sign(folder: str | Path, model: nn.Module) -> None:
                 f"freshly loaded base, sign(folder, base)."
             )
     entries = fingerprint(model)
-    _refuse_unread({n: e["unread"] for n, e in entries.items() if e and "unread" in e}, entries)
+    for name in entries.keys() & brought_whole(folder):
+        entries[name] = {key: entries[name].get(key, True) for key in ("shape", "brought")}
+    _refuse_unread({n: e["unread"] for n, e in entries.items() if "unread" in e}, entries)
     text = json.dumps({"weights": entries}) + "\n"
     (Path(folder) / FINGERPRINT).write_text(text, encoding="utf-8")
 
@@ -71,7 +73,7 @@ def _refuse_unread(unread: dict[str, str], entries: dict) -> None:
         )
 
 
-def _signed(file: Path) -> dict[str, dict | None]:
+def _signed(file: Path) -> dict[str, dict]:
     """Read a signature."""
     if not file.is_file():
         raise GuardError(
@@ -79,9 +81,8 @@ def _signed(file: Path) -> dict[str, dict | None]:
         )
     try:
         signed = json.loads(file.read_text(encoding="utf-8"))["weights"]
-        if all(
-            entry is None or {"format", "hash", "sums"} <= set(entry) for entry in signed.values()
-        ):
+        whole = ({"shape", "brought"}, {"format", "shape", "hash", "sums"})
+        if all(any(keys <= set(entry) for keys in whole) for entry in signed.values()):
             return signed
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -100,7 +101,7 @@ def check_base(folder: str | Path, model: nn.Module) -> None:
     """
     file = Path(folder) / FINGERPRINT
     signed, here = _signed(file), fingerprint(model)
-    pairs = {n: (signed[n], here[n]) for n in signed if signed[n] and here.get(n)}
+    pairs = {n: (signed[n], here[n]) for n in signed if n in here}
     unread = {n: new["unread"] for n, (_, new) in pairs.items() if "unread" in new}
     verdicts = {n: same(*pair) for n, pair in pairs.items() if n not in unread}
     wrong = [n for n in signed | here if n not in signed or n not in here]
@@ -125,7 +126,12 @@ def _hint(wrong: list[str], signed: dict, here: dict) -> str:
     if wrong[0] not in signed:
         return ", which that base did not have"
     if first["shape"] != now["shape"]:
-        return f" ({first['shape']} there, {now['shape']} here: were tokens added?)"
+        hint = f" ({first['shape']} there, {now['shape']} here"
+        if "embed" in wrong[0] or "lm_head" in wrong[0]:
+            hint += (
+                f": if tokens were added, call resize_token_embeddings({first['shape'][0]}) first"
+            )
+        return f"{hint})"
     if len(wrong) < len(signed) and all(len(signed[name]["shape"]) > 1 for name in wrong):
         return " (only matrices differ, as after a merge)"
     return ""

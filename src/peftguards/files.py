@@ -10,6 +10,7 @@ from torch import nn
 from peftguards.errors import GuardError
 from peftguards.merging import outputs, tuner_layers
 from peftguards.targets import check_head, saved_state
+from peftguards.weights import plain_name
 
 
 def _load(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -34,9 +35,10 @@ def _compare(found: dict, expected: dict, folder: str | Path) -> None:
     """Refuse keys that are in the file alone or in the model alone."""
     from peft.utils.other import EMBEDDING_LAYER_NAMES
 
-    # peft adds embeddings by itself when their size has changed
-    layer = lambda key: key.removesuffix(".weight").removesuffix(".base_layer").split(".")[-1]
-    extra = [k for k in found if k not in expected and layer(k) not in EMBEDDING_LAYER_NAMES]
+    # peft adds embeddings by itself when their size has changed, and wrapped ones under two names
+    layer = lambda key: re.sub(r"\.(weight|trainable_tokens_delta)$", "", plain_name(key))
+    extra = [k for k in found if k not in expected]
+    extra = [k for k in extra if layer(k).rpartition(".")[2] not in EMBEDDING_LAYER_NAMES]
     missing = [key for key in expected if key not in found]
     if extra or missing:
         sides = [f"the model has no {key}" for key in extra[:1]]
@@ -223,6 +225,15 @@ def check_reuse(folder: str | Path, model: nn.Module, adapter: str = "default") 
             f"configuration and mix both adapters; call delete_adapter({adapter!r}) first, give a "
             f"new name, or swap two LoRAs by hotswap_adapter."
         )
+
+
+def brought_whole(folder: str | Path) -> set[str]:
+    """Return the names of base weights that an adapter's file brings whole; none if there is no file."""
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
+
+    if not (Path(folder) / SAFETENSORS_WEIGHTS_NAME).is_file():
+        return set()
+    return {plain_name(key) for key in _load(folder) if _is_copy(key)}
 
 
 def why_large(folder: str | Path) -> str:

@@ -140,7 +140,9 @@ def _refuse_states(model: nn.Module, layers: dict[str, nn.Module]) -> None:
         base = layer.get_base_layer()
         stored = [*base.parameters(), *base.buffers()]
         if any(t.is_meta for t in stored):
-            raise GuardError(f"The base of {name} is offloaded: load it whole, then merge.")
+            raise GuardError(
+                f"The base of {name} is offloaded, and a merge cannot be tried on it: load it whole."
+            )
         if any(hasattr(t, "quant_state") or t.itemsize < 2 or _packs(t) for t in stored):
             raise GuardError(
                 "The base is quantised: a merge would round the adapter to the grid of its few bits; "

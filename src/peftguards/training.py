@@ -21,7 +21,7 @@ class Before(NamedTuple):
 def snapshot(model: nn.Module) -> dict[str, Before]:
     """Remember each parameter before training, for ``check_training`` afterwards."""
     return {
-        n: Before(p.requires_grad, digest(p), p._version, p.requires_grad and not p.any())
+        n: Before(p.requires_grad, digest(p), p._version, not p.is_meta and not p.any())
         for n, p in model.named_parameters()
     }
 
@@ -38,6 +38,11 @@ def check_training(model: nn.Module, before: dict[str, Before]) -> None:
     if not trainable:
         raise GuardError("Nothing requires a gradient: wrap the model with get_peft_model first.")
     weights = dict(model.named_parameters())
+    if off := [name for name in trainable if weights[name].is_meta]:
+        raise GuardError(
+            f"{len(off)} trainable weights have no values here, the first is {off[0]}: their layer is "
+            f"offloaded; load with a device_map that names devices alone, or without one."
+        )
     same = {name for name, was in before.items() if digest(weights[name]) == was.hash}
     if moved := [name for name in before if name not in same and name not in trainable]:
         raise GuardError(
@@ -65,7 +70,7 @@ def _stuck(weights: dict, before: dict[str, Before], trainable: list, same: set)
     leaves no trace (bitsandbytes'), a gradient of zeros stands for it.
     """
     layer = lambda name: name.rsplit(".", 3)[0]
-    zeros = [name for name, was in before.items() if was.zero]
+    zeros = [name for name in trainable if before[name].zero]
     written = {name for name, was in before.items() if weights[name]._version > was.writes}
     traced = any(name in written for name in trainable if name not in same)
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 
 import numpy as np
 import torch
@@ -18,6 +19,12 @@ def digest(tensor: torch.Tensor) -> str:
         return ""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(data.numpy(), digest_size=16).hexdigest()
+
+
+def plain_name(key: str) -> str:
+    """Return the name that a weight in an adapter's file has in the base, without wrappers."""
+    key = key.removeprefix("base_model.model.")
+    return re.sub(r"\.(token_adapter|base_layer|modules_to_save|original_module)(?=\.)", "", key)
 
 
 def base_weights(model: nn.Module, path: str = "") -> dict[str, tuple]:
@@ -98,11 +105,11 @@ def describe(module: nn.Module, name: str, tensor: torch.Tensor) -> dict:
     Sums are of the values as they are and, for matrices, as NF4 would hold them, so that bases in 4
     bits can be compared with others.
     """
-    tensor = _loaded(module, name, tensor)
+    shape, tensor = list(tensor.shape), _loaded(module, name, tensor)
     if tensor is None:
-        return {"unread": "it has no values here (meta device)"}
+        return {"shape": shape, "unread": "it has no values here (meta device)"}
     if getattr(getattr(tensor, "quant_state", None), "packing_format_for_cpu", False):
-        return {"unread": "an evaluation on this CPU has packed it"}
+        return {"shape": shape, "unread": "an evaluation on this CPU has packed it"}
     kind, values, known = _read(module, tensor)
     entry = {
         "format": kind,
@@ -143,6 +150,8 @@ def same(old: dict, new: dict) -> bool | None:
     """Tell whether two entries are of one weight, in whatever formats; None where none can tell."""
     if old["shape"] != new["shape"]:
         return False
+    if "brought" in old | new:
+        return True
     if any(old["hash"][kind] == new["hash"].get(kind) for kind in old["hash"]):
         return True
     kinds = {old["format"], new["format"]}

@@ -1,5 +1,6 @@
 """Start a notebook: quiet libraries, seeds, and one line that says what it runs on."""
 
+import logging
 import os
 import platform
 import random
@@ -42,6 +43,8 @@ def quiet() -> None:
     for message in SILENCED:
         warnings.filterwarnings("ignore", message, module=r"peft(\.|$)")
     warnings.filterwarnings("default", "None of the inputs have requires_grad")
+    # That weights are offloaded, which a device_map has asked for.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
     if not in_live_notebook():
         import datasets
 

@@ -63,6 +63,24 @@ def headless(model, *targets):
     return after(lora(model, *targets), inputs=inputs)
 
 
+WHOLE_EMBEDDINGS = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+
+
+def more_tokens(tmp, *, longer, **options):
+    """Train an adapter on a base with two tokens more, which its file then holds; a base to load it on."""
+    base().config.save_pretrained(tmp / "published")  # peft looks there: were tokens added?
+    models = [base(), base()]
+    for model in models[: 1 + longer]:
+        model.resize_token_embeddings(66)
+        model.name_or_path = str(tmp / "published")
+    return trained_on(models[0], tmp, **options), models[1]
+
+
+def reloaded(place, model):
+    """Return the arguments of check_adapter."""
+    return place, PeftModel.from_pretrained(model, place)
+
+
 base_of, merges, trains = peftguards.check_base, peftguards.check_merge, peftguards.check_training
 REPORTS = {
     "01a": (ANOTHER, base_of, lambda tmp: (trained_on(merged(), tmp), base())),
@@ -83,6 +101,23 @@ REPORTS = {
         "ok",
         base_of,
         lambda tmp: (trained_on(base(), tmp, modules_to_save=["lm_head"]), base().half()),
+    ),
+    "02d": ("ok", base_of, lambda tmp: more_tokens(tmp, longer=True)),
+    "02e": ("ok", base_of, lambda tmp: more_tokens(tmp, longer=True, trainable_token_indices=[64])),
+    "02f": (
+        r"embed_tokens.weight \(\[66, 64\] there, .* call resize_token_embeddings\(66\) first",
+        base_of,
+        lambda tmp: more_tokens(tmp, longer=False, trainable_token_indices=[64]),
+    ),
+    "02g": (
+        "ok",
+        peftguards.check_adapter,
+        lambda tmp: reloaded(*more_tokens(tmp, longer=True, trainable_token_indices=[64])),
+    ),
+    "02h": (
+        "ok",
+        peftguards.check_adapter,
+        lambda tmp: reloaded(*more_tokens(tmp, longer=True, **WHOLE_EMBEDDINGS)),
     ),
     "03a": (SHARED, merges, lambda tmp: (trained(target_modules=["v_proj", "lm_head"]),)),
     "03b": (
