@@ -95,10 +95,11 @@ CONV1D = {  # 13: bitsandbytes' 4 bits replace Conv1D too
 
 @pytest.mark.parametrize("family", CONV1D)
 def test_4_bits_shrink_conv1d(family):
+    lora = LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)
     frozen = [
         trace_step(
             {"model_type": family, **CONV1D[family]},
-            "lora",
+            lora,
             precision=precision,
             attention="eager",
             **EIGHT,
@@ -144,16 +145,16 @@ def test_a_name_that_fits_nothing_is_said_for_every_family(family, targets, miss
         predict(config, peftmemory.method("lora", r=4, target_modules=targets), **EIGHT)
 
 
-def test_encoders_of_one_shape_are_traced_as_one_kind():
-    shape = {**SMALL, "vocab_size": 96, "max_position_embeddings": 40, "type_vocab_size": 2}
-    step = {"batch": 2, "seq": 16, "precision": "fp32"}
-    found = {
-        family: trace_step({"model_type": family, **shape, "pad_token_id": 0}, "lora", **step)
-        for family in ("bert", "roberta", "electra", "xlm-roberta")
-    }
-    for family, trace in found.items():
-        assert "ForSequenceClassification" in trace.notes[0], family
-        assert trace.kinds["activations"] == found["roberta"].kinds["activations"], family
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "electra"])
+def test_encoders_of_one_shape_are_traced_as_one_kind(family):
+    shape = {**SMALL, "vocab_size": 200, "max_position_embeddings": 64, "type_vocab_size": 1}
+    shape |= {"pad_token_id": 0, "embedding_size": 64}
+    step = {"batch": 4, "seq": 32, "precision": "fp32"}
+    found, usual = (
+        trace_step({"model_type": name, **shape}, "lora", **step) for name in (family, "roberta")
+    )
+    assert "ForSequenceClassification" in found.notes[0]
+    assert found.kinds["activations"] == pytest.approx(usual.kinds["activations"], rel=0.02)
 
 
 GATED = {  # 22: exact counts, or a trace
