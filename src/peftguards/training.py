@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from peftguards.errors import GuardError
@@ -18,10 +19,15 @@ class Before(NamedTuple):
     zero: bool  # all zero, as LoRA's B
 
 
+def _is_zero(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor holds values and all are zero."""
+    return not tensor.is_meta and not tensor.any()
+
+
 def snapshot(model: nn.Module) -> dict[str, Before]:
     """Remember each parameter before training, for ``check_training`` afterwards."""
     return {
-        n: Before(p.requires_grad, digest(p), p._version, not p.is_meta and not p.any())
+        n: Before(p.requires_grad, digest(p), p._version, p.requires_grad and _is_zero(p))
         for n, p in model.named_parameters()
     }
 

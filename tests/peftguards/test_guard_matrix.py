@@ -38,6 +38,12 @@ from support.guard_models import (
 COLUMNS = ("methods", "task types", "dtypes", "4 bits", "offloaded", "states")
 HALF = (torch.bfloat16, torch.float16)
 NAN = float("nan")
+LABEL = torch.zeros(4, dtype=torch.long)
+HEADS = (
+    ("ForSequenceClassification", "SEQ_CLS", {"labels": LABEL}),
+    ("ForTokenClassification", "TOKEN_CLS", {"labels": LABEL[:, None].expand(4, 10)}),
+    ("ForQuestionAnswering", "QUESTION_ANS", {"start_positions": LABEL, "end_positions": LABEL}),
+)
 
 
 def part(model, mark):
@@ -55,6 +61,10 @@ def training_cases(tmp):
     for kind in ("roberta", "t5"):
         model = wrap("BOTTLENECK", tiny(kind), task_type=make.TASKS[kind])
         yield "task types", f"bottleneck on {kind}", True, after(model, inputs=batch(kind))
+    for kind, task, labels in HEADS:
+        model = wrap("LORA", make.of(kind, "bert"), task_type=task, target_modules=["query"])
+        inputs = {"input_ids": make.IDS, **labels}
+        yield "task types", task, True, after(model, inputs=inputs)
     for dtype in HALF:
         yield "dtypes", dtype, True, after(wrap(model=base().to(dtype)), lr=1e-3)
     yield "4 bits", "NF4", True, after(wrap(model=four_bit(base())))
@@ -379,6 +389,9 @@ def merge_cases(tmp):
     ofts.base_model.set_adapter(["default", "second"])
     ofts = spoil(spoil(ofts, "oft_R.default", lambda p: p + 0.2), "oft_R.second", lambda p: p + 0.2)
     yield "states", "two active OFTs", make.merges(ofts), (ofts,)
+    experts = {"target_modules": ["q_proj"], "target_parameters": ["experts.gate_up_proj"]}
+    fused = trained(model=make.mixtral(), **experts)
+    yield "states", "fused experts", make.merges(fused), (fused,)
     done = trained()
     done.merge_adapter()
     yield "states", "merged already", False, (done,)

@@ -119,6 +119,26 @@ def test_a_base_is_not_signed_while_an_adapter_is_merged_into_it(llama, tmp_path
         peftguards.sign(tmp_path, model)
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora", "pissa_niter_2"])
+def test_a_start_that_changes_the_base_is_signed_with_a_fresh_one(llama, tmp_path, start):
+    model = get_peft_model(llama(), LoraConfig(**CONFIG, init_lora_weights=start))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(
+        peftguards.GuardError, match=rf"The start '{start}' took .* sign\(folder, base\)"
+    ):
+        peftguards.sign(tmp_path, model)
+    peftguards.sign(tmp_path, llama())
+    peftguards.check_base(tmp_path, llama())
+
+
+def test_training_an_offloaded_layer_is_refused(llama):
+    model = wrapped(llama)
+    before = peftguards.snapshot(model)
+    model.base_model.model.model.layers[1].to("meta")  # as a device_map with "disk" makes it
+    with pytest.raises(peftguards.GuardError, match="4 trainable weights have no values here"):
+        peftguards.check_training(model, before)
+
+
 def test_an_unsigned_adapter_is_told_from_a_wrong_one(llama, tmp_path):
     with pytest.raises(peftguards.GuardError, match="call peftguards.sign when saving"):
         peftguards.check_base(tmp_path, llama())

@@ -9,28 +9,28 @@ import warnings
 
 import pytest
 import torch
-import transformers
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
-from transformers import AutoConfig
 
 import peftguards
 from pefthelpers import session
 from support import guard_models as make
 from support.bottleneck_models import batch, tiny
-from support.guard_models import RENAMED, after, base, folder, merged, renamed, step, trained, wrap
+from support.guard_models import (
+    RENAMED,
+    after,
+    base,
+    folder,
+    merged,
+    of,
+    renamed,
+    step,
+    trained,
+    wrap,
+)
 
 ANOTHER = r"trained on another base model: \d+ of 21 weights differ, the first is .*proj.weight"
 SHARED = r"The weight of .* is shared with .*, and a merge would change both"
 KEYS = r"Keys of the adapter .* do not match: 8 of 8 would be ignored and 8 of 8 stay as initial"
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
-SMALL |= {"intermediate_size": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-
-
-def of(kind, family, **sizes):
-    """Return a small random model of one of transformers' automatic classes."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SMALL | sizes)
-    return getattr(transformers, f"AutoModel{kind}").from_config(config)
 
 
 def trained_on(model, tmp, **options):

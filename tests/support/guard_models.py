@@ -3,10 +3,17 @@
 import copy
 
 import torch
+import transformers
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftType, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftguards
@@ -49,6 +56,8 @@ VARIANTS = {
 TASKS = dict.fromkeys(("bert", "roberta", "distilbert"), "SEQ_CLS") | {"t5": "SEQ_2_SEQ_LM"}
 QUERIES = {"bert": "query", "roberta": "query", "distilbert": "q_lin", "t5": "q", "gpt2": "c_attn"}
 IDS = torch.arange(3, 43).reshape(4, 10)
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 64}
+SMALL |= {"intermediate_size": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def base(seed=0, **changes):
@@ -57,6 +66,13 @@ def base(seed=0, **changes):
     sizes = {"vocab_size": 64, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True}
     return LlamaForCausalLM(LlamaConfig(**sizes | {"pad_token_id": 0} | changes)).eval()
+
+
+def of(kind, family, **sizes):
+    """Return a small random model of one of transformers' automatic classes."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SMALL | sizes)
+    return getattr(transformers, f"AutoModel{kind}").from_config(config)
 
 
 def mixtral():
