@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 BLOCK = 64  # neighbouring weights that NF4 scales together; as many blocks are looked at
-# Largest change of the sums that a format explains: rounding to 16 bits, to 8 bits, to 4 bits twice.
-NOISE = {"16": 0.005, "8": 0.03, "4": 0.05}
+# Formats beside floats that can be compared with them, by which sums, and the largest change that they explain:
+# rounding to 16 bits, to NF4 twice, to 8 bits.
+COMPARED = (((), "plain", 0.005), ((f"nf4 {BLOCK}",), "nf4", 0.05), (("int8",), "plain", 0.03))
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -157,13 +158,10 @@ def same(old: dict, new: dict) -> bool | None:
     kinds = {old["format"], new["format"]}
     if kinds <= {"float32", "bfloat16"}:
         return False
-    both = set(old["sums"]) & set(new["sums"])
-    if kinds <= {"float32", "bfloat16", "float16"} and "plain" in both:
-        return _near(old, new, "plain", NOISE["16"])
-    if f"nf4 {BLOCK}" in kinds and "int8" not in kinds and not any(k[:3] == "fp4" for k in kinds):
-        return _near(old, new, "nf4", NOISE["4"]) if "nf4" in both else None
-    if "int8" in kinds and kinds <= {"float32", "bfloat16", "float16", "int8"} and "plain" in both:
-        return _near(old, new, "plain", NOISE["8"])
+    for more, which, noise in COMPARED:
+        if kinds <= {"float32", "bfloat16", "float16", *more}:
+            both = which in old["sums"] and which in new["sums"]
+            return _near(old, new, which, noise) if both else None
     return False if len(kinds) == 1 else None
 
 

@@ -41,7 +41,7 @@ NAN = float("nan")
 LABEL = torch.zeros(4, dtype=torch.long)
 HEADS = (
     ("ForSequenceClassification", "SEQ_CLS", {"labels": LABEL}),
-    ("ForTokenClassification", "TOKEN_CLS", {"labels": LABEL[:, None].expand(4, 10)}),
+    ("ForTokenClassification", "TOKEN_CLS", {"labels": LABEL[:, None].repeat(1, 10)}),
     ("ForQuestionAnswering", "QUESTION_ANS", {"start_positions": LABEL, "end_positions": LABEL}),
 )
 
