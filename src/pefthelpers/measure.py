@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from pefthelpers.data import Example
-from pefthelpers.training import collate, device_of, encode, is_seq2seq
+from pefthelpers.training import collate, device_of, encode, end_id, filler_id, is_seq2seq, pad
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def _scored(model, tokenizer, examples: list[Example], batch_size: int):
     pairs = sorted(encode(tokenizer, examples), key=lambda pair: len(pair[0]) + len(pair[1]))
     longest = sum(map(len, pairs[-1])) if pairs else 1
     # at most half a GiB of logits: a real model's vocabulary makes them many
-    size = max(1, min(batch_size, 2**27 // (longest * model.config.vocab_size)))
+    size = max(1, min(batch_size, 2**27 // (longest * model.config.get_text_config().vocab_size)))
     for start in range(0, len(pairs), size):
         batch = collate(tokenizer, pairs[start : start + size], **form)
         # A seq2seq model builds its decoder inputs from the labels; a decoder's: (batch, seq - 1).
@@ -99,7 +99,8 @@ def generate(
     Greedily, or by beam search with ``num_beams`` above 1.
     """
     model.eval()
-    end, side = ([tokenizer.eos_token_id], "right") if is_seq2seq(model) else ([], "left")
+    seq2seq, filler = is_seq2seq(model), filler_id(tokenizer)
+    end = [end_id(tokenizer)] if seq2seq else []
     generated = []
     options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
     for start in range(0, len(examples), batch_size):
@@ -107,10 +108,12 @@ def generate(
         rows = [ids + end for ids in tokenizer(prompts, add_special_tokens=False).input_ids]
         # A decoder's are padded on the left, so that each answer starts where its prompt ends; an encoder's on the
         # right: a soft prompt stands before the padding, and T5 counts the distance between it and the words.
-        batch = tokenizer.pad({"input_ids": rows}, padding_side=side, return_tensors="pt")
-        batch = batch.to(device_of(model))
-        output = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id)
-        if not is_seq2seq(model):  # a decoder repeats the prompt in front: (batch, prompt + answer)
+        masks = [[1] * len(row) for row in rows]
+        batch = {"input_ids": pad(rows, filler, left=not seq2seq)}  # (batch, seq)
+        batch["attention_mask"] = pad(masks, 0, left=not seq2seq)  # (batch, seq)
+        batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
+        output = model.generate(**batch, **options, pad_token_id=filler)
+        if not seq2seq:  # a decoder repeats the prompt in front: (batch, prompt + answer)
             output = output[:, batch["input_ids"].shape[1] :]
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         generated += [text.strip() for text in texts]

@@ -122,15 +122,15 @@ def load(
         dtype: torch dtype name instead of the profile's; see ``dtype_on``.
         device: ``cpu`` or ``cuda`` instead of the profile's.
         four_bit: quantise the block's linear layers to NF4 (Dettmers et al. 2023) while loading.
-            An evaluation before training does no harm; see ``guards.keep_input_gradients``.
+            An evaluation before training does no harm; see ``peftguards.keep_input_gradients``.
         double_quant: with ``four_bit``: quantise the constants of NF4's blocks too.
 
     Returns:
         ``(model, tokenizer)``.
 
     Raises:
-        UserError: unknown role or profile; a file that is corrupt; a model that cannot be had here;
-            a layer whose width cannot be held in 4 bits on this machine.
+        UserError: unknown role or profile; a file that is corrupt; a model that cannot be had here.
+        GuardError: a layer whose width cannot be held in 4 bits on this machine.
     """
     import transformers
 
@@ -152,8 +152,8 @@ def load(
             f'use PROFILE = "tiny", which needs no network.'
         ) from error
     if four_bit:
-        from pefthelpers import guards
+        import peftguards
 
-        guards.refuse_widths(model)
-        guards.keep_input_gradients(model)
+        peftguards.refuse_widths(model)
+        peftguards.keep_input_gradients(model)
     return (model if four_bit else model.to(device)).eval(), tokenizer

@@ -1,5 +1,6 @@
 """Start a notebook: quiet libraries, seeds, and one line that says what it runs on."""
 
+import logging
 import os
 import platform
 import random
@@ -8,6 +9,16 @@ import warnings
 from importlib.metadata import version
 
 STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes")
+# What peft says without cause in these notebooks: of files on a hub that is out of reach, of one configuration
+# used for two models, of arguments that a prompt does not take, of what is done already.
+SILENCED = (
+    "Could not find a config file",
+    "Unable to fetch remote file",
+    "The PEFT config's `base_model_name_or_path` was renamed",
+    "(Position|Token type) ids are not supported",
+    "(Already unmerged|All adapters are already merged)",
+    "fan_in_fan_out is set to",
+)
 
 
 def in_live_notebook() -> bool:
@@ -18,14 +29,22 @@ def in_live_notebook() -> bool:
 def quiet() -> None:
     """Silence what a reader cannot act on, and headless the progress bars too.
 
-    Deprecation and future warnings that point at a notebook's own line stay visible: the runner
-    reports them as failures.
+    Of peft that is what ``SILENCED`` names: missing keys, tied weights, a second wrapping, a merge into
+    4 bits stay visible; so does torch's word on checkpointing without a gradient. Deprecation and
+    future warnings that point at a notebook's own line stay visible too: the runner reports them.
     """
     import transformers
 
     transformers.logging.set_verbosity_error()
-    for module in ("transformers", "peft", "trl", "torch", "accelerate", "bitsandbytes"):
+    for module in ("transformers", "trl", "torch", "accelerate", "bitsandbytes"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"peft(\.|$)")
+    for message in SILENCED:
+        warnings.filterwarnings("ignore", message, module=r"peft(\.|$)")
+    warnings.filterwarnings("default", "None of the inputs have requires_grad")
+    # That weights are offloaded, which a device_map has asked for.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
     if not in_live_notebook():
         import datasets
 

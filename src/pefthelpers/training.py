@@ -6,22 +6,44 @@ from collections.abc import Iterable
 import torch
 
 from pefthelpers.data import Example
+from pefthelpers.errors import UserError
 
 Pair = tuple[list[int], list[int]]
 
 
 def encode(tokenizer, examples: list[Example]) -> list[Pair]:
-    """Turn examples into ``(prompt ids, answer ids + end of sequence)``."""
+    """Turn examples into ``(prompt ids, answer ids + end of sequence)``.
+
+    Raises:
+        UserError: the tokenizer has no end-of-sequence token.
+    """
     prompts, answers = zip(*examples, strict=True)
     tokenize = lambda texts: tokenizer(list(texts), add_special_tokens=False).input_ids
-    end = [tokenizer.eos_token_id]
+    end = [end_id(tokenizer)]
     return [(p, a + end) for p, a in zip(tokenize(prompts), tokenize(answers), strict=True)]
 
 
-def pad(rows: list[list[int]], value: int) -> torch.Tensor:
-    """Pad on the right to one ``(batch, seq)`` int64 tensor."""
+def end_id(tokenizer) -> int:
+    """Return the id that ends a sequence; a UserError where the tokenizer has none."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "This tokenizer has no end-of-sequence token, and an answer must end: set "
+            "tokenizer.eos_token to the token with which the model's texts end."
+        )
+    return tokenizer.eos_token_id
+
+
+def filler_id(tokenizer) -> int:
+    """Return the id that fills a batch up: masks and labels come from lengths, so any id will do."""
+    known = (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None)
+    return next(known, 0)
+
+
+def pad(rows: list[list[int]], value: int, *, left: bool = False) -> torch.Tensor:
+    """Pad on one side to one ``(batch, seq)`` int64 tensor."""
     longest = max(map(len, rows))
-    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+    fill = [[value] * (longest - len(row)) for row in rows]
+    return torch.tensor([f + r if left else r + f for f, r in zip(fill, rows, strict=True)])
 
 
 def collate(
@@ -30,7 +52,7 @@ def collate(
     """Build a batch whose loss falls on the answers alone (on every token where there is no prompt).
 
     Args:
-        tokenizer: its ``pad_token_id`` fills, its ``eos_token_id`` ends a seq2seq source.
+        tokenizer: its padding token fills (see ``filler_id``), its end token ends a seq2seq source.
         pairs: what ``encode`` returns.
         seq2seq: prompts go to the encoder, answers to the decoder.
         device: where the tensors go.
@@ -40,13 +62,13 @@ def collate(
         seq2seq: labels (batch, answer length). Ignored positions of ``labels`` are -100.
     """
     if seq2seq:
-        inputs = [prompt + [tokenizer.eos_token_id] for prompt, _ in pairs]
+        inputs = [prompt + [end_id(tokenizer)] for prompt, _ in pairs]
         labels = [answer for _, answer in pairs]
     else:
         inputs = [prompt + answer for prompt, answer in pairs]
         labels = [[-100] * len(prompt) + answer for prompt, answer in pairs]
     batch = {
-        "input_ids": pad(inputs, tokenizer.pad_token_id),  # (batch, seq)
+        "input_ids": pad(inputs, filler_id(tokenizer)),  # (batch, seq)
         # Built from lengths, not from ids: some tokenizers pad with their end-of-sequence token.
         "attention_mask": pad([[1] * len(row) for row in inputs], 0),  # (batch, seq)
         "labels": pad(labels, -100),  # (batch, seq); seq2seq: (batch, answer length)

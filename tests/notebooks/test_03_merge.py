@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pefthelpers import guards
+import peftguards
 from pefthelpers.checks import merge as check
 
 EXERCISES = range(1, 6)
@@ -107,7 +107,7 @@ def test_noise_and_kept_are_those_of_peft_s_own_merge(lora, formats):
     model = model.to(torch.bfloat16)
     wanted = {n: m.get_delta_weight("default").double() for n, m in layers(model).items()}
     start = {n: m.weight.clone() for n, m in layers(model).items()}
-    noises = {n: guards.merge_effect(m)[1] for n, m in layers(model).items()}
+    noises = {n: peftguards.merge_effect(m)[1] for n, m in layers(model).items()}
     merged = model.merge_and_unload()
     for name, dw in wanted.items():
         noise, kept = formats["noise_and_kept"](start[name], dw, torch.bfloat16)

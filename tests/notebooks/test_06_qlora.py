@@ -62,7 +62,7 @@ def test_bytes_and_constants_are_bitsandbytes(book, matrix, block):
     assert torch.equal(names["pack"](codes), packed.flatten())
     assert torch.equal(absmax, state.absmax)
     if matrix.shape[1] % block:
-        return  # bitsandbytes brings such weights back wrong on a CPU: see guards.refuse_widths
+        return  # bitsandbytes brings such weights back wrong on a CPU: see peftguards.refuse_widths
     back = names["dequantise"](packed.flatten(), absmax, names["nf4_levels"](), matrix.shape)
     assert torch.equal(back, bnb.dequantize_4bit(packed, state))
 
@@ -117,7 +117,7 @@ def test_behind_a_cut_gradient_adapters_move_and_learn_less(book):
     ]
     book.execute(book.by_id["trap-train"].source.split("\nseeds =")[0])
     (cut, still), (whole, _) = (names["learn"](how, 0) for how in (True, False))
-    assert still == 0  # every B moved, so guards.check_training cannot see it
+    assert still == 0  # every B moved, so peftguards.check_training cannot see it
     assert whole < 0.75 * cut
 
 

@@ -7,8 +7,8 @@ from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import Trainer, TrainingArguments
 
 from peftbottleneck import BottleneckConfig
+from peftguards import keep_input_gradients
 from pefthelpers.data import Labelled
-from pefthelpers.guards import keep_input_gradients
 from pefthelpers.training import fit
 from support.bottleneck_models import TASK_TYPES, batch, logits, tiny, train_weights
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from pefthelpers import classification, data, guards, measure, methods, models, profiles, training
+import peftguards
+from pefthelpers import classification, data, measure, methods, models, profiles, training
 from support.simulated_cuda import A100, T4, simulated, stand_ins
 
 EXAMPLES = [data.Example("how hot ?", "very hot ."), data.Example("how long ?", "an hour .")]
@@ -53,9 +54,9 @@ def test_a_decoder_trains_and_is_measured_where_it_is(card, profile, four_bit):
     model, tokenizer = models.load("decoder", profile, four_bit=four_bit, double_quant=four_bit)
     lora = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
     where = model.device.type
-    before = guards.snapshot(lora)
+    before = peftguards.snapshot(lora)
     losses = training.fit(lora, tokenizer, EXAMPLES, learning_rate=1e-2, steps=3, batch_size=2)
-    guards.check_training(lora, before)
+    peftguards.check_training(lora, before)
     assert torch.tensor(losses).isfinite().all()
     trained = [p for p in lora.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}
@@ -115,11 +116,11 @@ def test_the_guards_work_on_the_card(card, tmp_path):
 
     model, _ = models.load("decoder", "gpu")
     lora = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"))
-    guards.sign(tmp_path, lora)
-    guards.check_base(tmp_path, lora)
-    assert guards.explain(guards.check_merge, lora) == "ok"
+    peftguards.sign(tmp_path, lora)
+    peftguards.check_base(tmp_path, lora)
+    assert peftguards.explain(peftguards.check_merge, lora) == "ok"
     four_bit, _ = models.load("decoder", "gpu", four_bit=True)
-    assert guards.explain(guards.check_input_gradients, four_bit) == "ok"
+    assert peftguards.explain(peftguards.check_input_gradients, four_bit) == "ok"
 
 
 @pytest.mark.parametrize("profile", list(profiles.PROFILES))

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from pefthelpers import guards, models, paths
+import peftguards
+from pefthelpers import models, paths
 from pefthelpers.errors import UserError
 from pefthelpers.profiles import PROFILES, ROLES, settings
 
@@ -115,8 +116,8 @@ def test_any_number_of_outputs_evaluates_and_passes_gradients(d_in, d_out, packs
 
     monkeypatch.setattr(bnb.nn.modules, "has_avx512bf16", lambda: packs)
     layer, weight = four_bit_layer(d_in, d_out)
-    guards.refuse_widths(layer)
-    guards.keep_input_gradients(layer)
+    peftguards.refuse_widths(layer)
+    peftguards.keep_input_gradients(layer)
     x = torch.randn(8, d_in, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         y = layer(x)
@@ -130,7 +131,7 @@ def test_any_number_of_outputs_evaluates_and_passes_gradients(d_in, d_out, packs
 def test_inputs_that_are_no_multiple_of_a_block_are_refused(d_in):
     layer, _ = four_bit_layer(d_in, 64)
     with pytest.raises(UserError, match=f"has {d_in} inputs, no multiple of 64.*llm_int8_skip"):
-        guards.refuse_widths(layer)
+        peftguards.refuse_widths(layer)
 
 
 def test_double_quantisation_is_an_option_of_load():
