@@ -1,21 +1,24 @@
-"""The article's four runs at full size: traced peak and operations of a step, for every listed model.
+"""The article's four runs at full size: peak and operations of a step, for every listed model.
 
     python -m studies.article_runs           (resumable; some CPU minutes, no GPU, no weights)
     python -m studies.article_runs --table   (what each card takes, from the record)
 
-One row a run, model and way in ``data/results/article_runs.json``. The methods are those that the
+One row a run, model and way in ``data/results/article_runs.json``: the peak by the closed form, or by a
+trace where it has none; operations traced at two depths, in which they are linear. The largest model of
+each run is traced at full depth too (``data/results/article_traces.json``). The methods are those that the
 sections of notebooks 02, 04, 05 and 06 build.
 """
 
 import sys
 
-from peft import LoraConfig, PrefixTuningConfig
+from peft import LoraConfig, PeftConfig, PrefixTuningConfig
 
 import peftruns
 from peftbottleneck import BottleneckConfig
-from peftmemory.errors import NoFormulaError
-from peftmemory.estimate import estimate
+from peftmemory.configs import load_config
+from peftmemory.predict import predict
 from peftmemory.tracing import trace_step
+from peftmemory.tracing.step import Trace
 from peftruns.sheet import RUNS, shape_of, way_options
 from studies import engine
 from studies.memory_flops import trace_flops
@@ -42,37 +45,53 @@ METHODS = {
 }
 
 
-def one_row(run: str, model: str, batch: int, accumulation: int, checkpointing: bool) -> dict:
-    """Trace a step of a run; return its peak, its operations and the closed form's peak."""
+def one_row(name: str, model: str, batch: int, accumulation: int, checkpointing: bool) -> dict:
+    """Return a step's peak, by the closed form or a trace, and its operations."""
     way = {"batch": batch, "accumulation": accumulation, "checkpointing": checkpointing}
-    options = way_options(run, way)
-    trace = trace_step(shape_of(model), METHODS[run], **options)
-    try:
-        closed = estimate(shape_of(model), METHODS[run], **options).peak
-    except NoFormulaError:
-        closed = None
+    options, shape = way_options(name, way), shape_of(model)
+    found = predict(shape, METHODS[name], **options)
     return {
-        "peak_bytes": trace.peak,
-        "closed_form_bytes": closed,
-        "moment": trace.peak_moment,
-        "trainable": trace.trainable,
-        "flops": trace_flops(shape_of(model), METHODS[run], **options).total,
+        "peak_bytes": found.peak,
+        "traced": isinstance(found, Trace),
+        "moment": found.peak_moment,
+        "flops": operations(shape, METHODS[name], options),
     }
+
+
+def operations(shape: str, method: PeftConfig, options: dict) -> int:
+    """Return the operations of a step: traced at two depths, which gives the line exactly."""
+    raw = load_config(shape).raw
+    depths = [
+        key for key in ("num_hidden_layers", "num_layers", "num_decoder_layers") if key in raw
+    ]
+    two, four = (
+        trace_flops(raw | dict.fromkeys(depths, layers), method, **options).total
+        for layers in (2, 4)
+    )
+    return two + (four - two) // 2 * (raw[depths[0]] - 2)
+
+
+def traced_row(name: str, model: str) -> dict:
+    """Trace the first way of a run's largest model at full depth: what the formula is held against."""
+    options, shape = way_options(name, RUNS[name]["ways"][0]), shape_of(model)
+    return {"whole_trace_bytes": trace_step(shape, METHODS[name], **options).peak}
 
 
 def main() -> None:
     """Trace what is not in the record yet, or print what the record says of each card."""
     if "--table" in sys.argv[1:]:
-        for run in RUNS:
-            print(run, peftruns.by_card(run).to_string(index=False), sep="\n")
+        for name in RUNS:
+            print(name, peftruns.by_card(name).to_string(index=False), sep="\n")
         return
     keys = [
-        {"run": run, "model": model, **way}
-        for run, sheet in RUNS.items()
+        {"name": name, "model": model, **way}
+        for name, sheet in RUNS.items()
         for model in sheet["models"]
         for way in sheet["ways"]
     ]
     engine.start("article_runs").measure_each(keys, one_row)
+    largest = [{"name": name, "model": sheet["models"][0]} for name, sheet in RUNS.items()]
+    engine.start("article_traces").measure_each(largest, traced_row)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ Candidate = dict[str, Any]
 
 
 def recorded(name: str) -> list[Candidate]:
-    """Return the listed models' traced steps (data/results/article_runs.json), largest model first."""
+    """Return the listed models' steps (data/results/article_runs.json), largest model first."""
     rows = results.read("article_runs")["rows"]
     order = RUNS[name]["models"]
-    return sorted((r for r in rows if r["run"] == name), key=lambda r: order.index(r["model"]))
+    return sorted((r for r in rows if r["name"] == name), key=lambda r: order.index(r["model"]))
 
 
 def predicted(name: str, model: str, method: Any, before_trace: Callable) -> Iterator[Candidate]:
@@ -54,7 +54,7 @@ def by_card(name: str):
                 "batch": f"{best['batch']} × {best['accumulation']}",
                 "checkpointing": best["checkpointing"],
                 "length": RUNS[name]["length"],
-                "peak, GiB (traced)": round(best["peak_bytes"] / GIB, 1),
+                "peak, GiB": round(best["peak_bytes"] / GIB, 1),
                 "verdict": best["verdict"],
                 "minutes (estimated)": round(
                     operations / (tera * 1e12 * TABLE["utilisation"]) / 60, 1
@@ -71,7 +71,9 @@ def choose(name: str, candidates: list[Candidate], card_gib: float) -> Candidate
         UserError: none has a chance; the sentence says what the least needs.
     """
     loss = RUNS[name]["step"].get("loss", "plain")
-    judged = [each | {"verdict": verdict(each["peak_bytes"], card_gib, loss)} for each in candidates]
+    judged = [
+        each | {"verdict": verdict(each["peak_bytes"], card_gib, loss)} for each in candidates
+    ]
     for word in ("fits", "uncertain"):
         if found := next((each for each in judged if each["verdict"] == word), None):
             return found

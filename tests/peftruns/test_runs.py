@@ -1,0 +1,123 @@
+"""The article's runs: what is pinned, what fits a card, and rows of the same columns wherever they are from."""
+
+import re
+
+import pytest
+
+import peftruns
+from pefthelpers.errors import UserError
+from pefthelpers.paths import data_dir
+from peftmemory import GIB, load_config
+from peftmemory.cards import CARDS
+from peftruns import sizes
+from peftruns.sheet import MODELS, RUNS, TABLE, way_options
+from studies import article_fixtures
+
+COLUMNS = {
+    "alpaca": {"instruction", "input", "output"},
+    "cnn_dailymail": {"article", "highlights", "id"},
+    "sst2": {"idx", "sentence", "label"},
+}
+
+
+@pytest.mark.parametrize("name", [*MODELS, *(s["path"] for s in TABLE["datasets"].values())])
+def test_every_name_is_pinned_to_a_commit(name):
+    paths = {source["path"]: source for source in TABLE["datasets"].values()}
+    revision = (MODELS | paths)[name]["revision"]
+    assert re.fullmatch(r"[0-9a-f]{40}", revision)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_listed_model_has_a_committed_shape(name):
+    sizes_of = [load_config(MODELS[model]["shape"]) for model in RUNS[name]["models"]]
+    widths = [(config.hidden, config.layers) for config in sizes_of]
+    assert widths == sorted(widths, reverse=True)  # the largest first: the first that fits is taken
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_ways_are_one_effective_batch(name):
+    products = {way["batch"] * way["accumulation"] for way in RUNS[name]["ways"]}
+    assert len(products) == 1
+
+
+@pytest.mark.parametrize(
+    "make", [article_fixtures.alpaca, article_fixtures.cnn_dailymail, article_fixtures.sst2]
+)
+def test_fixtures_are_what_their_script_makes(make):
+    file = data_dir() / "article" / f"{make.__name__}.jsonl"
+    rows = make()
+    assert article_fixtures.text(rows) == file.read_text(encoding="utf-8")
+    assert 60 <= len(rows) <= 200
+    assert {*rows[0]} == COLUMNS[make.__name__]
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("profile", ["tiny", "gpu"])
+def test_rows_have_the_columns_of_the_original(name, profile, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refused)
+    rows = peftruns.load_rows(name, profile)
+    assert {*rows.column_names} == COLUMNS[RUNS[name]["dataset"]]
+    said = capsys.readouterr().out
+    assert ("cannot be had (ConnectionError)" in said) == (profile == "gpu")
+
+
+def refused(*_, **__):
+    """Answer as the hub's client does without a network."""
+    raise ConnectionError
+
+
+CANDIDATES = [
+    {"model": "large", "batch": 4, "peak_bytes": 20 * GIB},
+    {"model": "large", "batch": 1, "peak_bytes": 11 * GIB},
+    {"model": "small", "batch": 4, "peak_bytes": 5 * GIB},
+]
+
+
+@pytest.mark.parametrize(
+    ("gib", "expected"),
+    [
+        (80, ("large", 4, "fits")),
+        (21.5, ("large", 1, "fits")),
+        (13, ("small", 4, "fits")),  # large may fit, small does
+        (6.2, ("small", 4, "uncertain")),
+    ],
+)
+def test_the_largest_that_fits_is_taken(gib, expected):
+    best = sizes.choose("lora", CANDIDATES, gib)
+    assert (best["model"], best["batch"], best["verdict"]) == expected
+
+
+def test_where_nothing_fits_a_sentence_says_what_to_do():
+    with pytest.raises(
+        UserError, match=r"small needs 5\.0 GiB .* this card has 4\.0: take a smaller"
+    ):
+        sizes.choose("lora", CANDIDATES, 4.0)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_record_holds_every_way(name):
+    found = sizes.recorded(name)
+    assert len(found) == len(RUNS[name]["models"]) * len(RUNS[name]["ways"])
+    # Six operations a parameter and token at most, of which the heads and the attention are a part.
+    tokens = {row["model"]: row["batch"] * RUNS[name]["length"] for row in found}
+    assert all(row["flops"] > tokens[row["model"]] * 1e8 for row in found)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_card_of_the_table_takes_a_listed_model(name):
+    table = peftruns.by_card(name)
+    assert [*table["card"]] == [*TABLE["cards"]] and {*TABLE["cards"]} <= {*CARDS}
+    assert table["minutes (estimated)"].is_monotonic_decreasing or name != "qlora"
+    assert (table["peak, GiB"] + 1 < table["GiB"]).all()
+
+
+@pytest.mark.parametrize("model", ["", "llama-3.1-8b"])
+def test_small_form_runs_on_the_cpu_on_what_it_is_told(model):
+    run = peftruns.plan("lora", "tiny", model=model)
+    assert (run.device, run.dtype, run.verdict) == ("cpu", "float32", "")
+    assert run.model == (model or str(data_dir() / "kitchen" / "decoder"))
+
+
+def test_a_step_of_a_run_is_a_setting_that_can_be_asked_for():
+    options = way_options("qlora", RUNS["qlora"]["ways"][1])
+    assert options["batch"] == 1 and options["accumulation"] and options["prepare_kbit"]
