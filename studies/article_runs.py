@@ -2,6 +2,8 @@
 
     python -m studies.article_runs           (resumable; some CPU minutes, no GPU, no weights)
     python -m studies.article_runs --table   (what each card takes, from the record)
+    python -m studies.article_runs --folder llama-3.2-3b FOLDER
+                                             (random weights of that shape, to try MODEL=FOLDER)
 
 One row a run, model and way in ``data/results/article_runs.json``: the peak by the closed form, or by a
 trace where it has none; operations traced at two depths, in which they are linear. The largest model of
@@ -11,13 +13,17 @@ sections of notebooks 02, 04, 05 and 06 build.
 
 import sys
 
+import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import peftruns
 from peftbottleneck import BottleneckConfig
+from pefthelpers.paths import data_dir
 from peftmemory.configs import load_config
 from peftmemory.predict import predict
 from peftmemory.tracing import trace_step
+from peftmemory.tracing.heads import hf_config
 from peftmemory.tracing.step import Trace
 from peftruns.sheet import RUNS, shape_of, way_options
 from studies import engine
@@ -77,12 +83,23 @@ def traced_row(name: str, model: str) -> dict:
     return {"whole_trace_bytes": trace_step(shape, METHODS[name], **options).peak}
 
 
+def random_folder(shape: str, folder: str) -> None:
+    """Write a model of a shape with random bf16 weights, made on the GPU if there is one; kitchen words."""
+    config = hf_config(load_config(shape), torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(data_dir() / "kitchen" / "decoder").save_pretrained(folder)
+
+
 def main() -> None:
-    """Trace what is not in the record yet, or print what the record says of each card."""
+    """Trace what is not in the record yet, print what it says of each card, or write a random model."""
+    if "--folder" in sys.argv[1:]:
+        return random_folder(*sys.argv[2:4])
     if "--table" in sys.argv[1:]:
         for name in RUNS:
             print(name, peftruns.by_card(name).to_string(index=False), sep="\n")
-        return
+        return None
     keys = [
         {"name": name, "model": model, **way}
         for name, sheet in RUNS.items()

@@ -1,6 +1,7 @@
 """The rows of a run: from the hub at a pinned revision, or the committed fixture of the same columns."""
 
 import json
+from collections.abc import Callable
 
 from pefthelpers.paths import data_dir
 from peftruns.sheet import RUNS, TABLE
@@ -18,9 +19,12 @@ def load_rows(name: str, profile: str = "tiny"):
         profile: ``tiny``, ``laptop`` or ``gpu``.
     """
     import datasets
+    from huggingface_hub import HfApi
 
     source = TABLE["datasets"][RUNS[name]["dataset"]]
-    if profile == "gpu" and (why := unreachable(source)):
+    if profile == "gpu" and (
+        why := unreachable(HfApi().dataset_info, source["path"], source["revision"])
+    ):
         print(f"{source['path']} cannot be had ({why}): the fixture of the same columns is read.")
     elif profile == "gpu":
         return datasets.load_dataset(**source)
@@ -29,12 +33,10 @@ def load_rows(name: str, profile: str = "tiny"):
     return datasets.Dataset.from_list([json.loads(line) for line in lines])
 
 
-def unreachable(source: dict[str, str]) -> str:
-    """Return why a dataset cannot be asked for at its revision, or nothing: a short question first."""
-    from huggingface_hub import HfApi
-
+def unreachable(ask: Callable[..., object], name: str, revision: str | None) -> str:
+    """Return why the hub does not answer for a name at a revision, or nothing: a short question first."""
     try:
-        HfApi().dataset_info(source["path"], revision=source["revision"], timeout=HUB_TIMEOUT_S)
+        ask(name, revision=revision, timeout=HUB_TIMEOUT_S)
     except Exception as error:  # noqa: BLE001, its network errors have no common class
         return type(error).__name__
     return ""

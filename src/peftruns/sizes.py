@@ -8,6 +8,7 @@ from pefthelpers.errors import UserError
 from peftmemory.cards import CARDS, verdict
 from peftmemory.constants import GIB
 from peftmemory.predict import predict
+from peftruns.rows import unreachable
 from peftruns.sheet import RUNS, TABLE, Run, revision_of, shape_of, small, steps_of, way_options
 
 Candidate = dict[str, Any]
@@ -102,7 +103,7 @@ def plan(
         before_trace: see ``peftmemory.predict``.
 
     Raises:
-        UserError: nothing fits the card.
+        UserError: nothing fits the card, or the model cannot be had here.
     """
     if profile != "gpu":
         return small(name, model)
@@ -122,6 +123,7 @@ def plan(
     size = {key: RUNS[name][key] for key in ("length", "epochs")} | {"device": device}
     dtype = str(models.dtype_on(device, "bfloat16")).removeprefix("torch.")
     needs, revision = best["peak_bytes"] / GIB, revision_of(best["model"])
+    refuse_out_of_reach(best["model"], revision)
     return Run(best["model"], revision, **way, **size, dtype=dtype, verdict=said, peak_gib=needs)
 
 
@@ -134,3 +136,22 @@ def free_gib() -> float:
     gc.collect()
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0] / GIB
+
+
+def refuse_out_of_reach(model: str, revision: str | None) -> None:
+    """Refuse a hub model that is neither in the cache nor to be had: before anything is loaded.
+
+    Raises:
+        UserError: the sentence says what helps.
+    """
+    from pathlib import Path
+
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if Path(model).is_dir() or try_to_load_from_cache(model, "config.json", revision=revision):
+        return
+    if why := unreachable(HfApi().model_info, model, revision):
+        raise UserError(
+            f"{model} cannot be had here ({why}): connect to a network, `hf auth login` if it asks for "
+            'a licence, give a folder in MODEL, or use PROFILE = "tiny".'
+        )
