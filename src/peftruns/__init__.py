@@ -7,6 +7,6 @@ the same columns and a small model of the same class.
 
 from peftruns.rows import load_rows
 from peftruns.sheet import Run, shape_of
-from peftruns.sizes import by_card, plan
+from peftruns.sizes import by_card, peak_gib, plan
 
-__all__ = ["Run", "by_card", "load_rows", "plan", "shape_of"]
+__all__ = ["Run", "by_card", "load_rows", "peak_gib", "plan", "shape_of"]

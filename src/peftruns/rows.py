@@ -33,7 +33,7 @@ def load_rows(name: str, profile: str = "tiny"):
     return datasets.Dataset.from_list([json.loads(line) for line in lines])
 
 
-def unreachable(ask: Callable[..., object], name: str, revision: str | None) -> str:
+def unreachable(ask: Callable[..., object], name: str, revision: str) -> str:
     """Return why the hub does not answer for a name at a revision, or nothing: a short question first."""
     try:
         ask(name, revision=revision, timeout=HUB_TIMEOUT_S)

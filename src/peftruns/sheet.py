@@ -18,7 +18,7 @@ class Run:
 
     Attributes:
         model: a hub id or a folder, for ``from_pretrained``.
-        revision: the hub's commit that was pinned; None where none is.
+        revision: the hub's commit that was pinned; ``main`` where none is.
         batch: sequences per step on one device.
         accumulation: steps whose gradients are added up.
         checkpointing: gradient checkpointing.
@@ -31,7 +31,7 @@ class Run:
     """
 
     model: str
-    revision: str | None
+    revision: str
     batch: int
     accumulation: int
     checkpointing: bool
@@ -48,9 +48,9 @@ def shape_of(model: str) -> str:
     return MODELS.get(model, {}).get("shape", model)
 
 
-def revision_of(model: str) -> str | None:
-    """Return a listed model's pinned revision; of another model None: the hub's newest."""
-    return MODELS.get(model, {}).get("revision")
+def revision_of(model: str) -> str:
+    """Return a listed model's pinned revision; of another model its newest."""
+    return MODELS.get(model, {}).get("revision", "main")
 
 
 def small(name: str, model: str = "") -> Run:

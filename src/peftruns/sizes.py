@@ -12,6 +12,7 @@ from peftruns.rows import unreachable
 from peftruns.sheet import RUNS, TABLE, Run, revision_of, shape_of, small, steps_of, way_options
 
 Candidate = dict[str, Any]
+PRECISION = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def recorded(name: str) -> list[Candidate]:
@@ -127,6 +128,22 @@ def plan(
     return Run(best["model"], revision, **way, **size, dtype=dtype, verdict=said, peak_gib=needs)
 
 
+def peak_gib(name: str, run: Run, method: Any, *, seq: int) -> float:
+    """Return what a step of a run's own batch is predicted to need at a length, in GiB.
+
+    Args:
+        name: ``lora``, ``prefix``, ``adapters`` or ``qlora``.
+        run: as planned.
+        method: the PEFT configuration that it trains.
+        seq: tokens per sequence, padding included.
+    """
+    options = way_options(name, vars(run)) | {"seq": seq}
+    if options.get("precision") != "nf4":
+        options["precision"] = PRECISION[run.dtype]
+        options["autocast"] = run.dtype == "bfloat16"
+    return predict(shape_of(run.model), method, **options).peak / GIB
+
+
 def free_gib() -> float:
     """Return the card's memory that the models before have left free, in GiB."""
     import gc
@@ -138,7 +155,7 @@ def free_gib() -> float:
     return torch.cuda.mem_get_info()[0] / GIB
 
 
-def refuse_out_of_reach(model: str, revision: str | None) -> None:
+def refuse_out_of_reach(model: str, revision: str) -> None:
     """Refuse a hub model that is neither in the cache nor to be had: before anything is loaded.
 
     Raises:
