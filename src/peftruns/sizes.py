@@ -47,6 +47,7 @@ def by_card(name: str):
     for card, tera in TABLE["cards"].items():
         best = choose(name, candidates, CARDS[card])
         steps = steps_of(name, batch=best["batch"], accumulation=best["accumulation"])
+        speed = tera * 1e12 * TABLE["utilisation"]
         operations = best["flops"] * best["accumulation"] * steps
         rows.append(
             {
@@ -58,9 +59,7 @@ def by_card(name: str):
                 "length": RUNS[name]["length"],
                 "peak, GiB": round(best["peak_bytes"] / GIB, 1),
                 "verdict": best["verdict"],
-                "minutes (estimated)": round(
-                    operations / (tera * 1e12 * TABLE["utilisation"]) / 60, 1
-                ),
+                "minutes (estimated)": float(f"{operations / speed / 60:.2g}"),
             }
         )
     return pd.DataFrame(rows)
