@@ -30,7 +30,7 @@ def test_every_name_is_pinned_to_a_commit(name):
 @pytest.mark.parametrize("name", RUNS)
 def test_every_listed_model_has_a_committed_shape(name):
     sizes_of = [load_config(MODELS[model]["shape"]) for model in RUNS[name]["models"]]
-    widths = [(config.hidden, config.layers) for config in sizes_of]
+    widths = [(config.hidden_size, config.layers) for config in sizes_of]
     assert widths == sorted(widths, reverse=True)  # the largest first: the first that fits is taken
 
 
