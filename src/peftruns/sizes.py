@@ -54,6 +54,7 @@ def by_card(name: str):
                 "card": card,
                 "GiB": CARDS[card],
                 "model": best["model"].split("/")[-1],
+                "method": RUNS[name]["method"],
                 "batch": f"{best['batch']} × {best['accumulation']}",
                 "checkpointing": best["checkpointing"],
                 "length": RUNS[name]["length"],
