@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+import peftmemory
 import peftruns
+from nbregress import notebooks, plan
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from peftmemory import GIB, load_config
@@ -122,3 +124,46 @@ def test_small_form_runs_on_the_cpu_on_what_it_is_told(model):
 def test_a_step_of_a_run_is_a_setting_that_can_be_asked_for():
     options = way_options("qlora", RUNS["qlora"]["ways"][1])
     assert options["batch"] == 1 and options["accumulation"] and options["prepare_kbit"]
+
+
+def test_a_model_out_of_reach_is_refused_before_it_loads(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refused)
+    with pytest.raises(UserError, match=r"^some/model cannot be had here \(ConnectionError\): "):
+        sizes.refuse_out_of_reach("some/model", "main")
+
+
+@pytest.mark.parametrize("stem", ["02_lora", "06_qlora"])
+@pytest.mark.parametrize(
+    ("values", "profiles"), [({}, {"tiny", "gpu"}), ({"MODEL": "x"}, {"tiny"})]
+)
+def test_with_a_model_of_the_reader_s_own_no_other_large_one_is_asked_for(stem, values, profiles):
+    path = notebooks.notebooks_dir() / f"{stem}.ipynb"
+    needed = plan.check_notebook(path, plan.Plan(profile="gpu", values=values))
+    assert {profile for _, profile in needed} | {"tiny"} == profiles
+
+
+@pytest.mark.parametrize("model", ["", "meta-llama/Llama-3.2-3B"])
+@pytest.mark.parametrize(("free", "batch", "checkpointing"), [(78, 4, False), (12, 4, True)])
+def test_the_card_decides_batch_and_checkpointing(monkeypatch, model, free, batch, checkpointing):
+    monkeypatch.setattr(sizes, "free_gib", lambda: free)
+    monkeypatch.setattr(sizes, "refuse_out_of_reach", lambda *_: None)
+    monkeypatch.setattr(sizes.models, "place", lambda profile: "cuda")
+    monkeypatch.setattr(sizes.models, "dtype_on", lambda *_: "torch.bfloat16")
+    run = peftruns.plan("lora", "gpu", model=model)
+    assert run.model == (model or "unsloth/Llama-3.2-3B")
+    assert run.revision == MODELS[run.model]["revision"]
+    assert (run.batch, run.checkpointing) == (batch, checkpointing)
+    assert f"the card has {free:.1f} free: it fits." in run.verdict
+
+
+def test_a_folder_of_the_reader_s_own_is_sized_by_its_shape(monkeypatch):
+    monkeypatch.setattr(sizes, "free_gib", lambda: 2.0)
+    monkeypatch.setattr(sizes.models, "place", lambda profile: "cuda")
+    monkeypatch.setattr(sizes.models, "dtype_on", lambda *_: "torch.float16")
+    folder = str(data_dir() / "kitchen" / "decoder")
+    method = peftmemory.method("lora", r=16, target_modules=("q_proj", "v_proj"))
+    run = peftruns.plan("lora", "gpu", model=folder, method=method)
+    assert (run.model, run.revision, run.dtype, run.batch) == (folder, "main", "float16", 4)
+    assert 0 < run.peak_gib < 0.5
+    shorter = sizes.peak_gib("lora", run, method, seq=64)
+    assert 0 < shorter < run.peak_gib
