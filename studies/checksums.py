@@ -7,7 +7,7 @@ import sys
 
 from pefthelpers.paths import atomic_path, data_dir, sha256
 
-FOLDERS = ("kitchen", "reviews", "pizza", "general", "published")
+FOLDERS = ("article", "kitchen", "reviews", "pizza", "general", "published")
 
 
 def current() -> str:

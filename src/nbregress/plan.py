@@ -68,8 +68,13 @@ def check_notebook(path: Path, plan: Plan) -> set[tuple[str, str]]:
     for parameter, value in plan.parameters.items():
         check_parameter(path.stem, known, parameter, value)
     check_lasting(path.stem, notebook, plan.values)
+    own = bool(plan.values.get("MODEL"))  # then all but the article's run stays on the small models
     loads = [LOADS_A_MODEL.findall(cell.source) for cell in notebooks.code_cells(notebook)]
-    return {(role, plan.profile if asked else "tiny") for found in loads for role, asked in found}
+    return {
+        (role, plan.profile if asked and not own else "tiny")
+        for found in loads
+        for role, asked in found
+    }
 
 
 def check_hub(model: str) -> None:

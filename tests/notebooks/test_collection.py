@@ -47,6 +47,22 @@ def test_it_runs_and_measures_what_was_recorded(runs, stem):
     assert runs[stem].notes == [], f"run pefthelpers record {stem}"
 
 
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    ("stem", "name", "least", "most"),
+    [
+        ("02_lora", "article_steps", 18, 18),  # one epoch before the cut, one after
+        ("04_prefix_tuning", "article_rouge1", 0.05, 1),
+        ("05_adapters", "article_accuracy_0.001", 0.75, 1),
+        ("05_adapters", "article_reload_difference", 0, 0),
+        ("06_qlora", "article_model_ratio", 0.95, 1.25),
+        ("06_qlora", "article_last_loss", 0.1, 6.3),  # below the logarithm of the vocabulary
+    ],
+)
+def test_the_article_s_runs_went_to_their_end(runs, stem, name, least, most):
+    assert least <= runs[stem].metrics[name]["value"] <= most
+
+
 def test_checksums_are_fresh():
     import subprocess
     import sys

@@ -142,6 +142,8 @@ def _patches(card: Card) -> Iterator:
         ),
         synchronize=lambda *_: None,
     )
+    for name in ("get_rng_state", "get_rng_state_all", "set_rng_state", "set_rng_state_all"):
+        yield patch.object(torch.cuda.random, name, getattr(torch.cuda, name))  # of a checkpoint
     yield patch.object(torch.version, "cuda", "12.6")
     yield patch.object(torch, "Generator", Generator)
     yield patch.object(torch.nn.Module, "cuda", lambda self, device=None: self.to(CUDA))

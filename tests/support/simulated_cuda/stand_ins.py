@@ -15,6 +15,7 @@ import transformers
 from pefthelpers import data, models
 from pefthelpers.profiles import PROFILES
 from peftmemory.configs import model_names, read_sheet
+from peftruns.sheet import MODELS, RUNS, revision_of
 
 # Widths that keep what is special: Qwen3's heads are wider than its hidden size divided by their number,
 # key heads are shared, blocks of 64 fit. Only keys that a model's own configuration has are taken.
@@ -44,15 +45,16 @@ CHAT = (
 
 
 def hub_models() -> Iterator[tuple[str, str]]:
-    """Yield role and name of every hub model of the ``gpu`` profile."""
-    for role, chosen in PROFILES["gpu"].items():
-        if chosen.source == "hub":
-            yield role, chosen.model
+    """Yield role and name of every hub model of the ``gpu`` profile and of the article's runs."""
+    of_profile = {(role, r.model) for role, r in PROFILES["gpu"].items() if r.source == "hub"}
+    of_article = {(run["role"], name) for run in RUNS.values() for name in run["models"]}
+    yield from sorted(of_profile | of_article)
 
 
 def configuration(name: str, tokenizer) -> transformers.PretrainedConfig:
     """Return a hub model's configuration, made small, for a tokenizer."""
-    sheet = next(each for each in model_names() if each in name.lower())
+    found = (each for each in model_names() if each in name.lower())
+    sheet = MODELS[name]["shape"] if name in MODELS else next(found)
     raw = dict(read_sheet(sheet)["config"])
     small = SMALL[raw["model_type"]] | {key: n for key, n in DEPTH.items() if key in raw}
     ids = {
@@ -92,7 +94,7 @@ def tokenizer_of(role: str):
 def build(role: str, name: str, cache: Path) -> None:
     """Write a model and its tokenizer where the hub's cache would have them."""
     repository = cache / f"models--{name.replace('/', '--')}"
-    revision = getattr(PROFILES["gpu"][role], "revision", None) or REVISION
+    revision = revision_of(name) or REVISION
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(revision)
     tokenizer = tokenizer_of(role)
@@ -105,7 +107,7 @@ def build(role: str, name: str, cache: Path) -> None:
 
 
 def fill(cache: Path) -> None:
-    """Build every hub model of the ``gpu`` profile."""
+    """Build every hub model of the ``gpu`` profile and of the article's runs."""
     for role, name in hub_models():
         build(role, name, cache)
 
