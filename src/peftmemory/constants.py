@@ -11,6 +11,7 @@ NF4_CODES = 16  # values of 4 bits: the table that each layer holds
 ADAM_BLOCK = 256  # elements per constant
 ADAM_SMALLEST = 4096  # bitsandbytes keeps the states of smaller tensors in fp32
 BYTE_CODES = 256
+PAGED_SMALLEST = 100_000  # elements: bitsandbytes pages the states of no smaller tensor
 
 # The chunked loss's one tile of logits (TRL 1.16: kernels/chunked_logprob.py, trainer/utils.py).
 TILE_TOKENS = 4096

@@ -4,11 +4,12 @@ from typing import Any
 
 from peftmemory.activations import Layer
 from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
-from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
+from peftmemory.constants import GIB, TILE_TOKENS, TILE_WIDTH
 from peftmemory.counts import block_linear, elements
 from peftmemory.errors import no_formula
 from peftmemory.methods import Method, describe, read_method
-from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
+from peftmemory.model_states import base_bytes, trained_bytes_each
+from peftmemory.optimizers import paged_bytes, state_bytes, step_bytes
 from peftmemory.phases import Estimate
 from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
 from peftmemory.settings import StepSetting, read_setting, refuse_together
@@ -40,14 +41,21 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
     """Return what ``estimate`` returns, once model, method and setting are read."""
     refuse_uncovered(config, setting)
     refuse_together(method, setting)
+    step = StepBytes(Layer(config, method, setting))
     return Estimate(
         model=config.name,
         method=describe(method),
         setting=setting,
         trainable=parameters(config, method).trainable,
-        moments=StepBytes(Layer(config, method, setting)).moments(),
-        notes=config.notes,
+        moments=step.moments(),
+        notes=(*config.notes, *paged_note(step.paged)),
     )
+
+
+def paged_note(paged: int) -> list[str]:
+    """Return the sentence about optimiser states that need not be on the card."""
+    where = "in paged memory, which leaves the card when it is full: not counted."
+    return [f"Of the optimiser's states {paged / GIB:.2f} GiB lie {where}"] if paged else []
 
 
 # Fields of a published configuration that change a step's bytes, and the values the formula knows.
@@ -94,7 +102,10 @@ class StepBytes:
         each, tensors = trained_bytes_each(method, setting), trained_tensors(config, method)
         self.weights = base_bytes(config, setting)
         self.gradients = elements(tensors) * each
-        self.states = optimizer_bytes(tensors, each, setting.optimizer)
+        name = setting.optimizer
+        self.paged = paged_bytes(tensors, each, name)[0]
+        self.states = state_bytes(tensors, each, name, vocab_size=v) - self.paged
+        self.step = step_bytes(tensors, each, name, vocab_size=v)
         self.head_gradient = v * h * each if self.full else 0
         # Loss: logits in a product's format and log-probabilities in fp32, or one tile of logits.
         plain = setting.loss == "plain"
@@ -224,10 +235,5 @@ class StepBytes:
         )
 
     def optimizer(self) -> dict[str, int]:
-        """The optimiser's step: the foreach variant holds one temporary per parameter."""
-        foreach = self.setting.optimizer == "adamw_torch"
-        return self.phase(
-            activations=0,
-            gradients=self.gradients,
-            temporaries=self.gradients if foreach else 0,
-        )
+        """The optimiser's step, after the activations."""
+        return self.phase(activations=0, gradients=self.gradients, temporaries=self.step)

@@ -5,12 +5,13 @@ from typing import Any
 
 from peftmemory.errors import EstimateError, check_size
 from peftmemory.methods import IA3, Full, Lora, Method, Prefix
+from peftmemory.optimizers import OPTIMIZERS
 
 # Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
 CHOICES = {
     "precision": tuple(WEIGHT_BYTES),
-    "optimizer": ("adamw_torch", "adamw_torch_fused", "adamw_8bit"),
+    "optimizer": tuple(OPTIMIZERS),
     "attention": ("sdpa", "eager"),
     "loss": ("plain", "chunked"),
     "head": (None, "causal-lm", "seq2seq-lm", "classifier", "token-classifier", "masked-lm")
@@ -20,9 +21,10 @@ CHOICES = {
 HINTS = {
     "flash_attention_2": "it keeps the same bytes as sdpa, so take that",
     "flash_attention_3": "it keeps the same bytes as sdpa, so take that",
-    "paged_adamw_8bit": "its states are those of adamw_8bit, which may leave the card, so take that",
     "adamw": "take adamw_torch_fused, the Trainer's, or adamw_torch",
     "adamw_bnb_8bit": "it is called adamw_8bit",
+    "paged_adamw": "take paged_adamw_32bit or paged_adamw_8bit",
+    "lion": "take lion_32bit or lion_8bit",
 }
 
 
@@ -40,7 +42,7 @@ class StepSetting:
             ``fp32`` weights this is mixed precision.
         optimizer: the Trainer's names. ``adamw_torch`` is ``torch.optim.AdamW`` as it runs on a
             GPU (foreach: one temporary as large as the trained weights); ``adamw_torch_fused``,
-            the Trainer's default, has none; ``adamw_8bit`` is bitsandbytes'.
+            the Trainer's default, has none; the others stand in ``peftmemory.optimizers``.
         checkpointing: gradient checkpointing (activation checkpointing), one segment per layer.
         attention: ``sdpa`` (fused) or ``eager`` (scores materialised).
         loss: ``plain`` (transformers' own, logits in full) or ``chunked`` (TRL's default from

@@ -146,7 +146,7 @@ def run(
     """Run one steady-state step under ``live``; return trained parameters and bytes at rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     name_model(model, live)
-    optimizer = build_optimizer(setting.optimizer, trained)
+    optimizer = build_optimizer(setting.optimizer, trained, config.vocab_size)
     create_states(optimizer, trained, live)
     inputs = batch_of(config, setting)
     for _ in range(2 if setting.accumulation else 1):
