@@ -74,7 +74,7 @@ class Layer:
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions
         prefix = isinstance(method, Prefix)
-        self.masked = setting.padding or prefix
+        self.masked = setting.masked or prefix
         self.keys = setting.seq + getattr(method, "num_virtual_tokens", 0)
         self.keys_per_query = self.keys / setting.seq if prefix else 1.0
         self.by_name = {each.name: each for each in linears(config)}
@@ -144,10 +144,10 @@ class Layer:
             k = self.rms_norm(saved, k, self.full, config.kv_dim, config.kv_heads, self.y)
         if isinstance(self.method, Prefix):
             k = v = True
-        if self.setting.attention == "sdpa":
-            self.fused_attention(saved, q or k or v)
-        else:
+        if self.setting.attention == "eager":
             self.eager_attention(saved, q, k, v)
+        else:
+            self.fused_attention(saved, q or k or v)
         return self.linear(saved, "o_proj", q or k or v, "attended")
 
     def mlp(self, saved: SavedBytes, grad_in: bool) -> None:

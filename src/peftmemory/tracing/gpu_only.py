@@ -11,6 +11,7 @@ from peftmemory.constants import (
     PAGED_SMALLEST,
     TILE_TOKENS,
     TILE_WIDTH,
+    liger_rows,
 )
 from peftmemory.optimizers import BESIDE_MUON, OPTIMIZERS, Optimizer, optimizer_of
 
@@ -38,6 +39,32 @@ class ChunkedLoss(torch.autograd.Function):
         of_weight = torch.zeros_like(weight, dtype=torch.float32) if trained else None
         tile(hidden, weight)
         return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if trained else None
+
+
+class LigerLoss(torch.autograd.Function):
+    """Liger's fused linear cross-entropy without values: gradients are computed going forward."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight):
+        """Return a scalar from hidden states (N, h) and the output head's weight (V, h)."""
+        of_hidden = torch.zeros_like(hidden)
+        trained = weight.requires_grad
+        of_weight = torch.zeros_like(weight) if trained else None
+        rows = liger_rows(*hidden.shape, len(weight))
+        logits = hidden[:rows] @ weight.t()
+        chunk = logits @ weight
+        del chunk
+        if trained:
+            product = logits.t() @ hidden[:rows]
+            copy = product.float()
+            del product, copy
+        ctx.save_for_backward(of_hidden, of_weight)
+        return hidden.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients that were kept."""
+        return ctx.saved_tensors
 
 
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
