@@ -10,6 +10,7 @@ from peftmemory.cards import verdict
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.constants import GIB
 from peftmemory.errors import check_size
+from peftmemory.phases import Estimate
 from peftmemory.predict import predict
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -28,12 +29,13 @@ def capacity(
     seq: int = 1024,
     batches: tuple[int, ...] = BATCHES,
     lengths: tuple[int, ...] = LENGTHS,
+    ask: Callable[..., Estimate] = predict,
     **options: Any,
 ) -> dict[str, Any]:
     """Return what a card has room for: peaks by batch and length, the largest of each.
 
-    Every peak is ``predict``'s, so a question without a formula is traced, cell by cell; what is no
-    smaller than a step that does not fit is not asked for.
+    A question without a formula is traced, cell by cell; what is no smaller than a step that does
+    not fit is not asked for.
 
     Args:
         model: what ``load_config`` takes.
@@ -43,7 +45,8 @@ def capacity(
         seq: the length for which the largest batch is found.
         batches: the table's rows.
         lengths: the table's columns.
-        options: ``predict``'s, fields of ``StepSetting`` among them.
+        ask: what gives a step's peak: ``predict``, ``per_device``, ``dpo``, ``grpo``.
+        options: its options, fields of ``StepSetting`` among them.
 
     Returns:
         ``card_gib``; ``rows`` with batch, seq, peak_gib (None where it was not asked for) and
@@ -51,7 +54,7 @@ def capacity(
         even the smallest); ``positions``, the model's own limit, which no length is beyond.
 
     Raises:
-        EstimateError: a card without memory, or what ``predict`` refuses.
+        EstimateError: a card without memory, or what ``ask`` refuses.
     """
     _, gib = named(card_gib)
     config, loss = load_config(model), options.get("loss", "plain")
@@ -61,7 +64,7 @@ def capacity(
 
     @cache
     def word(batch: int, seq: int) -> tuple[float, str]:
-        peak = predict(config, method, batch=batch, seq=seq, **options).peak
+        peak = ask(config, method, batch=batch, seq=seq, **options).peak
         return peak / GIB, verdict(peak, gib, loss)
 
     most = positions(config) // TOKENS
