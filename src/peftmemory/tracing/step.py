@@ -227,10 +227,16 @@ def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSett
 
 @contextmanager
 def autocast_as_on_gpu():
-    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's."""
+    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's.
+
+    On a real GPU it is the Trainer's autocast: CUDA's own default, float16, would copy bf16 weights.
+    """
+    before = torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             yield
     finally:
         torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)
