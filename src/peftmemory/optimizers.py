@@ -87,7 +87,9 @@ def paged_bytes(tensors: Shapes, each: int, name: str) -> tuple[int, int]:
     kind = OPTIMIZERS[name]
     large = {shape for shape in tensors if math.prod(shape) >= PAGED_SMALLEST and kind.paged}
     sizes = {shape: moment_bytes(kind, shape, each) for shape in large}
-    return sum(tensors[shape] * size for shape, size in sizes.items()), max(sizes.values(), default=0)
+    return sum(tensors[shape] * size for shape, size in sizes.items()), max(
+        sizes.values(), default=0
+    )
 
 
 def step_bytes(tensors: Shapes, each: int, name: str, *, vocab_size: int = 0) -> int:

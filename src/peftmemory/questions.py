@@ -33,7 +33,11 @@ APART = (("devices", "task", "serve", "trace"), ("serve", "table"), ("serve", "s
 def add_arguments(add: Callable, whole: Callable) -> None:
     """Describe the arguments; ``add`` is a parser's ``add_argument``, ``whole`` reads a number."""
     size = {"type": whole, "metavar": "N"}
-    add("--table", action="store_true", help="peaks by batch and length, the largest that fit a card")
+    add(
+        "--table",
+        action="store_true",
+        help="peaks by batch and length, the largest that fit a card",
+    )
     add("--switches", action="store_true", help="what each switch is worth, one at a time")
     add("--devices", **size, help="devices that share the step: what one of them holds")
     add("--strategy", choices=STRATEGIES, help="how they share it (default: fsdp)")
@@ -57,7 +61,9 @@ def check(options: argparse.Namespace) -> None:
     flag = lambda name: "--" + name.replace("_", "-")
     for name, other in NEEDS.items():
         if name in given and other not in given:
-            raise EstimateError(f"{flag(name)} goes with {flag(other)}: add it, or drop {flag(name)}.")
+            raise EstimateError(
+                f"{flag(name)} goes with {flag(other)}: add it, or drop {flag(name)}."
+            )
     for names in APART:
         if len(both := [flag(name) for name in names if name in given]) > 1:
             raise EstimateError(f"{' and '.join(both[:2])} are two questions: take one of them.")

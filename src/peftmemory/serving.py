@@ -25,7 +25,9 @@ LATENT = ("deepseek_v2", "deepseek_v3")
 # takes where a file names none.
 PATTERNS = {"gemma2": 2, "gpt_oss": 2, "gemma3_text": 6, "cohere2": 4, "olmo3": 4, "llama4_text": 4}
 WINDOWS = {"gpt_oss": 128, "llama4_text": 8192}
-WINDOWS |= dict.fromkeys(("mistral", "ministral", "gemma2", "gemma3_text", "cohere2", "olmo3"), 4096)
+WINDOWS |= dict.fromkeys(
+    ("mistral", "ministral", "gemma2", "gemma3_text", "cohere2", "olmo3"), 4096
+)
 SLIDES = {"sliding_attention", "chunked_attention"}
 
 
@@ -93,8 +95,9 @@ def serve(
         EstimateError: no decoder whose cache a formula knows, or a size that cannot be.
     """
     config, described = load_config(model), read_method(method)
-    for name, size in (("batch", batch), ("seq", seq), ("adapters", adapters + 1)):
-        check_size(name, size)
+    sizes = {"batch": batch, "seq": seq, "adapters": adapters or 1, "prefill": prefill}
+    for name, size in sizes.items():
+        check_size(name, 1 if size is None else size)
     setting = StepSetting(batch=batch, seq=seq, precision=precision)
     rows = min(batch * seq, prefill or batch * seq)
     inner = config.intermediate_size or 4 * config.hidden_size
@@ -108,7 +111,8 @@ def serve(
         "weights": weight_bytes(config, setting),
         "kv_cache": batch * cache_of_one(config, seq, cache_bytes),
         "adapters": adapters * one,
-        "prefill": rows * wide * (3 * inner + 2 * config.hidden_size),
+        # Three wide tensors of the feed-forward part beside embeddings, layer's input, sum and norm.
+        "prefill": rows * wide * (3 * inner + 4 * config.hidden_size),
     }
     return Serving(config.name, batch, seq, kinds, (*config.notes, *latent_note(config)))
 
@@ -146,7 +150,9 @@ def windows(config: ModelConfig) -> list[int | None]:
     """
     raw, family, count = config.raw, config.model_type, config.layers
     if family not in (*CACHED, *LATENT):
-        raise EstimateError(f"No formula knows the cache of {family}: take one of a decoder's family.")
+        raise EstimateError(
+            f"No formula knows the cache of {family}: take one of a decoder's family."
+        )
     chunk = raw.get("attention_chunk_size")
     window = raw.get("sliding_window", WINDOWS.get(family)) if chunk is None else chunk
     if "use_sliding_window" in raw and not raw["use_sliding_window"] or window is None:
@@ -158,7 +164,9 @@ def windows(config: ModelConfig) -> list[int | None]:
         return [window if layer >= first else None for layer in range(count)]
     every = raw.get("sliding_window_pattern") or PATTERNS.get(family)
     if every is None:
-        return [window if family in ("mistral", "ministral", "mixtral", "phi3", "starcoder2") else None] * count
+        return [
+            window if family in ("mistral", "ministral", "mixtral", "phi3", "starcoder2") else None
+        ] * count
     return [window if (layer + 1) % every else None for layer in range(count)]
 
 
@@ -180,7 +188,9 @@ def numbers_per_token(config: ModelConfig) -> int:
     heads = config.kv_heads or config.heads
     if config.model_type == "falcon":
         new = raw.get("new_decoder_architecture")
-        heads = raw.get("num_kv_heads", heads) if new else 1 if raw.get("multi_query", True) else heads
+        heads = (
+            raw.get("num_kv_heads", heads) if new else 1 if raw.get("multi_query", True) else heads
+        )
     return 2 * heads * (config.head_dim or config.hidden_size // config.heads)
 
 
@@ -190,7 +200,9 @@ def latent_note(config: ModelConfig) -> list[str]:
     return [note] if config.model_type in LATENT else []
 
 
-def most_sequences(model: Any, *, card_gib: float | str, seq: int, **options: Any) -> dict[str, int]:
+def most_sequences(
+    model: Any, *, card_gib: float | str, seq: int, **options: Any
+) -> dict[str, int]:
     """Return how many sequences of a length a card has room for at once: that fit, and may fit.
 
     Args:

@@ -85,7 +85,9 @@ def per_device(
     alone = closed_form(config, described, setting)
     share = Share(Layer(config, described, setting), devices, STRATEGIES[strategy], offload)
     moments = {name: share.moment(name, kinds) for name, kinds in alone.moments.items()}
-    words = f"{alone.method}, {strategy} on {devices}" + f", offload {offload}" * (offload != "none")
+    words = f"{alone.method}, {strategy} on {devices}" + f", offload {offload}" * (
+        offload != "none"
+    )
     return replace(alone, method=words, moments=moments)
 
 
@@ -165,7 +167,9 @@ class Share:
         if name == "backward, loss":
             return self.part("gradients", size), 0
         if name == "backward, embedding":  # the group's gradients and their copy that is reduced
-            return self.part("gradients", size if self.accumulation else size - self.root), 2 * self.root
+            return self.part(
+                "gradients", size if self.accumulation else size - self.root
+            ), 2 * self.root
         reduced = size if self.accumulation else max(0, size - self.head - 2 * self.one_gradient)
         return self.part("gradients", reduced), self.head + self.between(name, kinds)
 

@@ -15,7 +15,9 @@ NO_MASK = {"padding": False, "packing": False}
 COLUMNS: dict[str, dict[str, dict[str, Any]]] = {
     "optimizer": {name: {"optimizer": name} for name in OPTIMIZERS},
     "loss": {name: {"loss": name} for name in CHOICES["loss"]},
-    "attention": {name.removesuffix("_attention_2"): {"attention": name} for name in CHOICES["attention"]},
+    "attention": {
+        name.removesuffix("_attention_2"): {"attention": name} for name in CHOICES["attention"]
+    },
     "recomputes": {"nothing": {"checkpointing": False, "recompute": "layers"}}
     | {kind: {"checkpointing": True, "recompute": kind} for kind in CHOICES["recompute"]},
     "rows": {
