@@ -295,12 +295,60 @@ def test_the_switches_of_what_people_run_reach_the_step(capsys):
     assert setting["autocast_adapter_dtype"] is False
 
 
-def test_the_command_answers_at_once_and_without_torch():
+QUESTIONS = {
+    "plain": (),
+    "table": ("--table", "--checkpointing"),
+    "switches": ("--switches",),
+    "devices": ("--devices", "8", "--strategy", "zero2", "--offload", "optimizer"),
+    "dpo": ("--task", "dpo", "--batch", "2"),
+    "grpo": ("--task", "grpo", "--generated", "16", "--reference", "adapter-off"),
+    "serve": ("--serve", "--adapters", "4", "--prefill", "2048"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_command_answers_at_once_and_without_torch(question):
+    arguments = ["memory", *LORA, "--card", "a10g", *QUESTIONS[question]]
     code = (
         "import sys, time; from nbregress import cli;"
-        "cli.main(['memory', 'llama-3.1-8b', '--method', 'lora', '--card', 'a10g']);"
+        f"cli.main({arguments});"
         "print(time.process_time(), {'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     out = subprocess.check_output([sys.executable, "-c", code], text=True)
     seconds, heavy = out.splitlines()[-1].split(" ", 1)
     assert heavy == "set()" and float(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("question", "keys", "words"),
+    [
+        ("table", {"table", "verdict", "advice"}, "Largest batch of 1,024 tokens: "),
+        ("switches", {"switches", "verdict", "advice"}, "recomputes"),
+        ("devices", {"verdict"}, "zero2 on 8, offload optimizer"),
+        ("dpo", {"verdict"}, "DPO, reference adapter-off, batch 4 x 1024 tokens"),
+        ("grpo", {"verdict"}, "*generation"),
+        ("serve", {"verdict", "sequences"}, "Sequences of 1,024 tokens at a time"),
+    ],
+)
+def test_each_question_is_answered_in_words_and_in_json(capsys, question, keys, words):
+    arguments = (*LORA, "--card", "h100", *QUESTIONS[question])
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0 and (words in out or question == "grpo" and " generation" in out)
+    found = json.loads(run(capsys, *arguments, "--json")[1])
+    others = {"table", "switches", "sequences", "advice", "verdict"} - keys
+    assert keys <= set(found) and not others & set(found)
+
+
+def test_several_devices_may_fit_what_one_does_not(capsys):
+    step = ("llama-3.1-70b", *LORA[1:], "--checkpointing", "--card", "h100", "--must-fit")
+    assert run(capsys, *step)[0] == 1
+    assert run(capsys, *step, "--devices", "8")[0] == 0
+
+
+def test_a_task_takes_trls_loss_and_padding_unless_told(capsys):
+    setting = lambda *more: json.loads(run(capsys, *LORA, "--task", "dpo", "--json", *more)[1])[
+        "setting"
+    ]
+    assert setting()["loss"] == "chunked" and setting()["padding"]
+    assert setting("--loss", "liger")["loss"] == "liger"
+    assert setting("--packing")["packing"] and not setting("--packing")["padding"]
