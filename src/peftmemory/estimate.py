@@ -183,14 +183,15 @@ class StepBytes:
         return self.phase(activations=activations, logits=logits)
 
     def liger(self) -> int:
-        """Liger's loss: a chunk of logits, then its product with the head or, trained, the head's.
+        """Liger's loss: the chunk of logits before is there until the next one is computed.
 
-        The head's gradient of a chunk is copied to fp32 before it is added.
+        A trained head's gradient of a chunk is copied to fp32 before it is added.
         """
         layer, v = self.layer, self.config.vocab_size
         rows = liger_rows(layer.rows, layer.h, v)
-        head = (layer.c + 4) * v * layer.h if self.full else 0
-        return layer.c * rows * v + max(layer.c * rows * layer.h, head)
+        head = (layer.c + 4) * v * layer.h if self.full else layer.c * rows * layer.h
+        before = layer.c * rows * v if rows < layer.rows else 0
+        return layer.c * rows * v + max(before, head)
 
     def backward_loss(self) -> dict[str, int]:
         """The loss's backward pass: two more fp32 tensors of the logits' shape.

@@ -23,14 +23,14 @@ def test_a_step_of_the_optimiser_needs_what_the_trace_of_its_class_needs(optimiz
         ask(WIDE, **asked).moments["optimizer"] for ask in (trace_step, peftmemory.estimate)
     )
     for kind in ("optimizer_states", "temporaries"):
-        assert found.get(kind, 0) == pytest.approx(trace.get(kind, 0), abs=64)
+        assert found.get(kind, 0) == pytest.approx(trace.get(kind, 0), rel=0.003, abs=64)
 
 
 @pytest.mark.parametrize("optimizer", ["adafactor", "muon", "sgd_momentum"])
 def test_a_real_step_of_the_real_class_peaks_where_the_formula_does(optimizer):
     asked = {**STEP, "optimizer": optimizer}
     found = peftmemory.estimate(WIDE, **asked)
-    assert found.peak == pytest.approx(measure_step(WIDE, **asked), rel=0.02)
+    assert found.peak == pytest.approx(measure_step(WIDE, **asked), rel=0.03)
 
 
 @pytest.mark.parametrize("optimizer", [name for name, kind in OPTIMIZERS.items() if kind.paged])

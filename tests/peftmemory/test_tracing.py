@@ -96,7 +96,7 @@ CKPT = {"checkpointing": True}
         (ALL, {"recompute": "selective", **CKPT}),
         ("full", {"recompute": "selective", "loss": "chunked", **CKPT}),
         (ALL, {"recompute": "offloaded", "loss": "chunked", **CKPT}),
-        ("full", {"recompute": "offloaded", **CKPT}),
+        ("full", {"recompute": "offloaded", "loss": "chunked", **CKPT}),
         (ALL, {"packing": True}),
         (ALL, {"packing": True, "attention": "flash_attention_2"}),
         (ALL, {"padding": True, "attention": "flash_attention_2"}),
