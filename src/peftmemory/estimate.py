@@ -111,9 +111,20 @@ class StepBytes:
         plain = setting.loss == "plain"
         self.logits, self.log_probabilities = (c * n * v, 4 * n * v) if plain else (0, 0)
         self.tile = c * min(n, TILE_TOKENS) * min(v, TILE_WIDTH)
-        # Activations: all that autograd keeps but the log-probabilities; of them under
-        # checkpointing the layers' inputs; the last hidden states, where nothing else keeps them.
-        saved = saved_by(layer)
+        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
+        self.cache = prefix_cache(layer)
+        kept = not setting.free_outputs
+        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
+        self.batch = 8 * setting.batch * setting.seq * (1 + setting.padding + setting.packing)
+        self.keep(saved_by(layer))
+
+    def keep(self, saved: dict[str, int]) -> None:
+        """Compute the activations: all that autograd keeps but the log-probabilities.
+
+        Of them under checkpointing the layers' inputs; the last hidden states, where nothing else
+        keeps them.
+        """
+        layer, config, setting = self.layer, self.config, self.setting
         self.saved = sum(saved.values()) - self.log_probabilities
         ckpt = setting.checkpointing
         # Eager attention's mask of numbers, which the layers to be computed again hold on to.
@@ -124,18 +135,13 @@ class StepBytes:
         # A layer that is computed again uses the attention's output that was kept of it.
         self.used_again = layer.rows * selected(layer) if ckpt else 0
         self.one_input = self.inputs // config.layers - self.used_again
-        self.offloaded = 0
-        if setting.recompute == "offloaded":
+        if setting.recompute == "offloaded":  # all but the last ones are in the host's memory
             left = self.inputs * min(OFFLOAD_STASH, config.layers) // config.layers
-            self.offloaded, self.inputs = self.inputs - left, left
-            self.saved -= self.offloaded
-        kept_anyway = self.full and c == layer.e and plain or setting.loss == "chunked"
-        self.hidden = 0 if kept_anyway else layer.e * h * n
-        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
-        self.cache = prefix_cache(layer)
-        kept = not setting.free_outputs
-        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
-        self.batch = 8 * setting.batch * setting.seq * (1 + setting.padding + setting.packing)
+            self.saved -= self.inputs - left
+            self.inputs = left
+        plain = setting.loss == "plain"
+        kept_anyway = self.full and layer.c == layer.e and plain or setting.loss == "chunked"
+        self.hidden = 0 if kept_anyway else layer.e * layer.h * layer.rows
 
     def moments(self) -> dict[str, dict[str, int]]:
         """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
