@@ -6,7 +6,7 @@ from peftmemory.activations import Layer
 from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
 from peftmemory.constants import GIB, OFFLOAD_STASH, TILE_TOKENS, TILE_WIDTH, liger_rows
 from peftmemory.counts import block_linear, elements
-from peftmemory.errors import no_formula
+from peftmemory.errors import EstimateError, NoFormulaError, no_formula
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, trained_bytes_each
 from peftmemory.optimizers import paged_bytes, state_bytes, step_bytes
@@ -50,6 +50,19 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
         moments=step.moments(),
         notes=(*config.notes, *paged_note(step.paged)),
     )
+
+
+def by_formula_alone(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
+    """Return what ``closed_form`` returns, for a question that a trace does not answer.
+
+    Raises:
+        EstimateError: what the closed form refuses, without the advice to trace it.
+    """
+    try:
+        return closed_form(config, method, setting)
+    except NoFormulaError as error:
+        what = str(error).split(": trace it")[0]
+        raise EstimateError(f"{what}, and this question cannot be traced.") from error
 
 
 def paged_note(paged: int) -> list[str]:

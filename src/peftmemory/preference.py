@@ -6,7 +6,7 @@ from typing import Any
 from peftmemory.activations import Layer
 from peftmemory.configs import load_config
 from peftmemory.errors import EstimateError, check_size
-from peftmemory.estimate import StepBytes, closed_form
+from peftmemory.estimate import StepBytes, by_formula_alone
 from peftmemory.methods import Full, Method, read_method
 from peftmemory.model_states import base_bytes
 from peftmemory.phases import Estimate
@@ -97,7 +97,7 @@ def grpo(
 def both(model: Any, method: Any, setting: StepSetting) -> tuple[StepBytes, Estimate]:
     """Return the sizes and the estimate of the training step itself."""
     config, described = load_config(model), read_method(method)
-    alone = closed_form(config, described, setting)
+    alone = by_formula_alone(config, described, setting)
     return StepBytes(Layer(config, described, setting)), alone
 
 

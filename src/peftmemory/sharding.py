@@ -13,7 +13,7 @@ from peftmemory.activations import Layer
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import base_parameters, block_linear, elements, linears
 from peftmemory.errors import EstimateError, check_size
-from peftmemory.estimate import closed_form
+from peftmemory.estimate import by_formula_alone
 from peftmemory.methods import read_method
 from peftmemory.model_states import nf4_bytes, trained_bytes_each
 from peftmemory.optimizers import state_bytes, step_bytes
@@ -82,7 +82,7 @@ def per_device(
         raise EstimateError(f"With {strategy} offload is {' or '.join(may)}, not {offload!r}.")
     config, described = load_config(model), read_method(method)
     setting = read_setting(**step)
-    alone = closed_form(config, described, setting)
+    alone = by_formula_alone(config, described, setting)
     share = Share(Layer(config, described, setting), devices, STRATEGIES[strategy], offload)
     moments = {name: share.moment(name, kinds) for name, kinds in alone.moments.items()}
     words = f"{alone.method}, {strategy} on {devices}"

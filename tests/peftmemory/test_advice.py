@@ -339,6 +339,13 @@ def test_each_question_is_answered_in_words_and_in_json(capsys, question, keys, 
     assert keys <= set(found) and not others & set(found)
 
 
+@pytest.mark.parametrize("question", ["switches", "devices", "dpo", "grpo"])
+def test_a_question_that_cannot_be_traced_does_not_say_trace_it(capsys, question):
+    code, out, err = run(capsys, "gpt2", "--method", "lora", *QUESTIONS[question])
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "not gpt2, and this question cannot be traced." in err
+
+
 def test_several_devices_may_fit_what_one_does_not(capsys):
     step = ("llama-3.1-70b", *LORA[1:], "--checkpointing", "--card", "h100", "--must-fit")
     assert run(capsys, *step)[0] == 1
