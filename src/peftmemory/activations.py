@@ -75,7 +75,7 @@ class Layer:
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions
         prefix = isinstance(method, Prefix)
-        self.masked = setting.padding or prefix
+        self.masked = setting.masked or prefix
         self.keys = setting.seq + getattr(method, "num_virtual_tokens", 0)
         self.keys_per_query = self.keys / setting.seq if prefix else 1.0
         self.by_name = {each.name: each for each in linears(config)}
@@ -86,7 +86,8 @@ class Layer:
         # CUDA's fused kernels take grouped heads in 16 bits, or no mask and fp32, but not both: without
         # a mask transformers leaves key and value heads grouped, and torch falls back to plain products.
         grouped_fp32 = self.c == 4 and not self.masked and config.heads != config.kv_heads
-        self.fused = setting.attention == "sdpa" and not grouped_fp32
+        plain = setting.attention == "eager" or setting.attention == "sdpa" and grouped_fp32
+        self.fused = not plain
 
     @cached_property
     def first(self) -> SavedBytes:
@@ -149,10 +150,10 @@ class Layer:
             k = self.rms_norm(saved, k, self.full, config.kv_dim, config.kv_heads, self.y)
         if isinstance(self.method, Prefix):
             k = v = True
-        if self.fused:
-            self.fused_attention(saved, q or k or v)
-        else:
+        if not self.fused:
             self.eager_attention(saved, q, k, v)
+        else:
+            self.fused_attention(saved, q or k or v)
         return self.linear(saved, "o_proj", q or k or v, "attended")
 
     def mlp(self, saved: SavedBytes, grad_in: bool) -> None:
