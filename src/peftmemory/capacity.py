@@ -57,7 +57,7 @@ def capacity(
         EstimateError: a card without memory, or what ``ask`` refuses.
     """
     _, gib = named(card_gib)
-    config, loss = load_config(model), options.get("loss", "plain")
+    config = load_config(model)
     for name, sizes in (("batch", (batch, *batches)), ("seq", (seq, *lengths))):
         for size in sizes:
             check_size(name, size)
@@ -65,7 +65,7 @@ def capacity(
     @cache
     def word(batch: int, seq: int) -> tuple[float, str]:
         peak = ask(config, method, batch=batch, seq=seq, **options).peak
-        return peak / GIB, verdict(peak, gib, loss)
+        return peak / GIB, verdict(peak, gib)
 
     most = positions(config) // TOKENS
     lengths = tuple(each for each in lengths if each <= positions(config))

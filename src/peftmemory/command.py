@@ -167,7 +167,7 @@ def on_card(
     """
     name, gib = named(card)
     if not plain or found.traced:
-        word = verdict(found.peak, gib, step["loss"])
+        word = verdict(found.peak, gib)
         lines = [in_words(word, gib, found.peak / GIB, name)]
         if word != "fits" and plain:
             possible = ", ".join(change for change, *_ in changes(described, found.setting))

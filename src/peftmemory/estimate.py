@@ -267,13 +267,20 @@ class StepBytes:
         """End of the backward pass: all gradients, and the embedding's that is new.
 
         A tied embedding gets a second gradient from the output head; accumulated gradients stand
-        beside new ones until these are added.
+        beside new ones until these are added. The head's is a transposed view, to which autograd adds
+        nothing in place: their sum is a third tensor, when the stream's gradient is gone. The chunked
+        loss and autocast's copy give no view.
         """
+        tied, setting = self.config.tied, self.setting
+        copied = setting.autocast and setting.precision == "fp32"
+        summed = self.head_gradient * (tied and setting.loss == "plain" and not copied)
+        stream = self.layer.e * self.layer.h * self.layer.rows
         return self.phase(
-            activations=self.layer.e * self.layer.h * self.layer.rows + self.kept_cache,
+            activations=stream + self.kept_cache,
             gradients=self.gradients,
             logits=self.kept_logits,
-            temporaries=self.head_gradient * (self.config.tied + self.setting.accumulation),
+            temporaries=self.head_gradient * (tied + setting.accumulation)
+            + max(0, summed - stream),
         )
 
     def optimizer(self) -> dict[str, int]:

@@ -217,4 +217,4 @@ def most_sequences(
     _, gib = named(card_gib)
     config = load_config(model)
     peak = lambda batch: serve(config, batch=batch, seq=seq, **options).peak
-    return capacity.largest(lambda batch: verdict(peak(batch), gib, "chunked"), capacity.MOST)
+    return capacity.largest(lambda batch: verdict(peak(batch), gib), capacity.MOST)

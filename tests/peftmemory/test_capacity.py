@@ -17,7 +17,7 @@ EVERYWHERE = peftmemory.EVERYWHERE
 
 def word(gib, **step):
     peak = peftmemory.estimate("llama-3.1-8b", EVERYWHERE, **STEP, **step).peak
-    return verdict(peak, gib, "chunked")
+    return verdict(peak, gib)
 
 
 @pytest.mark.parametrize("gib", [12, 22.06, 48])
@@ -39,7 +39,7 @@ def test_each_cell_is_the_estimates_own():
             "llama-3.1-8b", EVERYWHERE, batch=row["batch"], seq=row["seq"], **STEP
         ).peak
         words.add(row["verdict"])
-        assert row["verdict"] == verdict(peak, 22.06, "chunked")
+        assert row["verdict"] == verdict(peak, 22.06)
         assert row["peak_gib"] in (None, peak / peftmemory.GIB)
     assert words == {"fits", "uncertain", "does not fit"} - {"uncertain"} | words
 

@@ -126,7 +126,7 @@ def test_one_more_sequence_than_the_most_fits_no_longer():
     most = most_sequences("llama-3.1-8b", card_gib=24, seq=4096, prefill=4096)
     for key, good in (("fits", {"fits"}), ("may fit", {"fits", "uncertain"})):
         words = [
-            verdict(serve("llama-3.1-8b", batch=n, seq=4096, prefill=4096).peak, 24, "chunked")
+            verdict(serve("llama-3.1-8b", batch=n, seq=4096, prefill=4096).peak, 24)
             for n in (most[key], most[key] + 1)
         ]
         assert words[0] in good and words[1] not in good
