@@ -352,6 +352,17 @@ def test_several_devices_may_fit_what_one_does_not(capsys):
     assert run(capsys, *step, "--devices", "8")[0] == 0
 
 
+@pytest.mark.parametrize(("gib", "word", "code"), [("24", "fits", 0), ("0.1", "does not fit", 1)])
+def test_a_traced_peak_gets_a_verdict_too(capsys, tmp_path, gib, word, code):
+    gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**gpt2, "vocab_size": 64}))
+    arguments = (str(path), "--method", "lora", "--seq", "32", "--max-vram", gib, "--must-fit")
+    found, out, _ = run(capsys, *arguments, "--json")
+    assert found == code and json.loads(out)["verdict"] == word
+    assert ("traced again: " in run(capsys, *arguments)[1]) is (word != "fits")
+
+
 def test_a_task_takes_trls_loss_and_padding_unless_told(capsys):
     setting = lambda *more: json.loads(run(capsys, *LORA, "--task", "dpo", "--json", *more)[1])[
         "setting"
