@@ -226,6 +226,7 @@ def test_must_fit_decides_the_exit_code(capsys, card, code):
         (("--devices", "2", "--strategy", "zero2", "--offload", "all"), "With zero2 offload is"),
         (("--devices", "2", "--task", "dpo"), "two questions"),
         (("--devices", "2", "--trace"), "two questions"),
+        (("--devices", "2", "--switches"), "two questions"),
         (("--serve", "--table", "--card", "t4"), "two questions"),
         (("--adapters", "4"), "--adapters goes with --serve"),
         (("--serve", "--adapters", "4"), "--adapters needs --method"),
