@@ -46,7 +46,7 @@ def dpo(
             moments["reference"] = step.phase(
                 activations=step.saved, logits=step.tile, temporaries=reading(step.layer)
             )
-    return finish(alone, moments, step, f"DPO, reference {reference}", reference)
+    return finish(alone, moments, step, f"DPO on {batch} pairs, reference {reference}", reference)
 
 
 def grpo(

@@ -326,7 +326,7 @@ def test_the_command_answers_at_once_and_without_torch(question):
         ("table", {"table", "verdict", "advice"}, "Largest batch of 1,024 tokens: "),
         ("switches", {"switches", "verdict", "advice"}, "recomputes"),
         ("devices", {"verdict"}, "zero2 on 8, offload optimizer"),
-        ("dpo", {"verdict"}, "DPO, reference adapter-off, batch 4 x 1024 tokens"),
+        ("dpo", {"verdict"}, "DPO on 2 pairs, reference adapter-off, batch 4 x 1024 tokens"),
         ("grpo", {"verdict"}, "*generation"),
         ("serve", {"verdict", "sequences"}, "Sequences of 1,024 tokens at a time"),
     ],
