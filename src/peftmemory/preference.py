@@ -96,6 +96,10 @@ def grpo(
 
 def both(model: Any, method: Any, setting: StepSetting) -> tuple[StepBytes, Estimate]:
     """Return the sizes and the estimate of the training step itself."""
+    if setting.loss != "chunked":
+        raise EstimateError(
+            "TRL computes DPO's and GRPO's log-probabilities tile by tile: take loss='chunked'."
+        )
     config, described = load_config(model), read_method(method)
     alone = by_formula_alone(config, described, setting)
     return StepBytes(Layer(config, described, setting)), alone
