@@ -26,7 +26,8 @@ import peftmemory
 from pefthelpers import results
 from pefthelpers.paths import data_dir
 from peftmemory.methods import read_method
-from peftmemory.model_states import optimizer_bytes, trained_bytes_each
+from peftmemory.model_states import trained_bytes_each
+from peftmemory.optimizers import state_bytes
 from peftmemory.saved_tensors import saved_activations
 from peftmemory.settings import StepSetting
 from peftmemory.tracing import trace_step
@@ -185,7 +186,8 @@ def states_row(described: dict[str, Any], optimizer: str) -> dict[str, Any]:
     """Compare an optimiser's real states with the formula."""
     method, config = read_method(method_of(described)), peftmemory.load_config(TOY)
     each = trained_bytes_each(method, StepSetting(batch=1, seq=8))
-    formula = optimizer_bytes(trained_tensors(config, method), each, optimizer)
+    tensors = trained_tensors(config, method)
+    formula = state_bytes(tensors, each, optimizer, vocab_size=config.vocab_size)
     measured = measure_states(TOY, method, batch=1, seq=8, optimizer=optimizer)
     return {"formula_bytes": formula, "measured_bytes": measured}
 

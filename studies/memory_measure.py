@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from peftmemory.configs import load_config
 from peftmemory.counts import base_parameters
 from peftmemory.errors import EstimateError
+from peftmemory.optimizers import OPTIMIZERS
 from peftmemory.settings import StepSetting, read_setting
 from peftmemory.tracing.build import build_model
 from peftmemory.tracing.four_bit import convertible
@@ -45,7 +46,7 @@ def measure_step(model: Any, method: Any = "full", *, batch: int, seq: int, **op
         torch.manual_seed(0)
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
-        optimizer = build_real_optimizer(setting, trained)
+        optimizer = build_real_optimizer(setting, trained, config.vocab_size)
         create_states(optimizer, trained, LiveStorages())
         inputs = batch_of(config, setting)
         before = storage_bytes(built, optimizer, inputs)
@@ -74,12 +75,14 @@ def refuse_big(config, setting: StepSetting) -> None:
 
 
 def build_real_optimizer(
-    setting: StepSetting, trained: list[nn.Parameter]
+    setting: StepSetting, trained: list[nn.Parameter], vocab_size: int
 ) -> torch.optim.Optimizer:
     """Return the optimiser itself where the trace has a stand-in."""
-    if setting.optimizer == "adamw_8bit":
-        return bnb.optim.AdamW8bit(trained, lr=1e-4)
-    return build_optimizer(setting.optimizer, trained)
+    name, kind = setting.optimizer, OPTIMIZERS[setting.optimizer]
+    if kind.form in ("8-bit", "fp32"):
+        real = bnb.optim.Lion if "lion" in name else bnb.optim.AdamW
+        return real(trained, lr=1e-4, optim_bits=8 if kind.form == "8-bit" else 32)
+    return build_optimizer(name, trained, vocab_size)
 
 
 def storage_bytes(model: nn.Module, optimizer, inputs: dict[str, torch.Tensor]) -> int:
@@ -155,7 +158,7 @@ def measure_states(model: Any, method: Any = "full", *, batch: int, seq: int, **
     with quiet(), masked_dropout():
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         trained = [p for p in built.parameters() if p.requires_grad]
-        optimizer = build_real_optimizer(setting, trained)
+        optimizer = build_real_optimizer(setting, trained, config.vocab_size)
         create_states(optimizer, trained, LiveStorages())
     tensors = [t for states in optimizer.state.values() for t in states.values()]
     sizes = {

@@ -60,6 +60,7 @@ class Layer:
         rows: positions of the whole batch.
         masked: a mask is built, for padding or for a prefix, whose keys outnumber the queries.
         keys: keys per sequence; virtual tokens stand in front of the others.
+        fused: attention runs in one kernel, so no scores exist.
     """
 
     def __init__(self, config: ModelConfig, method: Method, setting: StepSetting):
@@ -74,7 +75,7 @@ class Layer:
         self.positions = setting.seq + virtual
         self.rows = setting.batch * self.positions
         prefix = isinstance(method, Prefix)
-        self.masked = setting.padding or prefix
+        self.masked = setting.masked or prefix
         self.keys = setting.seq + getattr(method, "num_virtual_tokens", 0)
         self.keys_per_query = self.keys / setting.seq if prefix else 1.0
         self.by_name = {each.name: each for each in linears(config)}
@@ -82,6 +83,11 @@ class Layer:
         self.adapted = {each.name for each in adapted}
         self.scaled = default_of(IA3_SCALED, config) if isinstance(method, IA3) else ()
         self.full = isinstance(method, Full)
+        # CUDA's fused kernels take grouped heads in 16 bits, or no mask and fp32, but not both: without
+        # a mask transformers leaves key and value heads grouped, and torch falls back to plain products.
+        grouped_fp32 = self.c == 4 and not self.masked and config.heads != config.kv_heads
+        plain = setting.attention == "eager" or setting.attention == "sdpa" and grouped_fp32
+        self.fused = not plain
 
     @cached_property
     def first(self) -> SavedBytes:
@@ -144,10 +150,10 @@ class Layer:
             k = self.rms_norm(saved, k, self.full, config.kv_dim, config.kv_heads, self.y)
         if isinstance(self.method, Prefix):
             k = v = True
-        if self.setting.attention == "sdpa":
-            self.fused_attention(saved, q or k or v)
-        else:
+        if not self.fused:
             self.eager_attention(saved, q, k, v)
+        else:
+            self.fused_attention(saved, q or k or v)
         return self.linear(saved, "o_proj", q or k or v, "attended")
 
     def mlp(self, saved: SavedBytes, grad_in: bool) -> None:

@@ -99,7 +99,7 @@ def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
         (setting.loss == "plain", "the chunked loss", None, {"loss": "chunked"}),
         (not recomputes, "gradient checkpointing", None, {"checkpointing": True}),
         (setting.batch > 1, "a batch of 1 and accumulation", None, one),
-        (optimizer != "adamw_8bit", "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
+        (optimizer.startswith("adamw_torch"), "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
         (setting.precision == "fp32", "bf16 weights", None, bf16),
         (full, "LoRA instead of full fine-tuning", EVERYWHERE, {}),
         (full, "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED),
@@ -129,7 +129,7 @@ def advise(model: Any, what: Any = "full", *, card_gib: float | str, **step: Any
             using, new = other or using, {**new, **fields}
         setting = read_setting(**new)
         peak = peak_of(config, using, setting)
-        return peak, verdict(peak, gib, setting.loss)
+        return peak, verdict(peak, gib)
 
     before, word = ask(())
     smallest = next((size for size in CARDS_GIB if ask((), size)[1] == "fits"), None)
@@ -210,7 +210,7 @@ def fits(
         switches = {"checkpointing": checkpointing, "loss": loss}
         step = {"batch": batch, "seq": seq, "optimizer": optimizer, **options, **switches}
         peak = peak_of(config, read_method(what), read_setting(**step))
-        word = verdict(peak, card_gib, loss)
+        word = verdict(peak, card_gib)
         found = {"peak_gib": peak / GIB, "verdict": word, "fits": word == "fits"}
         rows.append({"method": label, **switches, **found})
     return rows
@@ -234,6 +234,6 @@ def largest_fitting(what: Any, *, card_gib: float | str, **step: Any) -> str | N
 
     def holds(name: str) -> bool:
         peak = peak_of(load_config(name), described, setting)
-        return verdict(peak, card_gib, setting.loss) == "fits"
+        return verdict(peak, card_gib) == "fits"
 
     return next(filter(holds, reversed(covered_models())), None)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from peftmemory import questions
 from peftmemory.advice import PRECISIONS, advise, changes, fits, named
 from peftmemory.cards import in_words, verdict
 from peftmemory.configs import ModelConfig, load_config
@@ -12,13 +13,13 @@ from peftmemory.constants import GIB
 from peftmemory.errors import EstimateError
 from peftmemory.methods import method
 from peftmemory.phases import Estimate
-from peftmemory.predict import predict
 
 # The options that are fields of a method and of a step.
 OF_A_METHOD = ("r", "num_virtual_tokens", "reduction_factor", "target_modules")
 SWITCHES = {
     "checkpointing": "gradient checkpointing",
     "padding": "the batch holds padding, so a mask is built",
+    "packing": "rows hold several documents, so a mask is built but for flash attention",
     "accumulation": "gradients of earlier batches are there",
     "free-outputs": "the loop keeps the loss alone, as the Trainer does",
     "autocast": "bf16 autocast over the weights' format (bf16=True in the Trainer)",
@@ -26,7 +27,7 @@ SWITCHES = {
     "adapters-16bit": "adapters in the base's 16 bits, as TRL has them on a 4-bit base",
 }
 OF_A_STEP = ("batch", "seq", "optimizer", "loss", "attention", "head", "checkpointing", "padding")
-OF_A_STEP += ("accumulation", "free_outputs", "prepare_kbit")
+OF_A_STEP += ("packing", "accumulation", "free_outputs", "prepare_kbit", "recompute")
 
 
 def reads(kind: type, words: str, least: float | None = None) -> Callable[[str], Any]:
@@ -63,6 +64,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--card", metavar="NAME", help="the same for a card by name: t4, a10g, l4, a100-80, …")
     must = "exit code 1 unless it fits the card; a verdict of uncertain is not enough"
     add("--must-fit", action="store_true", help=must)
+    questions.add_arguments(add, whole)
     add("--trace", action="store_true", help="trace the step even where a formula covers it")
     add("--json", action="store_true", help="print JSON")
 
@@ -73,8 +75,10 @@ def add_step(add: Callable) -> None:
     add("--seq", type=whole, default=1024, help="tokens per sequence (1024)")
     add("--precision", choices=[*PRECISIONS, "fp16"], default="bf16", help="default: bf16")
     add("--optimizer", default="adamw_torch_fused", help="adamw_torch_fused, adamw_torch, …")
-    add("--loss", default="plain", help="plain, or chunked as in TRL")
-    add("--attention", default="sdpa", help="sdpa (flash attention needs the same) or eager")
+    add("--loss", help="plain (default), chunked as in TRL (default with --task), or liger")
+    add("--attention", default="sdpa", help="sdpa, flash_attention_2 or eager")
+    kinds = "with --checkpointing: layers (default), selective or offloaded"
+    add("--recompute", default="layers", help=kinds)
     add("--head", help="causal-lm, seq2seq-lm, classifier, …; default: the family's usual one")
     for switch, text in SWITCHES.items():
         add(f"--{switch}", action="store_true", help=text)
@@ -83,6 +87,10 @@ def add_step(add: Callable) -> None:
 def step_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the fields of the step that the options name."""
     step = {name: getattr(options, name) for name in OF_A_STEP}
+    step["loss"] = options.loss if options.loss is not None else "plain"
+    if options.task:
+        step |= {} if options.packing else {"padding": True}
+        step |= {"loss": options.loss or "chunked", "free_outputs": True}
     step |= PRECISIONS.get(options.precision, {"precision": options.precision})
     if options.autocast:
         step["autocast"] = True
@@ -105,37 +113,63 @@ def run(options: argparse.Namespace, before_trace: Callable[[], None] = lambda: 
 
     ``before_trace`` is called before a trace, to make known to PEFT what it does not bring.
     """
+    config = load_config(options.model)  # the first thing a reader got wrong, if it is wrong
+    card = card_of(options)
+    described, step = method_of(options), step_of(options)
+    ask = questions.asked(options, before_trace)
+    tables, lines = questions.more(config, described, card, step, options, ask)
+    if options.serve:
+        found = questions.served(config, described, options)
+    else:
+        found = ask(config, described, **step)
+    result, words = found.to_dict(), [str(found)]
+    good = True
+    if card is not None:
+        plain = not (options.serve or options.devices or options.task)
+        told = on_card(config, described, card, step, found, plain=plain)
+        result |= told
+        words += ["", *told["lines"]]
+        good = told["verdict"] == "fits" or not options.must_fit
+    result = {key: value for key, value in (result | tables).items() if key != "lines"}
+    print(json.dumps(result, indent=1) if options.json else "\n".join([*words, *lines]))
+    return 0 if good else 1
+
+
+def card_of(options: argparse.Namespace) -> Any:
+    """Return the card that the options name, or None, once all options go together.
+
+    Raises:
+        EstimateError: they do not, or there is no such card.
+    """
     if options.must_fit and options.card is None and options.card_gib is None:
         raise EstimateError("--must-fit needs a card: add --card NAME or --card-gib GIB.")
     if options.card is not None and options.card_gib is not None:
         raise EstimateError("--card and --card-gib name two cards: take one of them.")
-    config = load_config(options.model)  # the first thing a reader got wrong, if it is wrong
+    questions.check(options)
     card = options.card if options.card is not None else options.card_gib
     if card is not None:
         named(card)
-    described, step = method_of(options), step_of(options)
-    found = predict(config, described, trace=options.trace, before_trace=before_trace, **step)
-    result, words = found.to_dict(), [str(found)]
-    good = True
-    if card is not None:
-        told = on_card(config, described, card, step, found)
-        result |= told
-        words += ["", *told["lines"]]
-        good = told["verdict"] == "fits" or not options.must_fit
-    result.pop("lines", None)
-    print(json.dumps(result, indent=1) if options.json else "\n".join(words))
-    return 0 if good else 1
+    return card
 
 
 def on_card(
-    config: ModelConfig, described: Any, card: Any, step: dict[str, Any], found: Estimate
+    config: ModelConfig,
+    described: Any,
+    card: Any,
+    step: dict[str, Any],
+    found: Estimate | questions.Serving,
+    *,
+    plain: bool,
 ) -> dict[str, Any]:
-    """Return the verdict on a card, and what would help: by formula, or in words for a trace."""
+    """Return the verdict on a card, and what would help: by formula, or in words for a trace.
+
+    ``plain``: the step of one device, for which there is advice.
+    """
     name, gib = named(card)
-    if found.traced:
-        word = verdict(found.peak, gib, step["loss"])
+    if not plain or found.traced:
+        word = verdict(found.peak, gib)
         lines = [in_words(word, gib, found.peak / GIB, name)]
-        if word != "fits":
+        if word != "fits" and plain:
             possible = ", ".join(change for change, *_ in changes(described, found.setting))
             lines.append(f"What can still be changed, and traced again: {possible}.")
         return {"verdict": word, "sentence": lines[0], "lines": lines}

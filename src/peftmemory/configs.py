@@ -111,7 +111,8 @@ def from_dict(raw: dict[str, Any], *, name: str = "") -> ModelConfig:
     if not isinstance(model_type, str) or not model_type:
         raise EstimateError("The configuration names no model_type: give a whole config.json.")
     sizes = sizes_of(raw, model_type)
-    tied = raw.get("tie_word_embeddings", model_type in TIED)
+    # transformers 5 ties every T5, whatever its file says (Flan-T5's says no).
+    tied = model_type == "t5" or raw.get("tie_word_embeddings", model_type in TIED)
     method = (raw.get("quantization_config") or {}).get("quant_method")
     if method:
         notes += (f"The file's own quantisation ({method}) is left aside.",)

@@ -1,11 +1,14 @@
 """How many parameters a published model has, tensor by tensor."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 from peftmemory.configs import COUNTED, LLAMA_LIKE, ModelConfig
 from peftmemory.errors import no_formula
 
+# How often each shape of a tensor occurs.
+Shapes = Counter[tuple[int, ...]]
 ATTENTION, FEED_FORWARD = (
     ("q_proj", "k_proj", "v_proj", "o_proj"),
     ("gate_proj", "up_proj", "down_proj"),
@@ -91,25 +94,25 @@ def block_linear(config: ModelConfig) -> int:
     return sum(each.d_in * each.d_out * each.count for each in linears(config))
 
 
-def outside_linears(config: ModelConfig) -> Counter[int]:
+def outside_linears(config: ModelConfig) -> Shapes:
     """Return norms, embeddings and output head (RoBERTa: pooler; T5: relative positions)."""
     h, n, raw = config.hidden_size, config.layers, config.raw
     refuse_unknown(config)
-    tensors = Counter({config.vocab_size * h: 1 if config.tied else 2})
+    tensors: Shapes = Counter({(config.vocab_size, h): 1 if config.tied else 2})
     if config.model_type == "t5":
-        tensors[h] += 5 * n + 2
-        tensors[raw.get("relative_attention_num_buckets", 32) * config.heads] += 2
+        tensors[(h,)] += 5 * n + 2
+        tensors[raw.get("relative_attention_num_buckets", 32), config.heads] += 2
         return tensors
     norms = 2 * n + 1  # two a layer and one beside the layers, with a bias but in Llama's family
-    tensors[h] += norms if config.model_type in LLAMA_LIKE else 2 * norms
+    tensors[(h,)] += norms if config.model_type in LLAMA_LIKE else 2 * norms
     if config.model_type == "qwen3":
-        tensors[config.head_dim] += 2 * n
+        tensors[(config.head_dim,)] += 2 * n
     if config.model_type == "gpt2":
-        tensors[raw.get("n_positions", 1024) * h] += 1
+        tensors[raw.get("n_positions", 1024), h] += 1
     if config.model_type == "roberta":
-        pooler = [h * h, h]
+        pooler = [(h, h), (h,)]
         positions = raw.get("max_position_embeddings", 512), raw.get("type_vocab_size", 2)
-        tensors.update([*(each * h for each in positions), *pooler])
+        tensors.update([*((each, h) for each in positions), *pooler])
     return tensors
 
 
@@ -127,19 +130,19 @@ def refuse_unknown(config: ModelConfig) -> None:
             raise no_formula(f"No formula covers {name}={config.raw[name]!r}")
 
 
-def model_tensors(config: ModelConfig) -> Counter[int]:
-    """Return the tensors of the published model as a count by number of elements."""
+def model_tensors(config: ModelConfig) -> Shapes:
+    """Return the tensors of the published model, counted by shape."""
     tensors = outside_linears(config)
     for each in linears(config):
-        tensors[each.d_in * each.d_out] += each.count
+        tensors[each.d_out, each.d_in] += each.count
         if each.bias:
-            tensors[each.d_out] += each.count
+            tensors[(each.d_out,)] += each.count
     return tensors
 
 
-def elements(tensors: Counter[int]) -> int:
+def elements(tensors: Shapes) -> int:
     """Return how many elements counted tensors hold together."""
-    return sum(size * count for size, count in tensors.items())
+    return sum(math.prod(shape) * count for shape, count in tensors.items())
 
 
 def base_parameters(config: ModelConfig) -> int:

@@ -4,13 +4,14 @@ from typing import Any
 
 from peftmemory.activations import Layer
 from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
-from peftmemory.constants import TILE_TOKENS, TILE_WIDTH
+from peftmemory.constants import GIB, OFFLOAD_STASH, TILE_TOKENS, TILE_WIDTH, liger_rows
 from peftmemory.counts import block_linear, elements
-from peftmemory.errors import no_formula
+from peftmemory.errors import EstimateError, NoFormulaError, no_formula
 from peftmemory.methods import Method, describe, read_method
-from peftmemory.model_states import base_bytes, optimizer_bytes, trained_bytes_each
+from peftmemory.model_states import base_bytes, trained_bytes_each
+from peftmemory.optimizers import paged_bytes, state_bytes, step_bytes
 from peftmemory.phases import Estimate
-from peftmemory.saved_tensors import prefix_cache, rotary, saved_by
+from peftmemory.saved_tensors import prefix_cache, rotary, saved_by, selected
 from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.temporaries import attention_temporaries, layer_temporaries
 from peftmemory.trained import parameters, trained_tensors
@@ -40,14 +41,34 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
     """Return what ``estimate`` returns, once model, method and setting are read."""
     refuse_uncovered(config, setting)
     refuse_together(method, setting)
+    step = StepBytes(Layer(config, method, setting))
     return Estimate(
         model=config.name,
         method=describe(method),
         setting=setting,
         trainable=parameters(config, method).trainable,
-        moments=StepBytes(Layer(config, method, setting)).moments(),
-        notes=config.notes,
+        moments=step.moments(),
+        notes=(*config.notes, *paged_note(step.paged)),
     )
+
+
+def by_formula_alone(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
+    """Return what ``closed_form`` returns, for a question that a trace does not answer.
+
+    Raises:
+        EstimateError: what the closed form refuses, without the advice to trace it.
+    """
+    try:
+        return closed_form(config, method, setting)
+    except NoFormulaError as error:
+        what = str(error).split(": trace it")[0]
+        raise EstimateError(f"{what}, and this question cannot be traced.") from error
+
+
+def paged_note(paged: int) -> list[str]:
+    """Return the sentence about optimiser states that need not be on the card."""
+    where = "in paged memory, which leaves the card when it is full: not counted."
+    return [f"Of the optimiser's states {paged / GIB:.2f} GiB lie {where}"] if paged else []
 
 
 # Fields of a published configuration that change a step's bytes, and the values the formula knows.
@@ -94,15 +115,29 @@ class StepBytes:
         each, tensors = trained_bytes_each(method, setting), trained_tensors(config, method)
         self.weights = base_bytes(config, setting)
         self.gradients = elements(tensors) * each
-        self.states = optimizer_bytes(tensors, each, setting.optimizer)
+        name = setting.optimizer
+        self.paged = paged_bytes(tensors, each, name)[0]
+        self.states = state_bytes(tensors, each, name, vocab_size=v) - self.paged
+        self.step = step_bytes(tensors, each, name, vocab_size=v)
         self.head_gradient = v * h * each if self.full else 0
         # Loss: logits in a product's format and log-probabilities in fp32, or one tile of logits.
         plain = setting.loss == "plain"
         self.logits, self.log_probabilities = (c * n * v, 4 * n * v) if plain else (0, 0)
         self.tile = c * min(n, TILE_TOKENS) * min(v, TILE_WIDTH)
-        # Activations: all that autograd keeps but the log-probabilities; of them under
-        # checkpointing the layers' inputs; the last hidden states, where nothing else keeps them.
-        saved = saved_by(layer)
+        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
+        self.cache = prefix_cache(layer)
+        kept = not setting.free_outputs
+        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
+        self.batch = 8 * setting.batch * setting.seq * (1 + setting.padding + setting.packing)
+        self.keep(saved_by(layer))
+
+    def keep(self, saved: dict[str, int]) -> None:
+        """Compute the activations: all that autograd keeps but the log-probabilities.
+
+        Of them under checkpointing the layers' inputs; the last hidden states, where nothing else
+        keeps them.
+        """
+        layer, config, setting = self.layer, self.config, self.setting
         self.saved = sum(saved.values()) - self.log_probabilities
         ckpt = setting.checkpointing
         # Eager attention's mask of numbers, which the layers to be computed again hold on to.
@@ -110,13 +145,16 @@ class StepBytes:
         self.mask = layer.e * layer.rows * layer.keys * eager
         self.saved += self.mask
         self.inputs = saved["layer inputs"] + saved.get("adapters", 0) if ckpt else 0
-        kept_anyway = self.full and c == layer.e or not plain
-        self.hidden = 0 if kept_anyway else layer.e * h * n
-        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
-        self.cache = prefix_cache(layer)
-        kept = not setting.free_outputs
-        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
-        self.batch = 8 * setting.batch * setting.seq * (2 if setting.padding else 1)
+        # A layer that is computed again uses the attention's output that was kept of it.
+        self.used_again = layer.rows * selected(layer) if ckpt else 0
+        self.one_input = self.inputs // config.layers - self.used_again
+        if setting.recompute == "offloaded":  # all but the last ones are in the host's memory
+            left = self.inputs * min(OFFLOAD_STASH, config.layers) // config.layers
+            self.saved -= self.inputs - left
+            self.inputs = left
+        plain = setting.loss == "plain"
+        kept_anyway = self.full and layer.c == layer.e and plain or setting.loss == "chunked"
+        self.hidden = 0 if kept_anyway else layer.e * layer.h * layer.rows
 
     def moments(self) -> dict[str, dict[str, int]]:
         """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
@@ -157,9 +195,22 @@ class StepBytes:
             activations += 2 * block_linear(self.config) * setting.checkpointing
         if setting.loss == "chunked":
             return self.phase(activations=activations, logits=self.tile)
+        if setting.loss == "liger":
+            return self.phase(activations=activations, logits=self.liger())
         copy = 4 * layer.rows * self.config.vocab_size if layer.c == 2 else 0
         logits = self.log_probabilities + self.logits + copy
         return self.phase(activations=activations, logits=logits)
+
+    def liger(self) -> int:
+        """Liger's loss: the chunk of logits before is there until the next one is computed.
+
+        A trained head's gradient of a chunk is copied to fp32 before it is added.
+        """
+        layer, v = self.layer, self.config.vocab_size
+        rows = liger_rows(layer.rows, layer.h, v)
+        head = (layer.c + 4) * v * layer.h if self.full else layer.c * rows * layer.h
+        before = layer.c * rows * v if rows < layer.rows else 0
+        return layer.c * rows * v + max(before, head)
 
     def backward_loss(self) -> dict[str, int]:
         """The loss's backward pass: two more fp32 tensors of the logits' shape.
@@ -181,14 +232,16 @@ class StepBytes:
         """
         layer = self.layer
         end = (4 * layer.h + 4 + (layer.c * layer.h if self.full else 0)) * layer.rows
-        again = layer.other.total(layer.rows) + self.inputs
+        if self.setting.loss == "liger":  # what it kept are gradients by now
+            end = (4 * layer.h + 4 + layer.e * layer.h) * layer.rows + self.head_gradient
+        again = layer.other.total(layer.rows) + self.inputs - self.used_again
         activations = again if self.setting.checkpointing else self.saved - end
         return self.backward_layer(activations, self.head_gradient)
 
     def backward_first_layer(self) -> dict[str, int]:
         """The first layer's backward pass comes last: all gradients but an embedding's are there."""
         layer = self.layer
-        activations = layer.first.total(layer.rows) + self.inputs // self.config.layers
+        activations = layer.first.total(layer.rows) + self.one_input
         embedding = 0 if self.config.tied else self.head_gradient
         return self.backward_layer(activations, self.gradients - embedding)
 
@@ -214,20 +267,22 @@ class StepBytes:
         """End of the backward pass: all gradients, and the embedding's that is new.
 
         A tied embedding gets a second gradient from the output head; accumulated gradients stand
-        beside new ones until these are added.
+        beside new ones until these are added. The head's is a transposed view, to which autograd adds
+        nothing in place: their sum is a third tensor, when the stream's gradient is gone. The chunked
+        loss and autocast's copy give no view.
         """
+        tied, setting = self.config.tied, self.setting
+        copied = setting.autocast and setting.precision == "fp32"
+        summed = self.head_gradient * (tied and setting.loss == "plain" and not copied)
+        stream = self.layer.e * self.layer.h * self.layer.rows
         return self.phase(
-            activations=self.layer.e * self.layer.h * self.layer.rows + self.kept_cache,
+            activations=stream + self.kept_cache,
             gradients=self.gradients,
             logits=self.kept_logits,
-            temporaries=self.head_gradient * (self.config.tied + self.setting.accumulation),
+            temporaries=self.head_gradient * (tied + setting.accumulation)
+            + max(0, summed - stream),
         )
 
     def optimizer(self) -> dict[str, int]:
-        """The optimiser's step: the foreach variant holds one temporary per parameter."""
-        foreach = self.setting.optimizer == "adamw_torch"
-        return self.phase(
-            activations=0,
-            gradients=self.gradients,
-            temporaries=self.gradients if foreach else 0,
-        )
+        """The optimiser's step, after the activations."""
+        return self.phase(activations=0, gradients=self.gradients, temporaries=self.step)

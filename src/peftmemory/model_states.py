@@ -1,7 +1,5 @@
 """How many bytes weights, gradients and optimiser states take, tensor by tensor."""
 
-from collections import Counter
-
 from peftmemory import constants
 from peftmemory.configs import LLAMA_LIKE, ModelConfig
 from peftmemory.counts import base_parameters, block_linear, linears
@@ -57,24 +55,3 @@ def trained_bytes_each(method: Method, setting: StepSetting) -> int:
         return setting.stream_bytes
     fp32 = setting.autocast_adapter_dtype or hasattr(method, "num_virtual_tokens")
     return 4 if fp32 else setting.adapter_bytes
-
-
-def optimizer_bytes(tensors: Counter[int], each: int, optimizer: str) -> int:
-    """Return the bytes of the optimiser's states.
-
-    AdamW (Loshchilov and Hutter, 2019): two moments in the parameter's dtype and a step count per
-    tensor. 8-bit AdamW (Dettmers et al., 2022): two bytes per element and two constants per 256;
-    tensors below 4,096 elements keep fp32 moments; two tables for all.
-
-    Args:
-        tensors: the trained tensors, as a count by number of elements.
-        each: bytes per trained parameter.
-        optimizer: the Trainer's name.
-    """
-    if optimizer != "adamw_8bit":
-        return sum(count * (2 * size * each + 4) for size, count in tensors.items())
-    total = 0 if max(tensors) < constants.ADAM_SMALLEST else 2 * 4 * constants.BYTE_CODES
-    for size, count in tensors.items():
-        small = size < constants.ADAM_SMALLEST
-        total += count * (8 * size if small else 2 * size + 8 * -(-size // constants.ADAM_BLOCK))
-    return total

@@ -25,7 +25,7 @@ def saved_by(layer: Layer) -> dict[str, int]:
     """Return what ``saved_activations`` returns for a model of such layers."""
     n, layers, total = layer.rows, layer.config.layers, Counter()
     if layer.setting.checkpointing:
-        total["layer inputs"] = layers * n * layer.e * layer.h
+        total["layer inputs"] = layers * n * (layer.e * layer.h + selected(layer))
         if getattr(layer.method, "placement", "") == "pfeiffer":  # outside the segment
             total["adapters"] = round(layers * n * layer.other.per_token["adapters"])
     else:
@@ -43,12 +43,23 @@ def saved_by(layer: Layer) -> dict[str, int]:
     return {kind: size for kind, size in total.items() if size}
 
 
+def selected(layer: Layer) -> int:
+    """Return the bytes per token that selective checkpointing keeps of a layer beside its input.
+
+    The fused kernel's output and its one number per head.
+    """
+    selective = layer.setting.recompute == "selective"
+    return (layer.c * layer.config.q_dim + 4 * layer.config.heads) * selective
+
+
 def end(layer: Layer) -> dict[str, int]:
     """Return the bytes kept by the last norm, the output head and the loss."""
     n, h, v = layer.rows, layer.h, layer.config.vocab_size
     norms = (4 * h + 4) * n + layer.norm_is_trained("final") * layer.e * h * n
     if layer.setting.loss == "chunked":  # the hidden states, without each sequence's last
         return {"norms": norms, "loss": layer.c * h * (n - layer.setting.batch)}
+    if layer.setting.loss == "liger":  # gradients of the hidden states, and of a trained head
+        return {"norms": norms, "loss": layer.e * h * (n + v * layer.full)}
     return {
         "norms": norms,
         # The log-probabilities in fp32, the shifted labels and the sum of their weights. The labels

@@ -5,24 +5,27 @@ from typing import Any
 
 from peftmemory.errors import EstimateError, check_size
 from peftmemory.methods import IA3, Full, Lora, Method, Prefix
+from peftmemory.optimizers import OPTIMIZERS
 
 # Bytes per element of what a precision stores its weights in; NF4's are in model_states.py.
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "nf4": 2}
 CHOICES = {
     "precision": tuple(WEIGHT_BYTES),
-    "optimizer": ("adamw_torch", "adamw_torch_fused", "adamw_8bit"),
-    "attention": ("sdpa", "eager"),
-    "loss": ("plain", "chunked"),
+    "optimizer": tuple(OPTIMIZERS),
+    "attention": ("sdpa", "eager", "flash_attention_2"),
+    "loss": ("plain", "chunked", "liger"),
+    "recompute": ("layers", "selective", "offloaded"),
     "head": (None, "causal-lm", "seq2seq-lm", "classifier", "token-classifier", "masked-lm")
     + ("image-classifier", "image-text-lm"),
 }
 # What people also call a choice, or take for one.
 HINTS = {
-    "flash_attention_2": "it keeps the same bytes as sdpa, so take that",
-    "flash_attention_3": "it keeps the same bytes as sdpa, so take that",
-    "paged_adamw_8bit": "its states are those of adamw_8bit, which may leave the card, so take that",
+    "flash_attention_3": "it keeps the same bytes as flash_attention_2, so take that",
+    "flex_attention": "without a mask it keeps the same bytes as sdpa, so take that",
     "adamw": "take adamw_torch_fused, the Trainer's, or adamw_torch",
     "adamw_bnb_8bit": "it is called adamw_8bit",
+    "paged_adamw": "take paged_adamw_32bit or paged_adamw_8bit",
+    "lion": "take lion_32bit or lion_8bit",
 }
 
 
@@ -40,13 +43,20 @@ class StepSetting:
             ``fp32`` weights this is mixed precision.
         optimizer: the Trainer's names. ``adamw_torch`` is ``torch.optim.AdamW`` as it runs on a
             GPU (foreach: one temporary as large as the trained weights); ``adamw_torch_fused``,
-            the Trainer's default, has none; ``adamw_8bit`` is bitsandbytes'.
+            the Trainer's default, has none; the others stand in ``peftmemory.optimizers``.
         checkpointing: gradient checkpointing (activation checkpointing), one segment per layer.
-        attention: ``sdpa`` (fused) or ``eager`` (scores materialised).
-        loss: ``plain`` (transformers' own, logits in full) or ``chunked`` (TRL's default from
-            1.16: logits never exist as a whole).
+        recompute: what checkpointing keeps of a layer: its input (``layers``), attention's output
+            too (``selective``, as TRL has it), or all in the host's memory but the last five layers'
+            inputs (``offloaded``, TRL's ``activation_offloading``).
+        attention: ``sdpa`` (fused), ``eager`` (scores materialised) or ``flash_attention_2``
+            (fused, and without a mask: padding is counted as if it were tokens).
+        loss: ``plain`` (transformers' own, logits in full), ``chunked`` (TRL's default from
+            1.16: logits never exist as a whole) or ``liger`` (Liger's fused linear cross-entropy
+            alone: gradients instead of logits are kept, chunk by chunk).
         padding: the batch holds padding, so an attention mask is built. Without it transformers
             uses the kernel's causal flag and repeats no key or value head.
+        packing: rows hold several documents, told by position ids: a mask is built, but for flash
+            attention, which is told where they begin.
         accumulation: gradients of earlier micro-batches are alive during the step.
         autocast_adapter_dtype: PEFT's own option: adapters are kept in fp32 on a 16-bit base.
         double_quant: quantise NF4's constants too.
@@ -67,9 +77,11 @@ class StepSetting:
     autocast: bool = False
     optimizer: str = "adamw_torch"
     checkpointing: bool = False
+    recompute: str = "layers"
     attention: str = "sdpa"
     loss: str = "plain"
     padding: bool = False
+    packing: bool = False
     accumulation: bool = False
     autocast_adapter_dtype: bool = True
     double_quant: bool = True
@@ -87,10 +99,23 @@ class StepSetting:
                     raise EstimateError(f"{name} {value!r} is not known here: {HINTS[value]}.")
                 words = ", ".join(filter(None, allowed))
                 raise EstimateError(f"{name} must be one of {words}, not {value!r}.")
+        if self.recompute != "layers" and not self.checkpointing:
+            raise EstimateError(
+                f"recompute={self.recompute!r} goes with checkpointing: turn that on, or drop it."
+            )
+        if self.recompute == "selective" and self.attention == "eager":
+            raise EstimateError(
+                "recompute='selective' keeps a fused kernel's output: take attention='sdpa'."
+            )
         if self.prepare_kbit and self.precision != "nf4":
             raise EstimateError(
                 "prepare_kbit goes with precision='nf4': drop it or quantise the base."
             )
+
+    @property
+    def masked(self) -> bool:
+        """Whether attention gets a mask of the batch."""
+        return (self.padding or self.packing) and self.attention != "flash_attention_2"
 
     @property
     def stream_bytes(self) -> int:

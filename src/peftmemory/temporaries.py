@@ -70,7 +70,7 @@ def attention_temporaries(layer: Layer) -> int:
     Per score: the gradient in fp32, CUDA's product of it with the softmax in fp32 (ATen's
     SoftMax.cu), and the result in the product's format, in place of the 16-bit copy that is gone.
     """
-    if layer.setting.attention != "eager":
+    if layer.fused:
         return 0
     copy = layer.c if layer.c == 2 else 0
     return (4 + 4 + layer.c - copy) * layer.config.heads * layer.keys * layer.rows

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from peftmemory import methods
 from peftmemory.configs import ModelConfig, load_config
-from peftmemory.counts import Linear, base_parameters, elements, linears, model_tensors
+from peftmemory.counts import (
+    Linear,
+    Shapes,
+    base_parameters,
+    elements,
+    linears,
+    model_tensors,
+)
 from peftmemory.errors import EstimateError, no_formula
 
 # PEFT's default targets (peft.utils.constants, 0.21).
@@ -92,24 +99,24 @@ def matching(config: ModelConfig, pattern: str) -> list[Linear]:
     return [each for each in linears(config) if each.name in in_layers[0]]
 
 
-def lora_tensors(config: ModelConfig, method: methods.Lora) -> Counter[int]:
+def lora_tensors(config: ModelConfig, method: methods.Lora) -> Shapes:
     """Return A, B and DoRA's magnitude of every target: ``r (d_in + d_out)``, plus ``d_out``.
 
     Hu et al. (2021, section 4); Liu et al. (2024).
     """
-    tensors: Counter[int] = Counter()
+    tensors: Shapes = Counter()
     for each in targets(config, method):
         if method.r > (most := min(each.d_in, each.d_out)):
             raise EstimateError(
                 f"r={method.r} is more than {each.name} has room for: choose a rank of at most {most}."
             )
-        magnitude = [each.d_out] * method.use_dora
-        for size in (method.r * each.d_in, method.r * each.d_out, *magnitude):
-            tensors[size] += each.count
+        magnitude = [(each.d_out,)] * method.use_dora
+        for shape in ((method.r, each.d_in), (each.d_out, method.r), *magnitude):
+            tensors[shape] += each.count
     return tensors
 
 
-def prefix_tensors(config: ModelConfig, method: methods.Prefix) -> Counter[int]:
+def prefix_tensors(config: ModelConfig, method: methods.Prefix) -> Shapes:
     """Return a prefix's trained tensors: ``n 2 L kv_dim`` directly, or through an MLP.
 
     With the projection of Li and Liang (2021, section 4.3), as PEFT builds it on a width D =
@@ -118,9 +125,9 @@ def prefix_tensors(config: ModelConfig, method: methods.Prefix) -> Counter[int]:
     virtual, width = method.num_virtual_tokens, config.kv_dim
     out = 2 * config.layers * width
     if not method.prefix_projection:
-        return Counter([virtual * out])
+        return Counter([(virtual, out)])
     inner = method.encoder_hidden_size or width
-    return Counter([virtual * width, width * inner, inner, inner * out, out])
+    return Counter([(virtual, width), (inner, width), (inner,), (out, inner), (out,)])
 
 
 def bottleneck_width(config: ModelConfig, method: methods.Bottleneck) -> int:
@@ -133,12 +140,12 @@ def bottleneck_width(config: ModelConfig, method: methods.Bottleneck) -> int:
     return int(config.hidden_size // method.reduction_factor)
 
 
-def bottleneck_tensors(config: ModelConfig, method: methods.Bottleneck) -> Counter[int]:
+def bottleneck_tensors(config: ModelConfig, method: methods.Bottleneck) -> Shapes:
     """Return ``2 h m + m + h`` per adapter (Houlsby et al., 2019, section 2.1)."""
     h, m = config.hidden_size, bottleneck_width(config, method)
     blocks = config.layers * (2 if config.model_type == "t5" else 1)
     adapters = blocks * (2 if method.placement == "houlsby" else 1)
-    return Counter([h * m, h * m, m, h] * adapters)
+    return Counter([(m, h), (h, m), (m,), (h,)] * adapters)
 
 
 def default_of(table: dict[str, tuple[str, ...]], config: ModelConfig) -> tuple[str, ...]:
@@ -149,18 +156,19 @@ def default_of(table: dict[str, tuple[str, ...]], config: ModelConfig) -> tuple[
     return table[config.model_type]
 
 
-def ia3_tensors(config: ModelConfig) -> Counter[int]:
+def ia3_tensors(config: ModelConfig) -> Shapes:
     """Return one factor per scaled feature: outputs of k (Qwen3: q) and v, inputs of down."""
-    tensors: Counter[int] = Counter()
+    tensors: Shapes = Counter()
     scaled = default_of(IA3_SCALED, config)
     for each in linears(config):
         if each.name in scaled:
-            tensors[each.d_in if each.name == "down_proj" else each.d_out] += each.count
+            width = each.d_in if each.name == "down_proj" else each.d_out
+            tensors[width, 1] += each.count
     return tensors
 
 
-def trained_tensors(config: ModelConfig, method: methods.Method) -> Counter[int]:
-    """Return what the optimiser sees, as a count of tensors by number of elements."""
+def trained_tensors(config: ModelConfig, method: methods.Method) -> Shapes:
+    """Return what the optimiser sees, counted by shape."""
     match method:
         case methods.Full():
             return model_tensors(config)
@@ -169,13 +177,13 @@ def trained_tensors(config: ModelConfig, method: methods.Method) -> Counter[int]
         case methods.Prefix():
             return prefix_tensors(config, method)
         case methods.Prompt():
-            return Counter([method.num_virtual_tokens * config.hidden_size])
+            return Counter([(method.num_virtual_tokens, config.hidden_size)])
         case methods.IA3():
             return ia3_tensors(config)
         case methods.LayerNorm():
             norms = default_of(NORMS_TUNED, config)
             each_layer = len([norm for norm in norms if norm != "final"])
-            return Counter({config.hidden_size: each_layer * config.layers + ("final" in norms)})
+            return Counter({(config.hidden_size,): each_layer * config.layers + ("final" in norms)})
         case methods.Bottleneck():
             return bottleneck_tensors(config, method)
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import weakref
 from collections import Counter
 
@@ -15,7 +16,7 @@ import peftmemory
 from pefthelpers import results
 from pefthelpers.checks import memory as check
 from pefthelpers.paths import data_dir
-from peftmemory.model_states import optimizer_bytes
+from peftmemory.optimizers import state_bytes
 from peftmemory.saved_tensors import saved_activations
 from studies.memory_measure import measure_saved
 
@@ -129,13 +130,13 @@ def test_eight_bit_states_are_counted_once(notebook):
     import bitsandbytes
 
     model = llama_of(SHAPE | {"hidden_size": 96, "intermediate_size": 224}, torch.bfloat16)
-    tensors = [p.numel() for p in model.parameters()]
-    count = sum(tensors)
+    tensors = [tuple(p.shape) for p in model.parameters()]
+    count = sum(map(math.prod, tensors))
     notebook.namespace |= {"copy": copy, "model": model, "count": count}
     notebook.namespace["ids"] = torch.randint(0, 80, (2, 8))
     notebook.run("define-resting")
     found = notebook.namespace["resting_bytes"](torch.bfloat16, bitsandbytes.optim.AdamW8bit)
-    states = optimizer_bytes(Counter(tensors), 2, "adamw_8bit")
+    states = state_bytes(Counter(tensors), 2, "adamw_8bit")
     assert found == pytest.approx(4 + states / count, rel=1e-6)
 
 

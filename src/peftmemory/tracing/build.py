@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,13 +63,13 @@ def adapt(
     if peft_config is not None:
         model = wrap(model, config, peft_config, setting)
     if setting.checkpointing:
-        again = {"use_reentrant": False}
+        again = {"use_reentrant": False, **selective(setting)}
         with in_one_sentence("transformers", config):
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
             if peft_config is not None:
                 model.enable_input_require_grads()
-    if setting.loss == "chunked":
-        use_chunked_loss(model)
+    if setting.loss != "plain":
+        use_own_loss(model, setting.loss)
     return model.train()
 
 
@@ -86,7 +87,9 @@ def build_base(config: ModelConfig, setting: StepSetting, *, device: str) -> nn.
         raw = hf_config(config, dtype)
         if not raw.is_encoder_decoder:
             raw.use_cache = False
-        options = {"attn_implementation": setting.attention, "dtype": dtype}
+        # The CPU has no flash attention package: the same bytes, since no mask is built.
+        attention = "eager" if setting.attention == "eager" else "sdpa"
+        options = {"attn_implementation": attention, "dtype": dtype}
         model = kind.from_config(raw, **options)
     check_positions(model, config, setting.seq)
     return model
@@ -157,12 +160,27 @@ def cast_adapters(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.bfloat16)
 
 
-def use_chunked_loss(model: nn.Module) -> None:
-    """Let the model return hidden states: the chunked loss applies the output head itself."""
+def selective(setting: StepSetting) -> dict[str, Any]:
+    """Return what tells checkpointing to keep the fused attention's output, as TRL does."""
+    if setting.recompute != "selective":
+        return {}
+    from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+    kept = (torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,)
+
+    def policy(context, operation, *args, **kwargs):
+        keep = operation in kept
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return {"context_fn": partial(create_selective_checkpoint_contexts, policy)}
+
+
+def use_own_loss(model: nn.Module, loss: str) -> None:
+    """Let the model return hidden states: these losses apply the output head themselves."""
     head = getattr(model, "lm_head", None)
     if not isinstance(head, nn.Linear):
         raise EstimateError(
-            "The chunked loss needs a model with an output head: take loss='plain'."
+            f"The {loss} loss needs a model with an output head: take loss='plain'."
         )
     model.set_output_embeddings(nn.Identity())
     model.lm_head.weight = head.weight  # still tied to the embedding if it was

@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 import torch
 
-from peftmemory.constants import ADAM_BLOCK, ADAM_SMALLEST, BYTE_CODES, TILE_TOKENS, TILE_WIDTH
+from peftmemory.constants import (
+    ADAM_BLOCK,
+    ADAM_SMALLEST,
+    BYTE_CODES,
+    PAGED_SMALLEST,
+    TILE_TOKENS,
+    TILE_WIDTH,
+    liger_rows,
+)
+from peftmemory.optimizers import BESIDE_MUON, OPTIMIZERS, Optimizer, optimizer_of
 
 
 class ChunkedLoss(torch.autograd.Function):
@@ -32,20 +41,50 @@ class ChunkedLoss(torch.autograd.Function):
         return of_hidden.to(hidden.dtype), of_weight.to(weight.dtype) if trained else None
 
 
+class LigerLoss(torch.autograd.Function):
+    """Liger's fused linear cross-entropy without values: gradients are computed going forward."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight):
+        """Return a scalar from hidden states (N, h) and the output head's weight (V, h)."""
+        of_hidden = torch.zeros_like(hidden)
+        trained = weight.requires_grad
+        of_weight = torch.zeros_like(weight) if trained else None
+        rows = liger_rows(*hidden.shape, len(weight))
+        logits = hidden[:rows] @ weight.t()
+        if rows < len(hidden):  # the next chunk's, while this one is still there
+            logits = hidden[:rows] @ weight.t()
+        chunk = logits @ weight
+        del chunk
+        if trained:
+            product = logits.t() @ hidden[:rows]
+            copy = product.float()
+            del product, copy
+        ctx.save_for_backward(of_hidden, of_weight)
+        return hidden.new_zeros((), dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradients that were kept."""
+        return ctx.saved_tensors
+
+
 def tile(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Allocate the one tile of logits that exists at a time."""
     return hidden.new_empty(min(len(hidden), TILE_TOKENS), min(len(weight), TILE_WIDTH))
 
 
-class FakeAdamW8bit(torch.optim.Optimizer):
-    """bitsandbytes' ``AdamW8bit`` without values: the same states, no arithmetic.
+class FakeBitsandbytes(torch.optim.Optimizer):
+    """An optimiser of bitsandbytes without values: the same states, no arithmetic.
 
-    The real one calls its kernels by address, which fake tensors do not have.
+    The real one calls its kernels by address, which fake tensors do not have. Paged states are
+    allocated while their tensor is stepped alone: else they may be elsewhere.
     """
 
-    def __init__(self, params: Iterable[torch.nn.Parameter], *, lr: float = 1e-4):
+    def __init__(self, params: Iterable[torch.nn.Parameter], kind: Optimizer):
         """Hold the parameters; the states are made at the first step."""
-        super().__init__(params, {"lr": lr})
+        super().__init__(params, {})
+        self.kind = kind
         self.maps: list[torch.Tensor] = []
 
     @torch.no_grad()
@@ -53,31 +92,71 @@ class FakeAdamW8bit(torch.optim.Optimizer):
         """Create the states of every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and not self.state[parameter]:
+                if parameter.grad is None:
+                    continue
+                if self.kind.paged and parameter.numel() >= PAGED_SMALLEST:
+                    paged = self._moments(parameter)
+                    del paged
+                if not self.state[parameter]:
                     self.state[parameter] = self._states(parameter)
 
+    def _coded(self, parameter: torch.Tensor) -> bool:
+        return self.kind.form == "8-bit" and parameter.numel() >= ADAM_SMALLEST
+
+    def _moments(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        dtype = torch.uint8 if self._coded(parameter) else torch.float32
+        numbers = range(1, self.kind.moments + 1)
+        return {f"state{n}": torch.zeros_like(parameter, dtype=dtype) for n in numbers}
+
     def _states(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-        if parameter.numel() < ADAM_SMALLEST:
-            return {f"state{n}": torch.zeros_like(parameter, dtype=torch.float32) for n in (1, 2)}
-        if not self.maps:  # two tables, shared by all parameters
-            self.maps = [parameter.new_zeros(BYTE_CODES, dtype=torch.float32) for _ in range(2)]
+        paged = self.kind.paged and parameter.numel() >= PAGED_SMALLEST
+        states = {} if paged else self._moments(parameter)
+        if not self._coded(parameter):
+            return states
+        new = lambda size: parameter.new_zeros(size, dtype=torch.float32)
+        numbers = range(1, self.kind.moments + 1)
+        self.maps = self.maps or [new(BYTE_CODES) for _ in numbers]  # shared by all parameters
         blocks = -(-parameter.numel() // ADAM_BLOCK)
-        states: dict[str, torch.Tensor] = {}
-        for number, table in enumerate(self.maps, start=1):
-            states[f"state{number}"] = torch.zeros_like(parameter, dtype=torch.uint8)
-            states[f"absmax{number}"] = parameter.new_zeros(blocks, dtype=torch.float32)
-            states[f"qmap{number}"] = table
+        for number, table in zip(numbers, self.maps, strict=True):
+            states |= {f"absmax{number}": new(blocks), f"qmap{number}": table}
         return states
 
 
-def build_optimizer(name: str, params: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Return an optimiser by the Trainer's name.
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for the layers' matrices, AdamW for embeddings, output head and vectors."""
 
-    ``torch.optim.AdamW`` picks its foreach implementation on a GPU and a plain loop on a CPU;
-    a trace on a CPU has to ask for the GPU's.
+    def __init__(self, params: list[torch.nn.Parameter], vocab_size: int):
+        """Part the parameters between the two."""
+        left = lambda p: optimizer_of("muon", tuple(p.shape), vocab_size) is BESIDE_MUON
+        matrices, rest = ([p for p in params if left(p) is other] for other in (False, True))
+        self.parts = [torch.optim.Muon(matrices)] if matrices else []
+        self.parts += [torch.optim.AdamW(rest, fused=True)] if rest else []
+        super().__init__(params, {})
+
+    def step(self, closure=None):
+        """Step both."""
+        for part in self.parts:
+            part.step()
+            self.state.update(part.state)
+
+
+def build_optimizer(
+    name: str, params: list[torch.nn.Parameter], vocab_size: int
+) -> torch.optim.Optimizer:
+    """Return an optimiser by its name in ``peftmemory.optimizers``, as the Trainer sets it.
+
+    ``torch.optim`` picks foreach implementations on a GPU and plain loops on a CPU; a trace on a
+    CPU has to ask for the GPU's. ``vocab_size`` tells Muon what is no layer's matrix.
     """
-    if name == "adamw_8bit":
-        return FakeAdamW8bit(params)
-    if name == "adamw_torch_fused":
-        return torch.optim.AdamW(params, lr=1e-4, fused=True)
-    return torch.optim.AdamW(params, lr=1e-4, foreach=True)
+    kind = OPTIMIZERS[name]
+    if name == "muon":
+        return MuonWithAdamW(params, vocab_size)
+    if name == "adafactor":
+        from transformers import Adafactor
+
+        return Adafactor(params, lr=1e-4, scale_parameter=False, relative_step=False)
+    if name.startswith("sgd"):
+        return torch.optim.SGD(params, lr=1e-4, momentum=0.9 * kind.moments, foreach=True)
+    if name.startswith("adamw_torch"):
+        return torch.optim.AdamW(params, lr=1e-4, fused=not kind.foreach, foreach=kind.foreach)
+    return FakeBitsandbytes(params, kind)

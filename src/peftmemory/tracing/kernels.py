@@ -49,14 +49,20 @@ def dropout(x, p=0.5, training=True, inplace=False):
     return torch.native_dropout(x, p, True)[0] if training and p > 0 else x
 
 
-def attention_without_dropout(fused):
-    """Return the fused attention without its dropout.
+def attention_as_on_gpu(fused):
+    """Return the fused attention without its dropout, or plain products where CUDA has no kernel.
 
     CUDA's fused kernels draw the dropout again in the backward pass and keep nothing for it; the
-    CPU has no fused kernel with dropout and would keep batch x heads x length^2 numbers.
+    CPU has no fused kernel with dropout and would keep batch x heads x length^2 numbers. Of CUDA's
+    kernels none takes grouped heads in fp32, and torch falls back to its math kernel.
     """
 
     def attention(query, key, value, attn_mask=None, dropout_p=0.0, **options):
+        grouped = query.shape[-3] // key.shape[-3]
+        fp32 = query.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
+        if grouped > 1 and attn_mask is None and fp32:
+            key, value = (each.repeat_interleave(grouped, -3) for each in (key, value))
+            return softmax((query * 1.0) @ (key * 1.0).transpose(-2, -1), -1) @ value
         return fused(query, key, value, attn_mask=attn_mask, dropout_p=0.0, **options)
 
     return attention
@@ -70,7 +76,7 @@ def masked_dropout():
 @contextmanager
 def gpu_kernels() -> Iterator[None]:
     """Let softmax, dropout and fused attention keep and allocate what CUDA's do."""
-    fused = attention_without_dropout(functional.scaled_dot_product_attention)
+    fused = attention_as_on_gpu(functional.scaled_dot_product_attention)
     with ExitStack() as stack:
         stack.enter_context(masked_dropout())
         stack.enter_context(patch.object(functional, "softmax", softmax))

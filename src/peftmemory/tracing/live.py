@@ -69,7 +69,9 @@ class LiveStorages(TorchDispatchMode):
         self._highest: Counter[str] = Counter()
         self._total = 0
         # Where two gradients meet, autograd adds them in place, except to fake tensors: there a
-        # sum's two terms die at once. So a sum is looked at only when the next tensor is born.
+        # sum's two terms die at once. So a sum is looked at only when the next tensor is born. To a
+        # view (the transposed gradient of a head that is tied to the embedding) nothing is added in
+        # place: its base holds the storage, too, and a third tensor is there.
         self._summed = False
         self._compared = False  # whether the last operation compared numbers
         self._vocab_size, self._tokens = vocab_size, tokens
@@ -86,7 +88,8 @@ class LiveStorages(TorchDispatchMode):
                 raise
         self._compared = func is torch.ops.aten.gt.Scalar
         if isinstance(out, torch.Tensor):
-            self._summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
+            summed = self.moment == "backward" and func is torch.ops.aten.add.Tensor
+            self._summed = summed and not args[0]._is_view()
         for tensor in tree_iter(out):
             if isinstance(tensor, torch.Tensor):
                 self.born(tensor)

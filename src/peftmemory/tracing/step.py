@@ -4,6 +4,7 @@ import logging
 import warnings
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -12,12 +13,13 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
+from peftmemory.constants import OFFLOAD_STASH
 from peftmemory.errors import NoFormulaError
 from peftmemory.methods import describe, read_method
 from peftmemory.phases import Estimate
 from peftmemory.settings import StepSetting, read_setting, refuse_together
 from peftmemory.tracing.build import adapt, build_base, materialise
-from peftmemory.tracing.gpu_only import ChunkedLoss, build_optimizer
+from peftmemory.tracing.gpu_only import ChunkedLoss, LigerLoss, build_optimizer
 from peftmemory.tracing.heads import batch_of
 from peftmemory.tracing.kernels import gpu_kernels
 from peftmemory.tracing.live import LiveStorages
@@ -41,15 +43,43 @@ class Trace(Estimate):
     traced: ClassVar[bool] = True
 
 
-def unpacked():
-    """Tell transformers that no row holds several documents.
+def packed(setting: StepSetting):
+    """Tell transformers whether rows hold several documents.
 
     It looks for packed documents in the position ids; fake ones have no values, so it would build
-    a mask to be safe, and a mask costs memory.
+    a mask to be safe, and a mask costs memory. Flash attention builds none.
     """
     from transformers import masking_utils
 
-    return patch.object(masking_utils, "find_packed_sequence_indices", lambda position_ids: None)
+    found = (lambda ids: ids) if setting.packing and setting.masked else lambda ids: None
+    return patch.object(masking_utils, "find_packed_sequence_indices", found)
+
+
+@contextmanager
+def offloading(setting: StepSetting):
+    """Take what checkpointing keeps off the card, but for the last few tensors, as TRL does."""
+    stash: dict[int, torch.Tensor] = {}
+    numbers = count()
+
+    def leave(tensor: torch.Tensor) -> Any:
+        if isinstance(tensor, nn.Parameter) or tensor.nbytes < 1024:
+            return tensor
+        number = next(numbers)
+        stash.pop(number - OFFLOAD_STASH, None)
+        stash[number] = tensor
+        return number, tensor.shape, tensor.dtype
+
+    def come_back(kept: Any) -> torch.Tensor:
+        if torch.is_tensor(kept):
+            return kept
+        number, shape, dtype = kept
+        there = stash.pop(number, None)
+        return torch.empty(shape, dtype=dtype) if there is None else there
+
+    on = setting.recompute == "offloaded"
+    hooks = torch.autograd.graph.saved_tensors_hooks(leave, come_back) if on else nullcontext()
+    with hooks:
+        yield
 
 
 @contextmanager
@@ -84,11 +114,11 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     words = check(config, method, setting)
-    with quiet(), unpacked():
+    with quiet(), packed(setting):
         base = build_base(config, setting, device="meta")
-        count = sum(each.numel() for each in base.parameters())
+        size = sum(each.numel() for each in base.parameters())
         built = adapt(base, config, method, setting)
-        notes = notes_on(base, built, config, count)
+        notes = notes_on(base, built, config, size)
         if getattr(method, "peft_type", None) == "OSF":
             notes += ("OSF decomposes every weight in fp32 when it is put on: not in this step.",)
         live = LiveStorages(vocab_size=config.vocab_size, tokens=setting.batch * (setting.seq - 1))
@@ -103,7 +133,7 @@ def trace_step(model: Any, method: Any = "full", *, batch: int, seq: int, **opti
         moments={each: live.peaks[each] for each in ("forward", "backward", "optimizer")},
         trainable=trained,
         at_rest=at_rest,
-        base=count,
+        base=size,
         notes=notes,
     )
 
@@ -146,7 +176,7 @@ def run(
     """Run one steady-state step under ``live``; return trained parameters and bytes at rest."""
     trained = [p for p in model.parameters() if p.requires_grad]
     name_model(model, live)
-    optimizer = build_optimizer(setting.optimizer, trained)
+    optimizer = build_optimizer(setting.optimizer, trained, config.vocab_size)
     create_states(optimizer, trained, live)
     inputs = batch_of(config, setting)
     for _ in range(2 if setting.accumulation else 1):
@@ -183,22 +213,30 @@ def create_states(optimizer, trained: list[nn.Parameter], live: LiveStorages) ->
 
 def forward(model: nn.Module, inputs: dict[str, torch.Tensor], setting: StepSetting):
     """Return outputs and loss; a plain loop keeps the outputs until after the backward pass."""
-    with autocast_as_on_gpu() if setting.autocast else nullcontext():
+    with autocast_as_on_gpu() if setting.autocast else nullcontext(), offloading(setting):
         if setting.loss == "plain":
             outputs = model(**inputs)
             return None if setting.free_outputs else outputs, outputs.loss
         outputs = model(**{key: value for key, value in inputs.items() if key != "labels"})
-        hidden = outputs.logits[:, :-1].flatten(0, 1)  # the output head returns its input
-        loss = ChunkedLoss.apply(hidden, model.lm_head.weight)
+        hidden = outputs.logits  # the output head returns its input
+        if setting.loss == "liger":
+            return None, LigerLoss.apply(hidden.flatten(0, 1), model.lm_head.weight)
+        loss = ChunkedLoss.apply(hidden[:, :-1].flatten(0, 1), model.lm_head.weight)
         return None if setting.free_outputs else outputs, loss
 
 
 @contextmanager
 def autocast_as_on_gpu():
-    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's."""
+    """Autocast to bf16, with the flag up that PEFT's 4-bit layers look at: the GPU's.
+
+    On a real GPU it is the Trainer's autocast: CUDA's own default, float16, would copy bf16 weights.
+    """
+    before = torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             yield
     finally:
         torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)
