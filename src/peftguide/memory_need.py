@@ -12,6 +12,7 @@ from pefthelpers.methods import METHODS, counted
 from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.cards import CARD_OVERHEAD_GIB
 from peftmemory.configs import read_sheet
+from peftmemory.counts import base_parameters, block_linear
 from peftmemory.errors import EstimateError
 
 CARDS = (8, *peftmemory.CARDS_GIB)
@@ -20,6 +21,10 @@ CARDS = (8, *peftmemory.CARDS_GIB)
 USABLE, SLACK = 0.92, 1.05
 # TRL's SFTTrainer as it comes: fused AdamW, gradient checkpointing, the chunked loss. What is trained is
 # float32, as in the recipes, on a frozen base of 16 or 4 bits.
+# Bytes a parameter of what stands in memory before any activation: weights, gradients, AdamW's moments. What
+# an adapter trains is left out there. In 4 bits with double quantisation: Dettmers et al. (2023), section 3.
+BEFORE = {"full": 16, "full in bf16": 8}
+SIXTEEN, FOUR = 2, (4 + 8 / 64 + 32 / (64 * 256)) / 8
 STEP = {"optimizer": "adamw_torch_fused", "checkpointing": True, "loss": "chunked"}
 ADAPTED = {"precision": "bf16", "autocast": True}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -120,6 +125,34 @@ def peak(model: str, method: str, batch: int = 1, seq: int = 1024) -> float | No
     return found and found.peak / peftmemory.GIB
 
 
+@cache
+def weights(model: str) -> tuple[int, int]:
+    """Return a model's parameters, and how many of them loading in 4 bits packs.
+
+    Counted by formula; where there is none, on transformers' own class on the meta device.
+
+    Raises:
+        EstimateError: transformers does not know the model either.
+    """
+    config = peftmemory.load_config(known(model))
+    try:
+        return base_parameters(config), block_linear(config)
+    except EstimateError:
+        from peftmemory.tracing import build, four_bit  # here, as they bring torch
+
+    setting = peftmemory.StepSetting(batch=1, seq=1, attention="eager")
+    base = build.build_base(config, setting, device="meta")
+    packed = sum(module.weight.numel() for *_, module in four_bit.convertible(base))
+    return sum(parameter.numel() for parameter in base.parameters()), packed
+
+
+def least(model: str, method: str) -> float:
+    """Return the GiB that a method's step holds before any activation, what an adapter trains left out."""
+    total, packed = weights(model)
+    four = FOUR * packed + SIXTEEN * (total - packed)
+    return (four if method == "qlora" else BEFORE.get(method, SIXTEEN) * total) / peftmemory.GIB
+
+
 def room(card_gib: float) -> float:
     """Return the GiB that a step may take by formula on a card that is sold as ``card_gib``."""
     return (USABLE * card_gib - CARD_OVERHEAD_GIB) / SLACK
@@ -156,8 +189,8 @@ def task_bytes(model: str, method: str) -> int | None:
     what = described(method)
     if method == "prefix":  # the projection is thrown away when saving
         what = peftmemory.method("prefix", num_virtual_tokens=what.num_virtual_tokens)
-    if role_of(model) != "decoder" and METHODS[method].family == "lora":
-        return None  # the target names are those of Llama
+    if role_of(model) == "encoder" and METHODS[method].family == "lora":
+        return None  # a head of its own is saved with it
     try:
         count = peftmemory.parameters(known(model), what).trainable
     except EstimateError:
