@@ -132,7 +132,7 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         why = [said for rule in reasons.RULES if (said := rule(case))]
     else:
         label, why = reasons.nothing_fits(asked, found)
-    others = {LABELS[name]: reason for name, reason in ruled.items() if reason}
+    others = {} if none else {LABELS[name]: reason for name, reason in ruled.items() if reason}
     return Choice(asked, chosen, label, why, others, cell, found, standings)
 
 
@@ -171,7 +171,8 @@ def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
     if any(map(asked.fits, needs)):
         return ""
     sentence = "too big in bf16" if method == "full" else "too big"
-    return say(asked, sentence, gib=needs[0], low=needs[-1])
+    counted = "" if asked.peak(settings[0]) else "at least "
+    return say(asked, sentence, least=counted, gib=needs[0], low=needs[-1])
 
 
 def prefer(

@@ -1,6 +1,5 @@
 """What a method's step needs on a real model, what a card has for it, and what one task's file weighs."""
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, counted
 from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.cards import CARD_OVERHEAD_GIB
-from peftmemory.configs import read_sheet
+from peftmemory.configs import COUNTED, read_sheet
 from peftmemory.counts import base_parameters, block_linear
 from peftmemory.errors import EstimateError
 
@@ -38,8 +37,11 @@ SPECIAL = {"roberta-base": "classify", "t5-base": "summarise"}
 # A model's role by its `model_type`, and where only a name is known, by what stands in it.
 ENCODERS = ("bert", "roberta", "deberta", "electra", "minilm", "mpnet", "camembert", "ernie")
 SEQ2SEQ = ("t5", "bart", "pegasus", "marian", "led", "prophetnet")
-# Endings of names on the hub that leave a model's shape as it is.
-TUNED = re.compile(r"(-(instruct|base|chat|it|hf|\d{4}))+$")
+DECODERS = re.compile(
+    "llama|mi[sx]tral|qwen|gemma|phi-|smollm|gpt2|olmo|granite|falcon|opt-|pythia"
+)
+# Parts of names on the hub that leave a model's shape as it is.
+TUNED = re.compile(r"-(instruct|base|chat|it|hf|\d{4}$)(?=-|$)")
 
 
 class Unknown(UserError):
@@ -61,6 +63,8 @@ def known(model: str) -> str:
     """
     if model in peftmemory.model_names():
         return model
+    if not model.strip():
+        raise Unknown("The model has no name: give a name, a hub id, a folder or a config.json.")
     path = Path(model) / "config.json" if Path(model).is_dir() else Path(model)
     if path.name.endswith(".json"):
         peftmemory.load_config(path)
@@ -82,19 +86,49 @@ def hub_name(model: str) -> str:
 
 @cache
 def role_of(model: str) -> str | None:
-    """Return ``decoder``, ``seq2seq`` or ``encoder``; None where the name says nothing."""
+    """Return ``decoder``, ``seq2seq`` or ``encoder``; None where only a name is known and says nothing.
+
+    Raises:
+        UserError: its configuration is here, and it is no model of text.
+        EstimateError: its configuration is damaged.
+    """
     try:
-        kind = peftmemory.load_config(known(model)).raw.get("model_type", "")
-    except (Unknown, EstimateError):
-        folder = Path(model) / "config.json"
-        whole = json.loads(folder.read_text("utf-8")) if folder.is_file() else {}
-        kind = whole.get("model_type", "")
-    name = kind or model.rpartition("/")[2].lower()
-    roles = {"seq2seq": SEQ2SEQ, "encoder": ENCODERS}
-    for role, words in roles.items():
-        if any(re.search(rf"(^|[^a-z])[a-z]{{0,8}}{word}([^a-z]|$)", name) for word in words):
-            return role
-    return "decoder" if kind else None
+        kind = peftmemory.load_config(known(model)).model_type
+    except Unknown:
+        name = model.rpartition("/")[2].lower()
+        for role, words in {"seq2seq": SEQ2SEQ, "encoder": ENCODERS}.items():
+            if any(re.search(rf"(^|[^a-z])[a-z]{{0,8}}{word}([^a-z]|$)", name) for word in words):
+                return role
+        return "decoder" if DECODERS.search(name) else None
+    special = {"t5": "seq2seq", "roberta": "encoder"}
+    return special.get(kind, "decoder") if kind in COUNTED else role_by_class(model, kind)
+
+
+def role_by_class(model: str, kind: str) -> str:
+    """Return the role of a family without a formula, by the classes that transformers has for it."""
+    from peftmemory.tracing.heads import knows  # here, as it brings torch
+
+    if knows("seq2seq-lm", kind):
+        return "seq2seq"
+    if knows("masked-lm", kind) and knows("classifier", kind):
+        return "encoder"
+    if knows("causal-lm", kind):
+        return "decoder"
+    raise UserError(
+        f"transformers has no language model of the kind {kind!r} ({model}): give one that reads or "
+        "writes text."
+    )
+
+
+def check_length(model: str, seq: int) -> None:
+    """Refuse more tokens than a decoder whose shape is here has positions for.
+
+    Raises:
+        UserError: the sentence says how many it reads.
+    """
+    positions = peftmemory.load_config(known(model)).raw.get("max_position_embeddings")
+    if role_of(model) == "decoder" and isinstance(positions, int) and seq > positions:
+        raise UserError(f"{model} reads {positions:,} tokens, not {seq:,}: lower seq.")
 
 
 def described(method: str) -> Any:
@@ -144,6 +178,17 @@ def weights(model: str) -> tuple[int, int]:
     base = build.build_base(config, setting, device="meta")
     packed = sum(module.weight.numel() for *_, module in four_bit.convertible(base))
     return sum(parameter.numel() for parameter in base.parameters()), packed
+
+
+def trace_command(model: str, method: str, batch: int, seq: int) -> str:
+    """Return the command that works out the peak of a step that no formula covers."""
+    what, fields = METHODS[method].family, counted(method)
+    options = {"rank": "r", "targets": "target_modules", "virtual-tokens": "num_virtual_tokens"}
+    options |= {"reduction": "reduction_factor"}
+    given = [f"--{name} {fields[field]}" for name, field in options.items() if field in fields]
+    given += ["--precision nf4"] * (method == "qlora") + ["--checkpointing"] * (method != "prefix")
+    step_of = f"--batch {batch} --seq {seq} --loss chunked --trace"
+    return " ".join(["pefthelpers memory", known(model), f"--method {what}", *given, step_of])
 
 
 def least(model: str, method: str) -> float:
@@ -202,11 +247,14 @@ def too_small(model: str, method: str, seq: int, card_gib: float) -> str:
     """Return in a sentence why a card does not hold a method's step, and what does."""
     gib = peak(model, method, 1, seq)
     would = [f"a card of {card} GB" for card in CARDS if gib <= room(card)][:1]
-    if cards := cards_needed(model, method, card_gib, 1, seq):
-        would += [f"{cards} cards of {card_gib:g} GB under FSDP"]
     four = peak(model, "qlora", 1, seq)
     if method != "qlora" and four and four <= room(card_gib):
         would = [f"qlora ({four:.1f} GiB)", *would]
+    parts = [part for part in (seq // 2, seq // 4) if part >= 128]
+    would += [f"--seq {n}" for n in parts if peak(model, method, 1, n) <= room(card_gib)][:1]
+    for name in dict.fromkeys((method, "qlora")):
+        if cards := cards_needed(model, name, card_gib, 1, seq):
+            would += [f"{name} on {cards} cards of {card_gib:g} GB under FSDP"]
     return (
         f"{METHODS[method].label} on {model} needs {gib:.1f} GiB for one sequence of {seq:,} tokens, a "
         f"card of {card_gib:g} GB is counted as {room(card_gib):.1f}: take "

@@ -117,6 +117,10 @@ def split(path: str, other: str | None, task: str, seed: int, findings: list[str
     if other and (both := len(rows) - len(train)):
         findings += [f"{both} rows ask what a held-out row asks: left out of the training data."]
     train, held = ([pair for pairs in part for pair in pairs] for part in (train, held))
+    if other and not train:
+        raise SystemExit(
+            f"{path}: every prompt stands in {other} too: nothing is left to train on."
+        )
     if not train or not held:
         raise SystemExit(f"{path}: too few different prompts to train on some and hold others out.")
     findings += [f"{len(train)} examples to train on, {len(held)} held out."]

@@ -1,5 +1,6 @@
 """The rules that say which sentences of ``sentences.yaml`` hold for a decision, with their figures."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,7 +135,9 @@ def memory(case: Case) -> str:
     if gib is None:
         figures = {"label": LABELS[case.arm.method], "billion": asked.parameters / 1e9}
         figures |= {"gib": asked.need(case.arm.method), "full": asked.need("full")}
-        return say(asked, "no formula", **figures)
+        none = asked.card_gib is None
+        figures["of_room"] = " " + say(asked, "on a cpu" if none else "of room")
+        return say(asked, "no formula", command=traced(asked, case.arm.method), **figures)
     if case.arm.method == "full" and not asked.fits(gib):
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
     if asked.card_gib is None:
@@ -143,6 +146,11 @@ def memory(case: Case) -> str:
     more = [say(asked, "tight", slack=SLACK[STEP["loss"]] - 1)] * (word != "fits")
     more += [say(asked, "older")] * (asked.card_gib == OLDER)
     return " ".join([say(asked, "held", gib=gib), *more])
+
+
+def traced(asked: Requirements, method: str) -> str:
+    """Return the command that traces a method's step on the model that was asked for."""
+    return memory_need.trace_command(asked.model, method, asked.batch, asked.seq)
 
 
 def serving(case: Case) -> str | None:
@@ -200,8 +208,13 @@ def script(case: Case) -> str:
     figures = {"recipe_task": "summarise" if facts else task, "method": case.arm.method}
     figures["card"] = "none" if asked.card_gib is None else f"{asked.card_gib:g}"
     figures["source"] = memory_need.hub_name(asked.model)
+    if figures["source"].endswith(".json"):  # a shape without weights
+        figures["source"] = "YOUR/MODEL"
     figures["length"] = "" if asked.seq == USUAL_SEQ else f" --seq {asked.seq}"
-    return say(asked, "script", **figures) + (" " + say(asked, "text to text") if facts else "")
+    more = [say(asked, "text to text")] * facts
+    if task == "chat" and not facts and not re.search("instruct|chat|-it$", asked.model.lower()):
+        more += [say(asked, "instruct")]
+    return " ".join([say(asked, "script", **figures), *more])
 
 
 RULES = (before, default, rate, amount, elsewhere, measured, ties, price, memory, serving)
@@ -227,10 +240,10 @@ def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, li
     if asked.fits(gib):
         return "Nothing fits", [say(asked, "wishes")]
     if asked.peak(least) is None:
-        card = next(
-            (f"a card of {card} GB" for card in CARDS if gib <= room(card)), "several cards"
-        )
-        said = say(asked, "weights alone", label=LABELS[least], gib=gib, larger=card)
+        card = next((f"a card of {n} GB or more" for n in CARDS if gib <= room(n)), "several cards")
+        total, packed = memory_need.weights(asked.model)
+        figures = {"label": LABELS[least], "gib": gib, "larger": card, "share": packed / total}
+        said = say(asked, "weights alone", command=traced(asked, least), **figures)
         return "Nothing fits", [said, first(asked)]
     said = [say(asked, "least", label=LABELS[least], gib=gib)]
     return "Nothing fits", [*said, say(asked, "remedy", **remedy(asked, least, gib)), first(asked)]

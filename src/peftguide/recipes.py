@@ -77,7 +77,7 @@ def recipe(
     if seq is not None and (type(seq) is not int or seq < LEAST):
         raise UserError(f"seq must be a whole number of at least {LEAST} tokens, not {seq!r}.")
     doing, usual, length, epochs = TASKS[task]
-    model = memory_need.hub_name(model or usual)
+    model = loadable(usual if model is None else model)
     names = memory_need.role_of(model) or ("encoder" if task == "classify" else "decoder")
     form = "classifier" if task == "classify" else names
     refuse(method, task, names)
@@ -89,6 +89,24 @@ def recipe(
     values |= {"batch": batch, "accumulation": max(1, TOGETHER // batch)}
     values |= {"precision": GIVEN_PRECISION if precision == "auto" else json.dumps(precision)}
     return _script(method, names, form, values)
+
+
+def loadable(model: str) -> str:
+    """Return what ``from_pretrained`` takes for a model's name or folder.
+
+    Raises:
+        UserError: it has no weights.
+        EstimateError: the folder's configuration is damaged.
+    """
+    name, path = memory_need.hub_name(model), Path(model)
+    a_file = (path.exists() or model.endswith(".json")) and not path.is_dir()
+    if not model.strip() or " " in name or a_file:
+        raise UserError(
+            f"A recipe loads weights: give a name on the hub or the folder that holds them, not {model!r}."
+        )
+    if path.is_dir():
+        memory_need.known(model)
+    return name
 
 
 def refuse(method: str, task: str, names: str) -> None:
@@ -123,6 +141,7 @@ def sized(method: str, model: str, names: str, length: int, card_gib: float | No
     if names != "decoder":
         return 16 if names == "encoder" else 8, []
     try:
+        memory_need.check_length(model, length)
         need = {batch: memory_need.peak(model, method, batch, length) for batch in (8, 4, 2, 1)}
     except memory_need.Unknown:
         need = {1: None}

@@ -55,7 +55,7 @@ class Requirements:
         for name in ("tasks", "batch", "seq", "examples"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        memory_need.known(self.model)
+        memory_need.check_length(self.model, self.seq)
         if self.task not in (fit := ROLE_TASKS[self.role]):
             raise UserError(
                 f"{self.model} is for task {' or '.join(map(repr, fit))} here: take a Llama, Qwen or "

@@ -393,7 +393,7 @@ def test_what_no_formula_covers_is_counted_and_not_called_fitting(tmp_path):
 def test_a_family_that_transformers_does_not_know_is_one_sentence(tmp_path):
     made = tmp_path / "config.json"
     made.write_text(json.dumps({"model_type": "acme", "hidden_size": 64}))
-    with pytest.raises(EstimateError, match="acme"):
+    with pytest.raises(UserError, match="no language model of the kind 'acme'"):
         peftguide.choose("learn", model=str(made))
 
 

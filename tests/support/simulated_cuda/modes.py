@@ -167,7 +167,7 @@ class Calls(TorchFunctionMode):
         """Return a tensor on a device, itself if it is there and as asked already."""
         options = {"memory_format": memory_format} if memory_format is not None else {}
         with self.operations.placing(forced=target):
-            out = tensor.to(dtype=dtype or tensor.dtype, copy=copy, **options)
+            out = T.to(tensor, dtype=dtype or tensor.dtype, copy=copy, **options)
             if target != (CUDA if on_card(tensor) else CPU) and key_of(out) == key_of(tensor):
                 out = tensor.clone(**options)
         if target == CUDA:
