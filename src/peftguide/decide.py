@@ -98,7 +98,7 @@ class Choice:
         """Return the answer as text: the method, why, and what was ruled out."""
         why = [f"  - {sentence}" for sentence in self.why]
         others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
-        return "\n".join([f"{self.label}", *why, "not chosen:", *others])
+        return "\n".join([self.label, *why, *(["not chosen:", *others] if others else [])])
 
     def _repr_html_(self) -> str:
         return render("choice.html", choice=self, labels=LABELS)

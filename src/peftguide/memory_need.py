@@ -3,7 +3,7 @@
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import peftmemory
 from pefthelpers.errors import UserError
@@ -159,41 +159,50 @@ def peak(model: str, method: str, batch: int = 1, seq: int = 1024) -> float | No
     return found and found.peak / peftmemory.GIB
 
 
-@cache
-def weights(model: str) -> tuple[int, int]:
-    """Return a model's parameters, and how many of them loading in 4 bits packs.
+class Weights(NamedTuple):
+    """A model's parameters, those of them that loading in 4 bits packs, and whether its attention is fused."""
 
-    Counted by formula; where there is none, on transformers' own class on the meta device.
+    total: int
+    packed: int
+    fused: bool
+
+
+@cache
+def weights(model: str) -> Weights:
+    """Count a model's weights: by formula or, where there is none, on transformers' class on meta.
 
     Raises:
         EstimateError: transformers does not know the model either.
     """
     config = peftmemory.load_config(known(model))
     try:
-        return base_parameters(config), block_linear(config)
+        return Weights(base_parameters(config), block_linear(config), True)
     except EstimateError:
         from peftmemory.tracing import build, four_bit  # here, as they bring torch
 
     setting = peftmemory.StepSetting(batch=1, seq=1, attention="eager")
     base = build.build_base(config, setting, device="meta")
     packed = sum(module.weight.numel() for *_, module in four_bit.convertible(base))
-    return sum(parameter.numel() for parameter in base.parameters()), packed
+    return Weights(sum(p.numel() for p in base.parameters()), packed, base._supports_sdpa)
 
 
 def trace_command(model: str, method: str, batch: int, seq: int) -> str:
-    """Return the command that works out the peak of a step that no formula covers."""
-    what, fields = METHODS[method].family, counted(method)
+    """Return the command that works out the peak of a step that no formula covers, set as a recipe's."""
+    fields, decoder = counted(method), role_of(model) == "decoder"
     options = {"rank": "r", "targets": "target_modules", "virtual-tokens": "num_virtual_tokens"}
     options |= {"reduction": "reduction_factor"}
     given = [f"--{name} {fields[field]}" for name, field in options.items() if field in fields]
-    given += ["--precision nf4"] * (method == "qlora") + ["--checkpointing"] * (method != "prefix")
-    step_of = f"--batch {batch} --seq {seq} --loss chunked --trace"
-    return " ".join(["pefthelpers memory", known(model), f"--method {what}", *given, step_of])
+    given += ["--precision nf4"] * (method == "qlora")
+    given += ["--attention eager"] * (not weights(model).fused)
+    given += ["--loss chunked"] * decoder + ["--checkpointing"] * (decoder and method != "prefix")
+    what = f"{known(model)} --method {METHODS[method].family}"
+    size = f"--batch {batch} --seq {seq if decoder else min(seq, 512)}"
+    return " ".join(["pefthelpers memory", what, *given, size, "--trace"])
 
 
 def least(model: str, method: str) -> float:
     """Return the GiB that a method's step holds before any activation, what an adapter trains left out."""
-    total, packed = weights(model)
+    total, packed, _ = weights(model)
     four = FOUR * packed + SIXTEEN * (total - packed)
     return (four if method == "qlora" else BEFORE.get(method, SIXTEEN) * total) / peftmemory.GIB
 

@@ -241,7 +241,7 @@ def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, li
         return "Nothing fits", [say(asked, "wishes")]
     if asked.peak(least) is None:
         card = next((f"a card of {n} GB or more" for n in CARDS if gib <= room(n)), "several cards")
-        total, packed = memory_need.weights(asked.model)
+        total, packed, _ = memory_need.weights(asked.model)
         figures = {"label": LABELS[least], "gib": gib, "larger": card, "share": packed / total}
         said = say(asked, "weights alone", command=traced(asked, least), **figures)
         return "Nothing fits", [said, first(asked)]

@@ -75,7 +75,7 @@ class Requirements:
     @property
     def parameters(self) -> int:
         """The model's parameters."""
-        return memory_need.weights(self.model)[0]
+        return memory_need.weights(self.model).total
 
     def peak(self, method: str) -> float | None:
         """Return the peak of a method's step in GiB; None where no formula covers it."""

@@ -10,6 +10,7 @@ import pytest
 
 import peftguide
 import peftmemory
+from nbregress import cli
 from peftbottleneck.errors import AdapterError
 from peftguide import evidence, memory_need, reasons
 from pefthelpers import methods, results
@@ -383,11 +384,35 @@ def test_what_no_formula_covers_is_counted_and_not_called_fitting(tmp_path):
     ):
         choice = peftguide.choose("learn", model=model, card_gib=card)
         assert choice.method == method, (model, card)
-        total, packed = memory_need.weights(model)
+        total, packed, _ = memory_need.weights(model)
         assert choice.asked.parameters == total and 0.5 * total < packed < total
         assert memory_need.least(model, "qlora") < memory_need.least(model, "lora")
         assert method is None or any(f"{total / 1e9:.2f} billion" in why for why in choice.why)
-    assert memory_need.weights("llama-3.1-8b")[0] == read_sheet("llama-3.1-8b")["parameters"]
+    assert memory_need.weights("llama-3.1-8b").total == read_sheet("llama-3.1-8b")["parameters"]
+
+
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 96}
+SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "method"),
+    [
+        ("gemma-2-9b", "learn", "lora"),
+        ("gemma-2-9b", "learn", "qlora"),
+        ("bert-base", "classify", "lora"),
+        ("t5-base", "summarise", "lora"),
+    ],
+)
+def test_the_command_for_what_no_formula_covers_runs(name, task, method, tmp_path, capsys):
+    small = {"d_model": 64, "d_ff": 96, "num_layers": 1, "num_decoder_layers": 1} | SMALL
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(read_sheet(name)["config"] | small))
+    choice = peftguide.choose(task, model=str(path))
+    assert memory_need.trace_command(str(path), "lora", 1, 1024) in str(choice)
+    command = memory_need.trace_command(str(path), method, 1, 128).split()
+    assert cli.main(command[1:]) == 0, capsys.readouterr().err
+    assert "GiB" in capsys.readouterr().out
 
 
 def test_a_family_that_transformers_does_not_know_is_one_sentence(tmp_path):
