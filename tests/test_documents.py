@@ -9,7 +9,15 @@ from pefthelpers.paths import data_dir
 
 ROOT = data_dir().parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md")
-PACKAGES = ("pefthelpers", "peftmemory", "peftbottleneck", "peftguards", "peftruns", "peftguide", "nbregress")
+PACKAGES = (
+    "pefthelpers",
+    "peftmemory",
+    "peftbottleneck",
+    "peftguards",
+    "peftruns",
+    "peftguide",
+    "nbregress",
+)
 PACKAGES += ("studies",)
 CODE = re.compile(r"`([^`\n]+)`")
 FILE = re.compile(r"[\w./*{},-]+(?:/|\.(?:py|md|json|jsonl|yaml|yml|toml|txt|tsv|svg|csv|cff|ini))")

@@ -246,6 +246,7 @@ MODEL = {"help": "a name on the hub, a folder, or a name such as llama-3.1-8b"}
     option("--model", **MODEL),
     option("--data", default="data.jsonl", metavar="FILE", help="JSONL (data.jsonl)"),
     option("--held-out", metavar="FILE", help="a second one; default: a tenth of the first"),
+    option("--seq", type=FROM_1, help="tokens of an example; default: the task's"),
     option("--precision", default="auto", help="auto (by hardware), float32, bf16 or fp16"),
     CARD,
     runs=False,
@@ -255,7 +256,12 @@ def recipe(options: argparse.Namespace) -> None:
     import peftguide
 
     given = {"data": options.data, "held_out": options.held_out, "card_gib": options.card}
-    given |= {"precision": options.precision, "task": options.task, "model": options.model}
+    given |= {
+        "seq": options.seq,
+        "precision": options.precision,
+        "task": options.task,
+        "model": options.model,
+    }
     print(peftguide.recipe(options.method, **given), end="")
 
 

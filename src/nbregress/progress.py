@@ -9,13 +9,20 @@ from rich.table import Table
 
 from nbregress.result import Result
 
-COLOURS = {"passed": "green", "running": "bold", "waiting": "dim", "stopped": None}  # others: red
+COLOURS = {
+    "passed": "green",
+    "running": "bold",
+    "waiting": "dim",
+    "stopped": None,
+    "not run": None,
+}  # others: red
 
 
 def cells(result: Result) -> tuple[str, ...]:
     """Return what a finished notebook's row holds: name, status, seconds, memory, reason."""
     memory = f"{result.peak_memory_gib:.2f} GiB" if result.peak_memory_gib else ""
-    return result.notebook, result.status, f"{result.seconds:.1f} s", memory, result.reason
+    reason = result.reason or result.left_out
+    return result.notebook, result.word, f"{result.seconds:.1f} s", memory, reason
 
 
 class Lines(nullcontext):
@@ -65,8 +72,9 @@ def summary(store, *, cut: bool) -> str:
     """
     bad = [row for row in store.rows if not row.good]
     told = [f"{row.notebook} {row.status}: {row.reason}" for row in bad if cut]
-    wall_s, good = store.about()["wall_s"], len(store.rows) - len(bad)
-    took = f"{good} passed, {len(bad)} failed in {wall_s:.0f} s"
+    wall_s, apart = store.about()["wall_s"], sum(row.not_run for row in store.rows)
+    passed = f"{len(store.rows) - len(bad) - apart} passed"
+    took = f"{passed}, {f'{apart} not run, ' * bool(apart)}{len(bad)} failed in {wall_s:.0f} s"
     if store.trouble:
         took += ", and not every file could be written"
     page = store.out / "report.html"

@@ -68,6 +68,16 @@ class Result:
         """Tell whether nothing is wrong with it."""
         return self.status == GOOD
 
+    @property
+    def not_run(self) -> bool:
+        """Tell whether it passed by leaving out what it is for, such as 05b without AdapterHub's environment."""
+        return self.good and bool(self.left_out)
+
+    @property
+    def word(self) -> str:
+        """The status as a person reads it."""
+        return "not run" if self.not_run else self.status
+
     @classmethod
     def of(cls, row: object) -> "Result":
         """Return the result of a row of ``metrics.json``, which may be anybody's.

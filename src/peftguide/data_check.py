@@ -26,12 +26,13 @@ def findings(
     said: list[str] = []
     try:
         train, held = own_data.split(data, held_out, task, 0, said)
+        if model is None:
+            return [*said, "No tokens are counted without a model: name it with --model."]
+        form = "decoder" if task == "chat" else memory_need.role_of(model) or "decoder"
+        form = "encoder" if task == "classify" else form
+        return said + in_tokens(train + held, form, model, length)
     except SystemExit as problem:  # a recipe's way to end
         raise UserError(str(problem)) from None
-    if model is None:
-        return [*said, "No tokens are counted without a model: name it with --model."]
-    form = "decoder" if task == "chat" else memory_need.role_of(model) or "decoder"
-    return said + in_tokens(train + held, "encoder" if task == "classify" else form, model, length)
 
 
 def in_tokens(pairs: list[tuple], role: str, model: str, length: int) -> list[str]:

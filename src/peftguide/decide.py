@@ -17,7 +17,6 @@ from typing import Any
 
 from peftguide import reasons
 from peftguide.evidence import (
-    KINDS,
     MARGIN,
     Arm,
     Records,
@@ -39,7 +38,7 @@ ORDER = ("lora", "qlora", "rslora", "dora", "lora_qv", "full", "houlsby", "pfeif
 ORDER += ("prefix", "prompt")
 BELOW = ("worse", "unresolved")
 FEW = 20  # examples: a prompt holds them
-WITHOUT_GPU = 1.5e9  # parameters of a decoder: more is no work for a CPU
+WITHOUT_GPU = 1.5e9  # parameters: more is no work for a CPU
 VLLM = ("lora", "lora_qv", "rslora", "qlora", "full")  # served without merging
 
 
@@ -99,7 +98,7 @@ class Choice:
         """Return the answer as text: the method, why, and what was ruled out."""
         why = [f"  - {sentence}" for sentence in self.why]
         others = [f"  - {label}: {reason}" for label, reason in self.alternatives.items()]
-        return "\n".join([f"{self.label}", *why, "not chosen:", *others])
+        return "\n".join([self.label, *why, *(["not chosen:", *others] if others else [])])
 
     def _repr_html_(self) -> str:
         return render("choice.html", choice=self, labels=LABELS)
@@ -118,7 +117,8 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         UserError: a field cannot be; the sentence lists what can.
     """
     asked = Requirements(task, **fields)
-    found = {name: arm for name, arm in arms(task, records).items() if name in METHODS}
+    recorded = arms(task, records, asked.role)
+    found = {name: arm for name, arm in recorded.items() if name in METHODS}
     ruled = {name: refuse(asked, name, found) for name in METHODS}
     standings = judge({name: arm for name, arm in found.items() if not ruled[name]})
     chosen, cell = None, ""
@@ -128,11 +128,11 @@ def choose(task: str, *, records: Records | None = None, **fields) -> Choice:
         chosen, below = prefer(asked, found, standings)
         ruled |= below
         label, cell = LABELS[chosen], configuration(chosen, asked.model, role(asked))
-        case = reasons.Case(asked, found[chosen], found, standings, base_row(task, records))
+        case = reasons.Case(asked, found[chosen], found, standings, base_row(asked.kind, records))
         why = [said for rule in reasons.RULES if (said := rule(case))]
     else:
         label, why = reasons.nothing_fits(asked, found)
-    others = {LABELS[name]: reason for name, reason in ruled.items() if reason}
+    others = {} if none else {LABELS[name]: reason for name, reason in ruled.items() if reason}
     return Choice(asked, chosen, label, why, others, cell, found, standings)
 
 
@@ -147,8 +147,7 @@ def no_training(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, lis
         sentence = "few facts" if asked.task == "learn" else "few"
         label = "Retrieval, no training" if asked.task == "learn" else "A prompt, no training"
         return label, [say(asked, sentence, few=FEW), *filter(None, [reasons.first(asked)])]
-    small = asked.role != "decoder" or asked.parameters <= WITHOUT_GPU
-    if found and asked.card_gib is None and not small:
+    if found and asked.card_gib is None and asked.parameters > WITHOUT_GPU:
         return "Not without a GPU", reasons.without_gpu(asked)
     return None
 
@@ -166,13 +165,14 @@ def refuse(asked: Requirements, method: str, found: Mapping[str, Arm]) -> str:
     if method == "full" and asked.tasks > 1:
         return say(asked, "own model", whole=size(task_bytes(asked.model, "full") or 0))
     if method == "qlora" and asked.role != "decoder":
-        return say(asked, "small")
+        return say(asked, "small" if asked.fits(asked.need("lora")) else "decoders alone")
     settings = ("full", "full in bf16") if method == "full" else (method,)
-    needs = [asked.peak(setting) for setting in settings]
+    needs = [asked.need(setting) for setting in settings]
     if any(map(asked.fits, needs)):
         return ""
     sentence = "too big in bf16" if method == "full" else "too big"
-    return say(asked, sentence, gib=needs[0], low=needs[-1])
+    counted = "" if asked.peak(settings[0]) else "at least "
+    return say(asked, sentence, least=counted, gib=needs[0], low=needs[-1])
 
 
 def prefer(
@@ -195,10 +195,10 @@ def prefer(
         rule = "behind elsewhere" if name in behind else "default"
         if name == "qlora" and name in near and name not in behind:
             rule = "16 bits" if asked.peak("qlora") is None else "16 bits fit"
-        figures |= {"four": asked.peak("qlora"), "sixteen": asked.peak("lora")}
+        figures |= {"four": asked.need("qlora"), "sixteen": asked.need("lora")}
         but = say(asked, rule, elsewhere=behind.get(name), **figures) if name in near else ""
         word, steps = "tied" if word == "best" else word, found[name].steps
-        base = KINDS[asked.task].base
+        base = asked.kind.base
         ruled[name] = say(
             asked, word, gap=interval(*gap), but=but, steps=steps, base=base, **figures
         )

@@ -38,6 +38,8 @@ KINDS = {
     "classify": TaskKind("labels for sentences", None, *ENCODER),
     "summarise": TaskKind("summaries in a style that the base has on a cue", "elicit", *SEQ2SEQ),
 }
+# An encoder-decoder learns as one: its own rows, of notebook 04's gates.
+NEW_FACTS = TaskKind("new facts", "learn_facts", *SEQ2SEQ[:2], ("seq2seq_gates",))
 Records = Mapping[str, Any]
 QUESTIONS = 1319  # test questions behind each of Hugging Face's accuracies
 PUBLISHED = "peft_metamathqa_scores/rows/method="  # Llama-3.2-3B, one seed each: its caveats
@@ -50,7 +52,7 @@ class Arm:
     method: str  # its key
     record: str  # the name of the file under ``data/results``
     learning_rate: float  # chosen on validation with seed 0
-    file_bytes: int  # the size of what is saved
+    file_bytes: int | None  # the size of what is saved, where it was noted
     steps: int  # of training: a score is a statement about them
     test: dict[int, float]  # seed to test score
     old: dict[str, list[float]] = field(default_factory=dict)  # old texts' loss, old tasks
@@ -119,29 +121,46 @@ def quantile(freedom: int) -> float:
 @cache
 def on_disk() -> Records:
     """Return the rows of every record that has been measured, by its name."""
-    names = {name for kind in KINDS.values() for name in kind.records}
+    names = {name for kind in (*KINDS.values(), NEW_FACTS) for name in kind.records}
     there = data_dir() / "results"
     return {name: results.rows(name) for name in names if (there / f"{name}.json").is_file()}
 
 
-def arms(kind: str, records: Records | None = None) -> Mapping[str, Arm]:
+def kind_of(task: str, role: str = "decoder") -> TaskKind:
+    """Return the kind of a task, for a model of a role.
+
+    Raises:
+        UserError: no such task; the sentence lists those there are.
+    """
+    if task not in KINDS:
+        raise UserError(
+            f"There is no task {task!r}: take one of {', '.join(KINDS)}. Translation, code or extraction is "
+            "elicit where the base does it when asked, else learn; preference tuning (DPO) is not here."
+        )
+    return NEW_FACTS if (task, role) == ("learn", "seq2seq") else KINDS[task]
+
+
+def arms(task: str, records: Records | None = None, role: str = "decoder") -> Mapping[str, Arm]:
     """Return the methods that have rows on a kind of task, three seeds or more.
 
     Args:
-        kind: a key of ``KINDS``.
+        task: a key of ``KINDS``.
         records: rows to use instead of those on disk: name of the record to DataFrame.
+        role: the model's: an encoder-decoder's new facts have rows of their own.
     """
-    if kind not in KINDS:
-        raise UserError(f"There is no task {kind!r}: take one of {', '.join(KINDS)}.")
-    if records is None:
-        return recorded_arms(kind)
+    kind = kind_of(task, role)
+    return recorded_arms(kind) if records is None else arms_in(kind, records)
+
+
+def arms_in(kind: TaskKind, records: Records) -> Mapping[str, Arm]:
+    """Return ``arms`` of some records."""
     found = {}
-    for name in KINDS[kind].records:
-        rows = records.get(name, ())
-        if not len(rows) or "test" not in rows:
+    for name in kind.records:
+        rows = of_the_base(kind, records.get(name))
+        if rows is None or "test" not in rows:
             continue
-        if task := KINDS[kind].task:
-            rows = rows[rows["task"] == task]
+        if kind.task:
+            rows = rows[rows["task"] == kind.task]
         for method, cell in rows.groupby("method"):
             runs = results.at_chosen_rate(cell, ["method"]) if 0 in set(cell["seed"]) else ()
             if len(runs) and len(runs := runs.dropna(subset=["test"])) >= SEEDS:
@@ -149,18 +168,30 @@ def arms(kind: str, records: Records | None = None) -> Mapping[str, Arm]:
     return found
 
 
+def of_the_base(kind: TaskKind, rows):
+    """Return a record's rows without replay of the base that a kind names, methods under one name."""
+    if rows is None or "base" not in rows:
+        return rows
+    rows = rows[(rows["base"] == kind.role) & (rows["replay"] != True)]
+    bare = rows["method"] == "prefix"  # the table's prefix is the one through a projection
+    return rows[~bare].replace({"method": {"prefix_projection": "prefix"}})
+
+
 @cache
-def recorded_arms(kind: str) -> Mapping[str, Arm]:
+def recorded_arms(kind: TaskKind) -> Mapping[str, Arm]:
     """Return ``arms`` of the records on disk, worked out once."""
-    return arms(kind, on_disk())
+    return arms_in(kind, on_disk())
 
 
 def arm_of(method: str, record: str, runs) -> Arm:
     """Return a method's runs at its chosen rate as one arm."""
-    size, first = "file_bytes" if "file_bytes" in runs else "checkpoint_bytes", runs.iloc[0]
+    size = next((name for name in ("file_bytes", "checkpoint_bytes") if name in runs), None)
+    first = runs.iloc[0]
     test = dict(zip(runs["seed"].astype(int).tolist(), runs["test"].tolist(), strict=True))
-    old = {name: list(runs[name]) for name in ("general_loss", "tasks") if name in runs}
-    rate, numbers = float(first["learning_rate"]), (int(first[size]), int(first["steps"]))
+    measured = lambda name: name in runs and runs[name].notna().all()  # else on one seed alone
+    old = {name: list(runs[name]) for name in ("general_loss", "tasks") if measured(name)}
+    rate = float(first["learning_rate"])
+    numbers = int(first[size]) if size else None, int(first["steps"])
     return Arm(method, record, rate, *numbers, test, old)
 
 
@@ -187,20 +218,20 @@ def judge(compared: Mapping[str, Arm]) -> dict[str, Standing]:
     return standings
 
 
-def base_row(kind: str, records: Records | None) -> Mapping[str, Any] | None:
+def base_row(kind: TaskKind, records: Records | None) -> Mapping[str, Any] | None:
     """Return the record's row of the untrained base, None where there is none."""
     return recorded_base(kind) if records is None else base_in(kind, records)
 
 
 @cache
-def recorded_base(kind: str) -> Mapping[str, Any] | None:
+def recorded_base(kind: TaskKind) -> Mapping[str, Any] | None:
     """Return ``base_row`` of the records on disk, worked out once."""
     return base_in(kind, on_disk())
 
 
-def base_in(kind: str, records: Records) -> Mapping[str, Any] | None:
+def base_in(kind: TaskKind, records: Records) -> Mapping[str, Any] | None:
     """Return ``base_row`` of some records."""
-    rows = records.get(KINDS[kind].records[0])
+    rows = of_the_base(kind, records.get(kind.records[0]))
     if rows is None or "task" not in rows or not len(found := rows[rows["task"] == "base"]):
         return None
     return found.iloc[0]

@@ -31,7 +31,7 @@ def read_rows(path: str) -> list[dict]:
         for number, line in enumerate(lines, 1):
             try:
                 rows += [json.loads(line)] if line.strip() else []
-            except ValueError:
+            except (ValueError, RecursionError):  # no JSON, or nested without end
                 rows += [None]
             if rows and not isinstance(rows[-1], dict):
                 raise SystemExit(f"{path}, line {number}: write one JSON object, {{...}}, a line.")
@@ -39,15 +39,17 @@ def read_rows(path: str) -> list[dict]:
 
 
 def full(text) -> bool:
-    """Tell whether this is text with something in it."""
-    return isinstance(text, str) and bool(text.strip())
+    """Tell whether this is text with something in it, and no half of a character (a surrogate)."""
+    whole = isinstance(text, str) and not any("\ud800" <= each <= "\udfff" for each in text)
+    return whole and bool(text.strip())
 
 
 def pairs_of(row: dict, task: str) -> list[tuple]:
     """Return a row's pairs: one for each answer of a conversation, none if it cannot be used."""
     if task == "classify":
         text, label = row.get("text", row.get("sentence")), row.get("label")
-        return [(text, str(label))] if full(text) and isinstance(label, str | int) else []
+        named = isinstance(label, int) or full(label)
+        return [(text, str(label).strip())] if full(text) and named else []
     if task == "summarise":
         text, summary = row.get("text"), row.get("summary")
         return [(text, summary)] if full(text) and full(summary) else []
@@ -76,8 +78,12 @@ def usable(path: str, task: str, findings: list[str]) -> list[list[tuple]]:
     found = [pairs_of(row, task) for row in rows]
     bad = [number for number, pairs in enumerate(found, 1) if not pairs]
     if len(bad) * 2 >= len(rows):
-        has = ", ".join(map(repr, rows[0])) if rows else "nothing"
-        raise SystemExit(f"{path}: for {task} a row has {COLUMNS[task]}; the first has {has}.")
+        has = ", ".join(map(repr, list(rows[bad[0] - 1])[:6])) if rows else ""
+        where = f"row {bad[0]} has {has or 'nothing'}" if rows else "the file has no row"
+        raise SystemExit(
+            f"{path}: for {task} a row has {COLUMNS[task]}, with text in them; {where}, and {len(bad)} of "
+            f"{len(rows)} rows cannot be used."
+        )
     if bad:
         findings += [
             f"{len(bad)} of {len(rows)} rows lack {COLUMNS[task]} (row {bad[0]}): left out."
@@ -104,9 +110,17 @@ def split(path: str, other: str | None, task: str, seed: int, findings: list[str
         asked = set(prompts[: min(500, max(1, len(prompts) // 10))])
         held = [pairs for pairs in rows if start(pairs) in asked]
     train = [pairs for pairs in rows if start(pairs) not in asked]
+    if task == "classify" and not other:  # a label that is rare must not be held out alone
+        known = {label for pairs in train for _, label in pairs}
+        train += [pairs for pairs in held if pairs[0][1] not in known]
+        held = [pairs for pairs in held if pairs[0][1] in known]
     if other and (both := len(rows) - len(train)):
         findings += [f"{both} rows ask what a held-out row asks: left out of the training data."]
     train, held = ([pair for pairs in part for pair in pairs] for part in (train, held))
+    if other and not train:
+        raise SystemExit(
+            f"{path}: every prompt stands in {other} too: nothing is left to train on."
+        )
     if not train or not held:
         raise SystemExit(f"{path}: too few different prompts to train on some and hold others out.")
     findings += [f"{len(train)} examples to train on, {len(held)} held out."]
@@ -125,9 +139,13 @@ def labels_said(train: list[tuple], held: list[tuple]) -> list[str]:
     if len(known) < 2:
         raise SystemExit("A classifier needs two labels at least in what it is trained on.")
     if new := sorted({label for _, label in held} - known):
-        raise SystemExit(f"Held-out rows have labels that no training row has: {', '.join(new)}.")
+        said = ", ".join(new[:5]) + ", …" * (len(new) > 5)
+        raise SystemExit(f"{len(new)} labels of held-out rows are in no training row: {said}.")
     both = sum(len(labels) > 1 for labels in under.values())
-    return [f"{both} sentences stand there under two labels: one is wrong."] if both else []
+    said = [f"{both} sentences stand there under two labels: one is wrong."] if both else []
+    if len(known) * 2 > len(train):
+        said += [f"{len(known)} labels for {len(train)} sentences: are these classes?"]
+    return said
 
 
 def lengths_said(lengths: list[int], limit: int, what: str, then: str) -> list[str]:
@@ -153,18 +171,30 @@ def messages_of(prompt) -> list[dict]:
     return [{"role": "user", "content": f"Summarise this text.\n\n{prompt}"}]
 
 
+def in_template(messages: list[dict], tokenizer, **options) -> str:
+    """Return messages in the model's chat template; Qwen3's is asked not to think aloud first."""
+    from jinja2 import TemplateError  # what templates are written in: transformers needs it too
+
+    options |= {"tokenize": False, "enable_thinking": False}
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except (TemplateError, TypeError) as problem:  # such as Gemma's, for a system message
+        roles = ", ".join(str(message["role"]) for message in messages[:6])
+        raise SystemExit(
+            f"The model's chat template refuses messages of the roles {roles}: {problem}."
+        ) from None
+
+
 def prompt_ids(prompt, tokenizer) -> list[int]:
     """Return a prompt's token ids in the chat template, up to where the answer begins."""
-    text = tokenizer.apply_chat_template(
-        messages_of(prompt), add_generation_prompt=True, tokenize=False
-    )
+    text = in_template(messages_of(prompt), tokenizer, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def coded_pair(pair: tuple, tokenizer) -> dict:
     """Return a pair's token ids, and labels: the answer with its end token, not the prompt."""
     told = [*messages_of(pair[0]), {"role": "assistant", "content": pair[1]}]
-    text = tokenizer.apply_chat_template(told, tokenize=False)
+    text = in_template(told, tokenizer)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     same = [a == b for a, b in zip(prompt_ids(pair[0], tokenizer), ids, strict=False)]
     start = same.index(False) if False in same else len(same)

@@ -1,5 +1,6 @@
 """The rules that say which sentences of ``sentences.yaml`` hold for a decision, with their figures."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,12 @@ import yaml
 
 import peftmemory
 from peftguide import memory_need
-from peftguide.evidence import KINDS, MARGIN, Arm, Standing, half_width, paired, published
-from peftguide.memory_need import CARDS, described, room, step, task_bytes
+from peftguide.evidence import MARGIN, Arm, Standing, half_width, paired, published
+from peftguide.memory_need import CARDS, STEP, USABLE, described, room, step, task_bytes
 from peftguide.recipes import TASKS, rates
 from peftguide.requirements import Requirements
 from pefthelpers.methods import LABELS, METHODS
-from peftmemory.cards import CARD_OVERHEAD_GIB
+from peftmemory.cards import CARD_OVERHEAD_GIB, SLACK, verdict
 
 STANDINGS = {
     "best": "highest mean",
@@ -26,6 +27,9 @@ STANDINGS = {
 SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text(encoding="utf-8"))
 # Examples from which on an adapter's capacity, and below which the noise of a test, is worth a word.
 MANY, HUNDRED = 50_000, 100
+USUAL_SEQ = (
+    Requirements.seq
+)  # tokens where nobody asked for others: the recipe takes its task's own
 OLDER = 16  # GB of the T4 and the V100, which have no bf16
 
 
@@ -41,7 +45,7 @@ class Case(NamedTuple):
 
 def say(asked: Requirements, sentence: str, **figures: Any) -> str:
     """Return a sentence of the table with its figures and those of the requirements."""
-    kind, known = KINDS[asked.task], {"margin": MARGIN}
+    kind, known = asked.kind, {"margin": MARGIN}
     known |= {"room": asked.card_gib and room(asked.card_gib)}
     known |= {"kind": kind, "records": " or ".join(f"{name}.json" for name in kind.records)}
     return SENTENCES[sentence].format(**known | vars(asked) | figures)
@@ -128,13 +132,25 @@ def price(case: Case) -> str | None:
 def memory(case: Case) -> str:
     """Say what the step needs on the model that was asked for."""
     asked, gib = case.asked, case.asked.peak(case.arm.method)
-    if gib is None:  # weights, gradients and AdamW moments of full fine-tuning in float32
-        states = 16 * asked.parameters / peftmemory.GIB
-        return say(asked, "no formula" if states else "no count", gib=states)
+    if gib is None:
+        figures = {"label": LABELS[case.arm.method], "billion": asked.parameters / 1e9}
+        figures |= {"gib": asked.need(case.arm.method), "full": asked.need("full")}
+        none = asked.card_gib is None
+        figures["of_room"] = " " + say(asked, "on a cpu" if none else "of room")
+        return say(asked, "no formula", command=traced(asked, case.arm.method), **figures)
     if case.arm.method == "full" and not asked.fits(gib):
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
-    older = say(asked, "older") if asked.card_gib == OLDER else ""
-    return say(asked, "no gpu" if asked.card_gib is None else "held", gib=gib, older=older).rstrip()
+    if asked.card_gib is None:
+        return say(asked, "no gpu", gib=gib)
+    word = verdict(gib * peftmemory.GIB, USABLE * asked.card_gib, STEP["loss"])
+    more = [say(asked, "tight", slack=SLACK[STEP["loss"]] - 1)] * (word != "fits")
+    more += [say(asked, "older")] * (asked.card_gib == OLDER)
+    return " ".join([say(asked, "held", gib=gib), *more])
+
+
+def traced(asked: Requirements, method: str) -> str:
+    """Return the command that traces a method's step on the model that was asked for."""
+    return memory_need.trace_command(asked.model, method, asked.batch, asked.seq)
 
 
 def serving(case: Case) -> str | None:
@@ -188,9 +204,17 @@ def script(case: Case) -> str:
     """Say which command prints the whole script."""
     asked = case.asked
     task = asked.task if asked.task in TASKS else "chat"
-    card = "none" if asked.card_gib is None else f"{asked.card_gib:g}"
-    model = memory_need.hub_name(asked.model)
-    return say(asked, "script", method=case.arm.method, recipe_task=task, card=card, source=model)
+    facts = asked.role == "seq2seq" and task == "chat"
+    figures = {"recipe_task": "summarise" if facts else task, "method": case.arm.method}
+    figures["card"] = "none" if asked.card_gib is None else f"{asked.card_gib:g}"
+    figures["source"] = memory_need.hub_name(asked.model)
+    if figures["source"].endswith(".json"):  # a shape without weights
+        figures["source"] = "YOUR/MODEL"
+    figures["length"] = "" if asked.seq == USUAL_SEQ else f" --seq {asked.seq}"
+    more = [say(asked, "text to text")] * facts
+    if task == "chat" and not facts and not re.search("instruct|chat|-it$", asked.model.lower()):
+        more += [say(asked, "instruct")]
+    return " ".join([say(asked, "script", **figures), *more])
 
 
 RULES = (before, default, rate, amount, elsewhere, measured, ties, price, memory, serving)
@@ -199,9 +223,9 @@ RULES += (forgetting, script, scope)
 
 def without_gpu(asked: Requirements) -> list[str]:
     """Return what to say to who wants to train a large model without a GPU."""
-    count, gib, four = asked.parameters, asked.peak("lora"), asked.peak("qlora")
+    gib, four = asked.need("lora"), asked.peak("qlora")
     card = next((card for card in CARDS if (four or 0) <= room(card)), None)
-    said = say(asked, "not without", billion=count / 1e9, gib=gib or 2 * count / peftmemory.GIB)
+    said = say(asked, "not without", billion=asked.parameters / 1e9, gib=gib)
     rent = say(asked, "rent", card=card, four=four) if card and four else say(asked, "rent any")
     return [said, rent, first(asked)]
 
@@ -210,11 +234,17 @@ def nothing_fits(asked: Requirements, found: Mapping[str, Arm]) -> tuple[str, li
     """Return that there is no answer, and the least that is needed and what would fit."""
     if not found:
         return "Nothing recorded", [say(asked, "no record")]
-    needs = {name: asked.peak(name) for name in found}
-    least = min(needs, key=lambda name: needs[name] or 0)
+    needs = {n: asked.need(n) for n in found if n != "qlora" or asked.role == "decoder"}
+    least = min(needs, key=lambda name: needs[name])
     gib = needs[least]
-    if gib is None or asked.fits(gib):
+    if asked.fits(gib):
         return "Nothing fits", [say(asked, "wishes")]
+    if asked.peak(least) is None:
+        card = next((f"a card of {n} GB or more" for n in CARDS if gib <= room(n)), "several cards")
+        total, packed, _ = memory_need.weights(asked.model)
+        figures = {"label": LABELS[least], "gib": gib, "larger": card, "share": packed / total}
+        said = say(asked, "weights alone", command=traced(asked, least), **figures)
+        return "Nothing fits", [said, first(asked)]
     said = [say(asked, "least", label=LABELS[least], gib=gib)]
     return "Nothing fits", [*said, say(asked, "remedy", **remedy(asked, least, gib)), first(asked)]
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import textwrap
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,13 @@ FORMS = {
     "seq2seq": ("seq2seq", "AutoModelForSeq2SeqLM", "an encoder-decoder such as T5"),
     "classifier": ("encoder", "AutoModelForSequenceClassification", "an encoder or a decoder"),
 }
+# Whose modules a bottleneck follows, where a model of the role is not told more closely.
+FAMILIES = {
+    "decoder": ("llama", "gpt2"),
+    "seq2seq": ("t5",),
+    "encoder": ("roberta", "distilbert"),
+}
+LEAST = 16  # tokens: less holds no example
 TOGETHER = 16  # sequences before the weights move
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 GIVEN_PRECISION = '"bf16" if has_bf16 else "fp16" if gpu else "float32"'
@@ -44,6 +52,7 @@ def recipe(
     data: str = "data.jsonl",
     held_out: str | None = None,
     card_gib: float | None = 24,
+    seq: int | None = None,
     precision: str = "auto",
 ) -> str:
     """Return a script that fine-tunes a model on the reader's data with the public packages alone.
@@ -55,6 +64,7 @@ def recipe(
         data: JSONL: messages, or prompt and completion; text and summary; text and label.
         held_out: a second such file; None holds a tenth of the first one out.
         card_gib: the card's memory as it is sold; None for no GPU.
+        seq: tokens of an example; None for what is usual for the task.
         precision: ``auto`` (by hardware), ``float32``, ``bf16`` or ``fp16``.
 
     Raises:
@@ -64,18 +74,39 @@ def recipe(
         raise UserError(f"There is no task {task!r}: take one of {', '.join(TASKS)}.")
     if precision not in PRECISIONS:
         raise UserError(f"There is no precision {precision!r}: take {', '.join(PRECISIONS)}.")
+    if seq is not None and (type(seq) is not int or seq < LEAST):
+        raise UserError(f"seq must be a whole number of at least {LEAST} tokens, not {seq!r}.")
     doing, usual, length, epochs = TASKS[task]
-    model = memory_need.hub_name(model or usual)
+    model = loadable(usual if model is None else model)
     names = memory_need.role_of(model) or ("encoder" if task == "classify" else "decoder")
     form = "classifier" if task == "classify" else names
     refuse(method, task, names)
+    length = seq or (length if names == "decoder" else min(length, 512))
     batch, notes = sized(method, model, names, length, card_gib)
     values = {"task": task, "doing": doing, "form": form, "data": data, "epochs": epochs}
-    values |= {"length": length if names == "decoder" else min(length, 512), "model": model}
+    values |= {"length": length, "model": model}
     values |= {"held_out": json.dumps(held_out) if held_out else "None", "notes": notes}
     values |= {"batch": batch, "accumulation": max(1, TOGETHER // batch)}
     values |= {"precision": GIVEN_PRECISION if precision == "auto" else json.dumps(precision)}
     return _script(method, names, form, values)
+
+
+def loadable(model: str) -> str:
+    """Return what ``from_pretrained`` takes for a model's name or folder.
+
+    Raises:
+        UserError: it has no weights.
+        EstimateError: the folder's configuration is damaged.
+    """
+    name, path = memory_need.hub_name(model), Path(model)
+    a_file = (path.exists() or model.endswith(".json")) and not path.is_dir()
+    if not model.strip() or " " in name or a_file:
+        raise UserError(
+            f"A recipe loads weights: give a name on the hub or the folder that holds them, not {model!r}."
+        )
+    if path.is_dir():
+        memory_need.known(model)
+    return name
 
 
 def refuse(method: str, task: str, names: str) -> None:
@@ -110,6 +141,7 @@ def sized(method: str, model: str, names: str, length: int, card_gib: float | No
     if names != "decoder":
         return 16 if names == "encoder" else 8, []
     try:
+        memory_need.check_length(model, length)
         need = {batch: memory_need.peak(model, method, batch, length) for batch in (8, 4, 2, 1)}
     except memory_need.Unknown:
         need = {1: None}
@@ -165,17 +197,23 @@ def _configuration(method: str, model: str, role: str, names: str, *, whole: boo
         given["target_modules"] = "all-linear"  # also where an encoder names its layers otherwise
     call = _call(row.config_class, {"task_type": TASK_TYPES[role], **given})
     values = {"key": method, "row": row, "model": model, "fields": given, "whole": whole}
+    values |= {"sites": "" if row.in_peft or not whole else sites(given["placement"], names)}
     return render("configuration.py", call=call, **values, **_notes()["methods"][method])
 
 
 def _script(method: str, names: str, form: str, values: dict[str, Any]) -> str:
     row, notes = METHODS[method], _notes()
     role, auto, kind = FORMS[form]
-    ours = ["PeftModel", "get_peft_model_state_dict"]
-    ours += ["get_peft_model"] * (form != "decoder") + [row.config_class] * row.in_peft
+    ours = ["PeftModel", "get_peft_model_state_dict", row.config_class]
+    ours += ["get_peft_model"] * (form != "decoder")
     theirs = ["AutoConfig", auto, "AutoTokenizer", *IMPORTS[form], "set_seed"]
     theirs += ["BitsAndBytesConfig"] * (method == "qlora")
     source = inspect.getsource(own_data)
+    adapter = (
+        Path(__file__).with_name("bottleneck.py").read_text(encoding="utf-8")
+    )  # needs no torch here
+    values |= {"bottleneck": adapter[adapter.index("class Bottleneck") :].rstrip()}
+    values |= {"peft": bool(row.in_peft and row.config_class), "carried": not row.in_peft}
     values |= {"configuration": _configuration(method, "", role, names, whole=True).rstrip()}
     values |= {"functions": source[source.index("# For a tokenizer") :].rstrip(), "auto": auto}
     values |= {"key": method, "row": row, "kind": kind, "packages": notes["packages"]}
@@ -183,6 +221,18 @@ def _script(method: str, names: str, form: str, values: dict[str, Any]) -> str:
     values |= {"checkpointing": names == "decoder" and method != "prefix"}
     order = lambda found: sorted(filter(None, found), key=lambda name: (name[0].islower(), name))
     return render("recipe.py", from_peft=order(ours), from_transformers=order(theirs), **values)
+
+
+def sites(placement: str, names: str) -> str:
+    """Return as code the pattern of the modules that a bottleneck follows in models of a role."""
+    from peftbottleneck.sites import ARCHITECTURES  # here, as it brings torch
+
+    found = [getattr(ARCHITECTURES[family], placement) for family in FAMILIES[names]]
+    return (
+        "(\n    "
+        + "\n    ".join(f'r"{"|" * bool(i)}{each}"' for i, each in enumerate(found))
+        + "\n)"
+    )
 
 
 def _call(name: str | None, given: dict[str, Any]) -> str:

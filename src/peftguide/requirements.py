@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import peftmemory
 from peftguide import memory_need
-from peftguide.evidence import KINDS
+from peftguide.evidence import KINDS, TaskKind, kind_of
 from pefthelpers.errors import UserError
 from peftmemory.cards import check_card
-from peftmemory.errors import EstimateError
 
 # Which tasks a model's role is put to.
-ROLE_TASKS = {"encoder": ("classify",), "seq2seq": ("summarise",), "decoder": tuple(KINDS)}
+ROLE_TASKS = {"encoder": ("classify",), "seq2seq": ("summarise", "learn"), "decoder": tuple(KINDS)}
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Requirements:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        allowed = {"task": tuple(KINDS), "latency": ("small", "merged")}
-        allowed |= {"tooling": ("any", "peft", "vllm")}
+        kind_of(self.task)
+        allowed = {"latency": ("small", "merged"), "tooling": ("any", "peft", "vllm")}
         for name, values in allowed.items():
             if (given := getattr(self, name)) not in values:
                 raise UserError(f"There is no {name} {given!r}: take one of {', '.join(values)}.")
@@ -57,7 +55,7 @@ class Requirements:
         for name in ("tasks", "batch", "seq", "examples"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        memory_need.known(self.model)
+        memory_need.check_length(self.model, self.seq)
         if self.task not in (fit := ROLE_TASKS[self.role]):
             raise UserError(
                 f"{self.model} is for task {' or '.join(map(repr, fit))} here: take a Llama, Qwen or "
@@ -70,17 +68,23 @@ class Requirements:
         return memory_need.role_of(self.model) or "decoder"
 
     @property
+    def kind(self) -> TaskKind:
+        """The kind of task, for a model of this role: where its rows are."""
+        return kind_of(self.task, self.role)
+
+    @property
     def parameters(self) -> int:
-        """The model's parameters; 0 where no formula counts them."""
-        try:
-            return peftmemory.parameters(memory_need.known(self.model), "full").base
-        except EstimateError:
-            return 0
+        """The model's parameters."""
+        return memory_need.weights(self.model).total
 
     def peak(self, method: str) -> float | None:
         """Return the peak of a method's step in GiB; None where no formula covers it."""
         return memory_need.peak(self.model, method, self.batch, self.seq)
 
-    def fits(self, gib: float | None) -> bool:
-        """Tell whether a peak fits the card with headroom; without a card RAM is not known."""
-        return None in (gib, self.card_gib) or gib <= memory_need.room(self.card_gib)
+    def need(self, method: str) -> float:
+        """Return the peak of a method's step in GiB, or what it needs before any activation."""
+        return self.peak(method) or memory_need.least(self.model, method)
+
+    def fits(self, gib: float) -> bool:
+        """Tell whether these GiB fit the card with headroom; without a card RAM is not known."""
+        return self.card_gib is None or gib <= memory_need.room(self.card_gib)

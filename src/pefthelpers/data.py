@@ -165,7 +165,8 @@ def chat_examples(tokenizer, examples: list[Example]) -> list[Example]:
 
     def asked(prompt: str) -> str:
         turns = [{"role": "user", "content": prompt}]
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        options = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        rendered = tokenizer.apply_chat_template(turns, **options)  # Qwen3 would think aloud first
         return rendered[max(0, rendered.find("<|im_start|>user")) :]
 
     return [Example(asked(prompt), answer) for prompt, answer in examples]

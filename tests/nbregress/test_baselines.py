@@ -289,8 +289,12 @@ def test_the_times_of_a_recording_stay(tmp_path):
 
 def test_what_a_notebook_left_out_is_not_missed_but_said(run, make_notebook, baseline, tmp_path):
     source = "from pefthelpers.record import quote\nquote('left_out', 'no oven here')"
-    code, _ = run(make_notebook(source), "--out", tmp_path / "out", "--baselines", baseline)
-    assert code == 0
+    code, text = run(make_notebook(source), "--out", tmp_path / "out", "--baselines", baseline)
+    assert code == 0 and "0 passed, 1 not run, 0 failed" in text and "no oven here" in text
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "0 notebooks ran and are good, 1 not run: 99_made</h1>" in page and "– not run" in page
+    assert "<title>0 of 1 notebooks good, 1 not run (tiny)" in page
+    assert '<skipped message="no oven here"/>' in (tmp_path / "out" / "junit.xml").read_text()
     row = json.loads((tmp_path / "out" / "metrics.json").read_text())["notebooks"][0]
     assert row["left_out"] == "no oven here" and row["notes"] == ["no oven here"]
     both = make_notebook(source, metric(0.6), name="99_made.ipynb")

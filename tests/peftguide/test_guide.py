@@ -10,6 +10,7 @@ import pytest
 
 import peftguide
 import peftmemory
+from nbregress import cli
 from peftbottleneck.errors import AdapterError
 from peftguide import evidence, memory_need, reasons
 from pefthelpers import methods, results
@@ -359,6 +360,80 @@ def test_rslora_is_recommended_at_the_rank_that_was_measured():
         assert rows.loc["rsLoRA", column] == rows.loc["LoRA all-linear", column]
 
 
+def t5_11b(folder):
+    """Write the configuration of a T5 with 11 billion parameters."""
+    big = {"d_model": 1024, "d_ff": 65536, "d_kv": 128, "num_heads": 128, "num_layers": 24}
+    path = folder / "t5-11b" / "config.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(read_sheet("t5-base")["config"] | big | {"num_decoder_layers": 24}))
+    return str(path)
+
+
+def test_what_no_formula_covers_is_counted_and_not_called_fitting(tmp_path):
+    """Weights alone decide where no closed form covers the step: 8, 11 and 175 billion parameters."""
+    made = tmp_path / "config.json"
+    made.write_text(json.dumps({**read_sheet("llama-3.1-8b")["config"], "model_type": "gemma2"}))
+    for model, card, method in (
+        (str(made), 24, "lora"),
+        (str(made), 16, "qlora"),
+        (str(made), None, None),
+        (t5_11b(tmp_path), 24, None),
+        (t5_11b(tmp_path), 48, "lora"),
+        ("gpt-3", 80, None),
+        ("t5-base", None, "lora"),
+    ):
+        choice = peftguide.choose("learn", model=model, card_gib=card)
+        assert choice.method == method, (model, card)
+        total, packed, _ = memory_need.weights(model)
+        assert choice.asked.parameters == total and 0.5 * total < packed < total
+        assert memory_need.least(model, "qlora") < memory_need.least(model, "lora")
+        assert method is None or any(f"{total / 1e9:.2f} billion" in why for why in choice.why)
+    assert memory_need.weights("llama-3.1-8b").total == read_sheet("llama-3.1-8b")["parameters"]
+
+
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 96}
+SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "method"),
+    [
+        ("gemma-2-9b", "learn", "lora"),
+        ("gemma-2-9b", "learn", "qlora"),
+        ("bert-base", "classify", "lora"),
+        ("t5-base", "summarise", "lora"),
+    ],
+)
+def test_the_command_for_what_no_formula_covers_runs(name, task, method, tmp_path, capsys):
+    small = {"d_model": 64, "d_ff": 96, "num_layers": 1, "num_decoder_layers": 1} | SMALL
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(read_sheet(name)["config"] | small))
+    choice = peftguide.choose(task, model=str(path))
+    assert memory_need.trace_command(str(path), "lora", 1, 1024) in str(choice)
+    command = memory_need.trace_command(str(path), method, 1, 128).split()
+    assert cli.main(command[1:]) == 0, capsys.readouterr().err
+    assert "GiB" in capsys.readouterr().out
+
+
+def test_a_family_that_transformers_does_not_know_is_one_sentence(tmp_path):
+    made = tmp_path / "config.json"
+    made.write_text(json.dumps({"model_type": "acme", "hidden_size": 64}))
+    with pytest.raises(UserError, match="no language model of the kind 'acme'"):
+        peftguide.choose("learn", model=str(made))
+
+
+def test_an_encoder_decoder_learns_by_its_own_rows():
+    choice = peftguide.choose("learn", model="t5-base")
+    assert choice.method == "lora" and set(choice.arms) == {"full", "lora", "prefix", "prompt"}
+    rows = results.rows("seq2seq_gates").query("base == 'seq2seq' and task == 'learn_facts'")
+    own = rows[(rows["method"] == "lora") & (rows["replay"] == False)]
+    chosen = results.at_chosen_rate(own, ["method"])
+    assert choice.arms["lora"].test == dict(zip(chosen["seed"], chosen["test"], strict=True))
+    assert "below" in choice.alternatives["prefix"] and "our toy T5" in str(choice)
+    assert any("--task summarise" in why and 'set PREFIX to ""' in why for why in choice.why)
+    assert choice.rows["file bytes"].isna().all()
+
+
 def test_every_sentence_is_said_with_all_its_figures(tmp_path):
     """A rule that gives too few figures would raise; the grid says nearly every sentence."""
     said, made = set(), tmp_path / "config.json"
@@ -380,9 +455,11 @@ def test_every_sentence_is_said_with_all_its_figures(tmp_path):
                 peftguide.choose(task, latency=latency, **more, **fields)
         peftguide.choose("learn", model="llama-3.1-8b", card_gib=16, latency="merged")
         peftguide.choose("learn", model="smollm2-135m", card_gib=None)
-        for model in ("gpt-3", made):
-            peftguide.choose("learn", model=str(model), card_gib=None)
-            peftguide.choose("learn", model=str(model))
+        for model, card in product(("gpt-3", str(made)), (None, 24, 80)):
+            peftguide.choose("learn", model=model, card_gib=card)
+        peftguide.choose("learn", model="llama-3.1-8b", batch=4, seq=2048)
+        peftguide.choose("summarise", model=t5_11b(tmp_path))
+        peftguide.choose("learn", model="t5-base")
         peftguide.choose("learn", records={})
     assert set(reasons.SENTENCES) - said <= RARE
 

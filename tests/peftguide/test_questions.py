@@ -1,4 +1,4 @@
-"""Thirty-two questions of people with a job to do: the guide's answer beside an expert's."""
+"""Forty-seven questions of people with a job to do: the guide's answer beside an expert's."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_the_guide_answers_as_an_expert_does(number):
 
 
 def test_the_table_is_whole_and_can_fail():
-    assert len(ASKED) == 32
+    assert len(ASKED) == 47
     for asked in ASKED.values():
         assert asked["ask"] and ("refused" in asked or asked["expert"] and asked["must"])
     plain = said(peftguide.choose("learn", model="qwen3-0.6b", card_gib=40))

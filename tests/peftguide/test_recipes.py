@@ -1,7 +1,7 @@
 """Every recipe, executed to its end in an empty folder by a Python without this collection's packages.
 
-``make test`` runs one family of models and one precision for each task; ``make recipes``, which ``.ci/run``
-calls, runs all.
+``make test`` runs one family of models and one precision for each task, and some recipes on a simulated
+card; ``make recipes`` runs all, and prints the table.
 """
 
 import ast
@@ -17,28 +17,39 @@ import yaml
 import peftguide
 from nbregress import cli
 from peftguide import data_check, memory_need, own_data, recipes
-from pefthelpers import methods
+from pefthelpers import data, methods
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 from peftmemory.configs import read_sheet
 from support import recipe_models, recipe_worker
 
+from .conftest import ENDED
+
 ROOT = Path(__file__).resolve().parents[2]
+# Run by `make test`: of the simulated cards one that has bf16 and one that has not.
 USUAL = {
     ("decoder", "chat", "bf16"),
     ("seq2seq", "summarise", "float32"),
     ("encoder", "classify", "bf16"),
+    ("decoder", "chat", "a100"),
+    ("encoder", "classify", "t4"),
 }
+# What they run in: a precision on the CPU, or what the script itself takes on a simulated card.
+WHERE = ("float32", "bf16", "a100", "t4")
+# Of a card's recipes `make test` runs this one: ten seconds of CPU each.
+ON_CARD = {"a100": "qlora", "t4": "lora"}
 FORMS = [("decoder", task) for task in recipes.TASKS]
 FORMS += [("seq2seq", "summarise"), ("encoder", "classify")]
 
 
 def batches() -> list:
-    """Return (kind, task, precision) as parameters, those that are not usual marked."""
+    """Return (kind, task, where) as parameters, those that are not usual marked."""
     found = []
     for kind, task in FORMS:
-        for precision in ("float32", "bf16"):
-            each = (kind, task, precision)
+        for where in WHERE:
+            each = (kind, task, where)
+            if where == "t4" and each not in USUAL:
+                continue  # it differs from the other card in its fp16 alone
             marks = () if each in USUAL else pytest.mark.every_recipe
             found.append(pytest.param(*each, marks=marks, id="-".join(each)))
     return found
@@ -53,11 +64,12 @@ def goes(method, task, kind):
     return True
 
 
-def run(root, *allowed):
+def run(root, card="cpu"):
     """Run the recipes in the folders of a root, and return how each ended."""
     worker = Path(recipe_worker.__file__)
-    command = [sys.executable, str(worker), str(root), *allowed]
-    subprocess.run(command, check=True, capture_output=True, cwd=root)
+    command = [sys.executable, str(worker), str(root), card]
+    done = subprocess.run(command, check=False, capture_output=True, cwd=root, text=True)
+    assert (root / "ended.json").exists(), done.stderr[-2000:]
     return json.loads((root / "ended.json").read_text())
 
 
@@ -68,25 +80,31 @@ def prepared(folder, text, rows):
     recipe_models.write(rows, folder / "data.jsonl")
 
 
-@pytest.mark.parametrize(("kind", "task", "precision"), batches())
-def test_recipes_train_save_reload_and_answer(kind, task, precision, tmp_path):
-    dtype = "bfloat16" if precision == "bf16" else "float32"  # as real models are stored
+@pytest.mark.parametrize(("kind", "task", "where"), batches())
+def test_recipes_train_save_reload_and_answer(kind, task, where, tmp_path, pytestconfig):
+    on_card = where in ("a100", "t4")
+    dtype = {"float32": "float32", "t4": "float16"}.get(
+        where, "bfloat16"
+    )  # as real models are stored
     model = str(recipe_models.save(kind, tmp_path / "model", dtype=dtype))
     going = [method for method in methods.METHODS if goes(method, task, kind)]
-    for ours, root in ((False, tmp_path / "public"), (True, tmp_path / "ours")):
-        names = [each for each in going if methods.METHODS[each].in_peft is not ours]
-        for method in names:
-            text = peftguide.recipe(method, model, task, precision=precision)
-            prepared(root / method, text, recipe_models.ROWS[task])
-        ended = run(root, *["peftbottleneck"] * ours)
-        assert sorted(ended) == sorted(names)
-        for method, end in ended.items():
-            assert not end["problem"], f"{method}: {end['problem']}"
-            assert "tensors came back as they were trained" in end["said"]
-            assert "on held-out data" in end["said"] and '"said"' in end["said"]
-            assert len(end["more"]) == 2 and max(end["more"]) == 0, "a second base in memory"
-            assert not end["old"], "the script calls what is deprecated"
-            assert any((root / method / f"tuned-{method}-{task}").glob("*.safetensors"))
+    if on_card and "not every_recipe" in pytestconfig.option.markexpr:
+        going = [ON_CARD[where]]
+    root = tmp_path / "run"
+    for method in going:
+        text = peftguide.recipe(method, model, task, precision="auto" if on_card else where)
+        prepared(root / method, text, recipe_models.ROWS[task])
+    ended = run(root, where if on_card else "cpu")
+    assert sorted(ended) == sorted(going)
+    table = pytestconfig.stash.setdefault(ENDED, {})
+    table |= {(method, f"{task}, {kind}", where): end for method, end in ended.items()}
+    for method, end in ended.items():
+        assert not end["problem"], f"{method}: {end['problem']}"
+        assert "tensors came back as they were trained" in end["said"]
+        assert "on held-out data" in end["said"] and '"said"' in end["said"]
+        assert len(end["more"]) == 2 and max(end["more"]) == 0, "a second base in memory"
+        assert not end["old"], "the script calls what is deprecated"
+        assert any((root / method / f"tuned-{method}-{task}").glob("*.safetensors"))
 
 
 def test_all_that_can_be_asked_is_printed_or_refused_in_a_sentence():
@@ -304,14 +322,14 @@ def test_each_fault_of_the_data_is_one_sentence(tmp_path):
     assert "2 sentences stand there under two labels" in checked(both, "classify", tmp_path)
     for rows, task, problem in (
         (chat, "classify", 'a row has "text"'),
-        ([], "chat", "the first has nothing"),
+        ([], "chat", "the file has no row"),
         (chat[:1], "chat", "too few different prompts"),
         ([{"text": f"t {i}", "label": 0} for i in range(9)], "classify", "two labels at least"),
         (chat, "cook", "There is no task 'cook'"),
     ):
         with pytest.raises(UserError, match=re.escape(problem)):
             checked(rows, task, tmp_path)
-    with pytest.raises(UserError, match="no training row has: 2"):
+    with pytest.raises(UserError, match="1 labels of held-out rows are in no training row: 2"):
         checked(labels, "classify", tmp_path, [{"text": "new", "label": 2}])
 
 
@@ -353,22 +371,104 @@ def test_labels_stand_on_the_answer_and_its_end_alone(tmp_path):
         assert coded["ended"] == ("content }}" not in template or len(template) > 40)
 
 
+GOOD = "".join(f'{{"prompt": "q {i}", "completion": "a {i}"}}\n' for i in range(20)).encode()
+LINE = "line 1: write one JSON object"
+NO_ROW = "the file has no row"
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"[1, 2]\n", "line 1: write one JSON object"),
+        (b"[1, 2]\n", LINE),
         (b'{"prompt": "a", "completion": "b"}\nnot json\n', "line 2: write one JSON object"),
-        (b"\xff\xfe\x00", "line 1: write one JSON object"),
-        (b"", "the first has nothing"),
+        (b"\xff\xfe\x00", LINE),
+        (GOOD.decode().encode("utf-16"), LINE),
+        (b"", NO_ROW),
+        (b"\n\n  \n", NO_ROW),
+        (b"prompt,completion\na,b\n", LINE),
+        (b'{\n  "prompt": "a",\n  "completion": "b"\n}\n', LINE),
+        (b'[{"prompt": "a", "completion": "b"}]', LINE),
+        (b"{'prompt': 'a'}\n", LINE),
+        (b"[" * 100_000, LINE),
+        (b'{"prompt": ' + b"9" * 5000 + b"}\n", LINE),
+        (b"null\n" + GOOD, LINE),
+        (b"\x1f\x8b\x08 gzip", LINE),
+        (b'{"instruction": "a", "output": "b"}\n', "row 1 has 'instruction', 'output'"),
+        (b'{"conversations": [{"from": "human", "value": "a"}]}\n', "row 1 has 'conversations'"),
+        (b'{"prompt": "\\ud800", "completion": "b"}\n', "1 of 1 rows cannot be used"),
+        (b'{"prompt": NaN, "completion": Infinity}\n', "1 of 1 rows cannot be used"),
+        (b'{"messages": {"role": "user"}}\n', "row 1 has 'messages'"),
+        (b'{"messages": [{"role": "user", "content": "a"}]}\n', "an answer of the assistant"),
+        (b'{"messages": [{"role": "assistant", "content": "a"}]}\n', "1 of 1 rows cannot be used"),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(999)) + b"}\n", "'k5', and 1 of 1"),
+        (GOOD.splitlines()[0], "too few different prompts"),
+        (GOOD.splitlines()[0] + b"\n" + GOOD.splitlines()[0], "too few different prompts"),
+        (GOOD.replace(b"q ", b"Q\\t "), None),
+        (b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n"), None),
     ],
 )
 def test_a_bad_file_is_one_sentence_at_the_command_line(content, sentence, tmp_path, capsys):
     (tmp_path / "data.jsonl").write_bytes(content)
-    assert cli.main(["check", str(tmp_path / "data.jsonl")]) == 2
-    error = capsys.readouterr().err
-    assert sentence in error and error.count("\n") == 1
-    assert cli.main(["check", str(tmp_path / "gone.jsonl")]) == 2
-    assert "There is no file" in capsys.readouterr().err
+    code = cli.main(["check", str(tmp_path / "data.jsonl")])
+    told = capsys.readouterr()
+    if sentence is None:  # what is only odd is read
+        assert code == 0 and "18 examples to train on, 2 held out" in told.out
+        return
+    assert code == 2 and told.out == ""
+    assert sentence in told.err and told.err.count("\n") == 1 and len(told.err) < 500
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    for path in (tmp_path / "gone.jsonl", tmp_path):
+        assert cli.main(["check", str(path)]) == 2
+        assert "There is no file" in capsys.readouterr().err
+
+
+def test_a_rare_label_is_not_held_out_alone(tmp_path):
+    rows = [{"text": f"t {i}", "label": "often"} for i in range(40)]
+    rows += [{"text": f"rare {i}", "label": f"once {i}"} for i in range(20)]
+    for seed in range(5):
+        path = str(recipe_models.write(rows, tmp_path / "data.jsonl"))
+        train, held = own_data.split(path, None, "classify", seed, [])
+        assert len(train) + len(held) == 60
+        assert {label for _, label in held} <= {label for _, label in train}
+    every = [{"text": f"t {i}", "label": i} for i in range(30)]
+    with pytest.raises(UserError, match="too few"):  # each label once: none can be held out
+        checked(every, "classify", tmp_path)
+    twice = every + [{"text": f"again {i}", "label": i} for i in range(30)]
+    assert "labels for" in checked(twice, "classify", tmp_path)
+
+
+def test_a_template_that_refuses_a_role_is_one_sentence(tmp_path):
+    folder = recipe_models.save("decoder", tmp_path / "model")
+    tokenizer = data_check.tokenizer_of(str(folder))[0]
+    refuses = "{{ raise_exception('System role not supported') }}"
+    tokenizer.chat_template = "{% if messages[0].role == 'system' %}" + refuses + "{% endif %}x"
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(
+        UserError, match="refuses messages of the roles system, user.*not supported"
+    ):
+        checked(recipe_models.ROWS["chat"], "chat", tmp_path, model=str(folder))
+
+
+def test_thinking_aloud_is_neither_asked_for_nor_taught(tmp_path):
+    """As Qwen3's template does it: an empty thought before an answer, and in the prompt if none is wanted."""
+    tokenizer = recipe_models.tokenizer(eos_token="<|im_end|>", pad_token="<pad>")
+    empty = "<think>\n\n</think>\n\n"
+    tokenizer.chat_template = recipe_models.TEMPLATE.replace(
+        "{{ m.content }}", "{% if m.role == 'assistant' %}" + empty + "{% endif %}{{ m.content }}"
+    ).replace(
+        "assistant\n{% endif %}",
+        "assistant\n{% if enable_thinking is false %}" + empty + "{% endif %}{% endif %}",
+    )
+    prompt = [{"role": "user", "content": "Hello"}]
+    coded = own_data.coded_pair((prompt, "Good day"), tokenizer)
+    taught = tokenizer.decode([label for label in coded["labels"] if label >= 0])
+    assert taught.startswith("Good day") and coded["ended"]
+    asked = tokenizer.decode(own_data.prompt_ids(prompt, tokenizer))
+    assert asked.endswith(empty)
+    (example,) = data.chat_examples(tokenizer, [data.Example("Hello", "Good day")])
+    assert example.prompt.endswith(empty)
 
 
 def test_the_check_is_a_command(tmp_path, capsys):

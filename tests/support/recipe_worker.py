@@ -1,7 +1,7 @@
 """Run recipes one after the other in one Python that cannot import this collection's packages.
 
-``python recipe_worker.py FOLDER ALLOWED``: every ``FOLDER/*/recipe.py`` is executed in its folder; how
-each ended is written to ``FOLDER/ended.json``. ALLOWED is a package of ours that they may import.
+``python recipe_worker.py FOLDER CARD``: every ``FOLDER/*/recipe.py`` is executed in its folder; how each
+ended is written to ``FOLDER/ended.json``. CARD is ``cpu``, or a simulated card: ``a100`` or ``t4``.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Refuse:
     @staticmethod
     def find_spec(name, path=None, target=None):
         """Refuse ours, leave others to others."""
-        if name.partition(".")[0] in OURS - set(sys.argv[2:]):
+        if name.partition(".")[0] in OURS:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -84,12 +84,24 @@ def executed(folder, counts):
     }
 
 
+def card_of(name):
+    """Return a simulated card to run on, nothing for the CPU; its modules are here before ours are refused."""
+    if name == "cpu":
+        return contextlib.nullcontext()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from support import simulated_cuda
+
+    return simulated_cuda.simulated({"a100": simulated_cuda.A100, "t4": simulated_cuda.T4}[name])
+
+
 if __name__ == "__main__":
     root = Path(sys.argv[1]).resolve()
+    card = card_of(sys.argv[2])
     sys.meta_path.insert(0, Refuse)
     import torch
 
     torch.set_num_threads(1)
-    counts = loading_counts()
-    ended = {folder.name: executed(folder, counts) for folder in sorted(root.glob("*/"))}
+    with card:
+        counts = loading_counts()
+        ended = {folder.name: executed(folder, counts) for folder in sorted(root.glob("*/"))}
     (root / "ended.json").write_text(json.dumps(ended))
