@@ -17,7 +17,7 @@ from torch import nn
 
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
-from peftbottleneck.heads import head_to_write, read_head
+from peftbottleneck.heads import head_to_write, read_head, take_label_names
 from peftbottleneck.hubconfig import MODEL_TYPES, describe, hub_config, read_config
 from peftbottleneck.hubfiles import has_head, read, write
 from peftbottleneck.model import differing, is_adapter
@@ -61,7 +61,8 @@ def from_adapterhub(
     weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     with_head = head and has_head(folder)
     if with_head:
-        own, config.modules_to_save, found_type = read_head(*read(folder, "head"), base)
+        head_meta, head_weights = read(folder, "head")
+        own, config.modules_to_save, found_type = read_head(head_meta, head_weights, base)
         weights.update(own)
         config.task_type = found_type or task_type
 
@@ -70,7 +71,10 @@ def from_adapterhub(
             return _hub_key(base, meta["name"], key)
         return key if with_head else None
 
-    return _add(model, config, adapter_name, weights, hub_key)
+    model = _add(model, config, adapter_name, weights, hub_key)
+    if with_head:
+        take_label_names(head_meta, base)
+    return model
 
 
 def to_adapterhub(model: PeftModel, folder: str | Path, *, adapter_name: str = "default") -> None:

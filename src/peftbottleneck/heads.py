@@ -47,14 +47,14 @@ class Head(NamedTuple):
             for kind in ("weight", "bias")
         }
 
-    def config(self, *, num_labels: int) -> dict[str, Any]:
+    def config(self, *, num_labels: int, label2id: dict[str, int]) -> dict[str, Any]:
         """Return AdapterHub's configuration of this head."""
         return {
             "head_type": "classification",
             "num_labels": num_labels,
             "layers": len(self.modules),
             "activation_function": self.activation,
-            "label2id": None,
+            "label2id": label2id,
             "use_pooler": self.use_pooler,
             "bias": True,
             "dropout_prob": None,
@@ -103,6 +103,15 @@ def read_head(meta: dict[str, Any], weights: dict[str, torch.Tensor], base: nn.M
             f"{own_labels}."
         )
     return found
+
+
+def take_label_names(meta: dict[str, Any], base: nn.Module) -> None:
+    """Give the base the names of the labels, as AdapterHub does, where the head's file has them."""
+    names = (meta["config"] or meta).get("label2id")
+    found = list(names.values()) if isinstance(names, dict) else []
+    if len(found) == base.config.num_labels and all(n in found for n in range(len(found))):
+        base.config.label2id = names
+        base.config.id2label = {number: name for name, number in names.items()}
 
 
 def _numbered_head(
@@ -184,12 +193,12 @@ def head_to_write(
     Raises:
         AdapterError: AdapterHub has no such head.
     """
-    labels = base.config.num_labels
+    more = {"num_labels": base.config.num_labels, "label2id": base.config.label2id}
     for head in HEADS.get(base.config.model_type, ()) if _classifies(base) else ():
         names = head.hub_names(adapter_name)
         if names.keys() == state.keys():
             named = {names[key]: value for key, value in state.items()}
-            return describe(base, adapter_name, head.config(num_labels=labels)), named
+            return describe(base, adapter_name, head.config(**more)), named
     if any(name.startswith(_body(base)) for name in state):
         raise AdapterError(
             f"Only an adapter and a head can be converted: AdapterHub's {base.config.model_type} "
@@ -197,5 +206,4 @@ def head_to_write(
         )
     own = _parameters(base)[0].items()
     whole = {name: value.detach() for name, value in own if not name.startswith(_body(base))}
-    more = {"num_labels": labels, "label2id": base.config.label2id}
     return describe(base, None, None, model_class=type(base).__name__, **more), whole | state

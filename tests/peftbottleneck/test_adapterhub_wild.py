@@ -154,6 +154,36 @@ def test_other_plain_heads(name, tmp_path):
     assert torch.equal(computed(again, name), wanted)
 
 
+LABELS = {"zesty": 0, "bland": 1, "sour": 2}  # in a file they stand by the alphabet
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        (LABELS, True),
+        (None, False),
+        ({"zesty": 0, "bland": 1}, False),
+        ({"zesty": "0", "bland": "1", "sour": "2"}, False),
+        ({"zesty": 0, "bland": 1, "sour": [2]}, False),
+        (["zesty", "bland", "sour"], False),
+    ],
+)
+def test_a_head_brings_its_labels_names(plain, written, taken, tmp_path):
+    folder, base = copied(tmp_path, "roberta", "houlsby"), base_model("roberta")
+    if plain:
+        own = {k: v for k, v in base.state_dict().items() if k.startswith("classifier.")}
+        plain_head(folder, own, type(base).__name__, num_labels=3, label2id=written)
+    else:
+        edit(folder / "head_config.json", lambda meta: meta["config"].update(label2id=written))
+    before = base.config.id2label
+    model = from_adapterhub(base, folder)
+    wanted = {number: name for name, number in LABELS.items()} if taken else before
+    assert base.config.id2label == wanted and base.config.num_labels == 3
+    to_adapterhub(model, tmp_path / "back")
+    assert from_adapterhub(base_model("roberta"), tmp_path / "back").config.id2label == wanted
+
+
 def test_plain_heads_that_do_not_fit_are_refused(tmp_path):
     base, _, head = other_head("BertForTokenClassification", tmp_path / "a")
     other = transformers.BertForSequenceClassification(base.config)
