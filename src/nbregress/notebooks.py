@@ -31,7 +31,7 @@ def find(names: list[str]) -> list[Path]:
     folder = notebooks_dir()
     if not (found := sorted(folder.glob("[0-9]*.ipynb"))):
         raise UserError(
-            f"{folder} holds no notebooks: run this in a clone, or name a notebook's path."
+            f"{folder} holds no notebooks: run this in a clone, or name the path of one that exists."
         )
     return found
 

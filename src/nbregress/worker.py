@@ -116,7 +116,10 @@ def why(error: Exception, folder: Path) -> str:
     if getattr(error, "errno", None) == errno.ENOSPC:
         return no_room(folder.parent)
     if isinstance(error, DeadKernelError):
-        return f"its kernel {ended(Kernel.exit_code)}"
+        left = (
+            " (as quit() and exit() do it, here or a cell above)" if Kernel.exit_code == 0 else ""
+        )
+        return f"its kernel {ended(Kernel.exit_code)}{left}"
     return f"{type(error).__name__}: {last_line(str(error))}"
 
 

@@ -45,8 +45,8 @@ class BottleneckConfig(PeftConfig):
         modules_to_save: Modules to train and save whole, such as a classification head.
 
     Raises:
-        AdapterError: an unknown placement, non-linearity or initialisation, or a reduction factor
-            below 1.
+        AdapterError: an unknown placement, non-linearity or initialisation, a reduction factor
+            below 1, or a dropout that is no probability.
     """
 
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
@@ -69,10 +69,14 @@ class BottleneckConfig(PeftConfig):
             raise AdapterError(
                 f"Set init_weights to one of '{choices}', not {self.init_weights!r}."
             )
-        if not self.reduction_factor >= 1:
+        if not isinstance(self.reduction_factor, (int, float)) or not self.reduction_factor >= 1:
             raise AdapterError(
-                f"Set reduction_factor to 1 or more, not {self.reduction_factor}: below 1 the "
+                f"Set reduction_factor to 1 or more, not {self.reduction_factor!r}: below 1 the "
                 "bottleneck would be wider than the layer."
+            )
+        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout <= 1:
+            raise AdapterError(
+                f"Set dropout to a probability between 0 and 1, not {self.dropout!r}."
             )
         self.non_linearity = self.non_linearity or DEFAULT_NON_LINEARITY[self.placement]
         if self.non_linearity not in ACT2FN:

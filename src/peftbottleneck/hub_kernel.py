@@ -5,6 +5,7 @@ with ``%%adapterhub`` runs there, in one process that keeps its names from cell 
 environment is missing, such a cell says so and the notebook goes on.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -61,11 +62,16 @@ class Interpreter:
         if not self.ready:
             print("Not run: AdapterHub's environment is not here.")
             return None
-        print(json.dumps(cell), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
-        if not line:
-            cure = "build its environment again with `make adapterhub`."
-            raise AdapterError(f"AdapterHub's process died: {cure}")
+        line = ""
+        with contextlib.suppress(OSError):  # a pipe that nobody reads any more
+            print(json.dumps(cell), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        if not line.endswith("\n"):
+            code = self._process.wait(timeout=30)
+            raise AdapterError(
+                f"AdapterHub's process died (exit code {code}): run the notebook from its start; "
+                "if it dies again, build its environment with `make adapterhub`."
+            )
         answer = json.loads(line)
         print(answer["printed"], end="")
         if answer["error"]:
@@ -76,7 +82,8 @@ class Interpreter:
     def close(self) -> None:
         """End the process."""
         if self.ready:
-            self._process.stdin.close()
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
             self._process.wait(timeout=30)
             self._process.stdout.close()
             self.ready = False

@@ -3,134 +3,127 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
 
-VERSION = "adapters.1.3.0"
-# Everything else in AdapterHub's configuration must have the value its plain adapters have.
-_PLAIN = {
-    **dict.fromkeys(["output_adapter", "original_ln_after", "residual_before_ln"], True),
-    **dict.fromkeys(["adapter_residual_before_ln", "ln_before", "ln_after"], False),
-    **dict.fromkeys(["is_parallel", "use_gating", "phm_layer", "cross_adapter"], False),
-    "inv_adapter": None,
-    "leave_out": [],
-    "stochastic_depth": 0.0,
+_NEEDED = {
+    "adapter": ("config", "hidden_size", "model_type", "name"),
+    "head": ("config", "model_class", "name"),
 }
 _STEMS = {"adapter": "adapter", "head": "model_head"}
-_INITIALISATION = {"identity": "mam_adapter", "bert": "bert", "houlsby": "houlsby"}
-MODEL_CLASSES = {
-    "bert": "BertAdapterModel",
-    "roberta": "RobertaAdapterModel",
-    "xlm-roberta": "XLMRobertaAdapterModel",
-    "electra": "ElectraAdapterModel",
-    "distilbert": "DistilBertAdapterModel",
-    "llama": "LlamaAdapterModel",
-    "mistral": "MistralAdapterModel",
-    "gpt2": "GPT2AdapterModel",
-    "t5": "T5AdapterModel",
-    "mt5": "MT5AdapterModel",
-}
 
 
-def read_config(meta: dict[str, Any], base: nn.Module) -> BottleneckConfig:
-    """Turn AdapterHub's adapter_config.json into ours.
+def has_head(folder: Path) -> bool:
+    """Say whether a folder holds a head, or a part of one."""
+    return any(folder.glob("head_config.json")) or any(folder.glob("*model_head.*"))
+
+
+def read(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read the configuration file and the weights of an ``"adapter"`` or a ``"head"``.
+
+    The weights have the names that AdapterHub gives them today.
 
     Raises:
-        AdapterError: another kind of adapter, or one for another model.
+        AdapterError: a file is missing, cannot be read, or is something else.
     """
-    hub, model_type = meta["config"], base.config.model_type
-    if meta["model_type"] != model_type or meta["hidden_size"] != base.config.hidden_size:
-        raise AdapterError(
-            f"Load this adapter into a {meta['model_type']} model of hidden size "
-            f"{meta['hidden_size']}: the base is {model_type}, {base.config.hidden_size}."
-        )
-    odd = sorted(key for key, value in _PLAIN.items() if hub.get(key, value) != value)
-    numbers = ("reduction_factor", "scaling")
-    odd += [key for key in numbers if not isinstance(hub.get(key, 1.0), (int, float))]
-    if hub.get("mh_adapter") == hub.get("original_ln_before"):
-        odd.append("mh_adapter")
-    if odd:
-        raise AdapterError(
-            "Use AdapterHub's library for this adapter: only double_seq_bn and seq_bn can be "
-            f"converted, and it differs from both in {', '.join(odd)}."
-        )
-    return BottleneckConfig(
-        placement="houlsby" if hub["mh_adapter"] else "pfeiffer",
-        reduction_factor=hub["reduction_factor"],
-        non_linearity=hub["non_linearity"].lower(),
-        dropout=hub.get("dropout", 0.0),
-        scaling=hub.get("scaling", 1.0),
-    )
+    try:
+        return _read_meta(folder, kind), _todays_names(_read_weights(folder, kind))
+    except OSError as problem:
+        raise AdapterError(f"Make {folder} readable: {problem}.") from None
 
 
-def hub_config(config: BottleneckConfig) -> dict[str, Any]:
-    """Turn our configuration into AdapterHub's ``config``."""
-    houlsby = config.placement == "houlsby"
-    return {
-        **_PLAIN,
-        "mh_adapter": houlsby,
-        "original_ln_before": not houlsby,
-        "reduction_factor": config.reduction_factor,
-        "non_linearity": config.non_linearity,
-        "dropout": config.dropout,
-        "scaling": float(config.scaling),
-        "init_weights": _INITIALISATION[config.init_weights],
-    }
+def _todays_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of 2020 under the names of today, as AdapterHub does while loading.
 
-
-def describe(base: nn.Module, adapter_name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """Return what AdapterHub saves with the weights of an adapter or a head."""
-    return {
-        "config": config,
-        "hidden_size": base.config.hidden_size,
-        "model_class": MODEL_CLASSES[base.config.model_type],
-        "model_name": base.config.name_or_path or None,
-        "model_type": base.config.model_type,
-        "name": adapter_name,
-        "version": VERSION,
-    }
+    Adapters for tasks and for languages had places of their own (adapter-hub/adapters, loading.py,
+    legacy_weights_mapping).
+    """
+    renamed = {}
+    for name, value in weights.items():
+        now = re.sub(r"\b(attention|layer)_text_(task|lang)_adapters\b", "adapters", name)
+        now = now.replace("invertible_lang_adapters.", "invertible_adapters.")
+        if ".non_linearity." not in now:  # a learned activation: a second name of adapter_down.1
+            renamed[now] = value
+    return renamed
 
 
 def write(folder: Path, kind: str, meta: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
     """Write the two files of an ``"adapter"`` or a ``"head"``; the folder exists."""
     text = json.dumps(meta, indent=2, sort_keys=True)
     (folder / f"{kind}_config.json").write_text(text, encoding="utf-8")
-    save_file(weights, folder / f"{_STEMS[kind]}.safetensors")
+    whole = {name: value.clone() for name, value in weights.items()}  # tied ones too
+    save_file(whole, folder / f"{_STEMS[kind]}.safetensors")
 
 
-def read_meta(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the configuration file of an ``"adapter"`` or a ``"head"``.
-
-    Raises:
-        AdapterError: there is none, or it is PEFT's and not AdapterHub's.
-    """
+def _read_meta(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / f"{kind}_config.json"
-    if not path.exists():
-        raise AdapterError(f"Give the folder of an AdapterHub adapter: {path} does not exist.")
-    meta = json.loads(path.read_text(encoding="utf-8"))
+    if not path.is_file():
+        raise AdapterError(_what_is_wrong(folder, path))
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise AdapterError(f"Download {path} again: it is not JSON ({problem}).") from None
+    meta = meta if isinstance(meta, dict) else {}
     if "peft_type" in meta:
         raise AdapterError(
             f"Load {folder} with PeftModel.from_pretrained: PEFT wrote it, not AdapterHub."
         )
+    missing = [key for key in _NEEDED[kind] if key not in meta]
+    config = meta.get("config")  # null for the head of a plain class
+    if not isinstance(config, dict) and (config is not None or kind == "adapter"):
+        missing = ["config"]
+    if missing:
+        raise AdapterError(
+            f"Give the folder of an AdapterHub adapter: {path} is another program's or cut short, "
+            f"without {', '.join(missing)}."
+        )
     return meta
 
 
-def read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
-    """Read the weights of an ``"adapter"`` or a ``"head"``, safetensors before pickle.
+def _what_is_wrong(folder: Path, path: Path) -> str:
+    """Return the sentence about a folder that lacks the file at ``path``."""
+    if path.name == "head_config.json":
+        return f"Pass head=False to read the adapter alone: its head has no {path}."
+    if folder.is_file():
+        return f"Give the folder of an AdapterHub adapter, unpacked: {folder} is a file."
+    if inner := sorted(found.parent.name for found in folder.glob(f"*/{path.name}")):
+        return f"Give one of the folders in {folder}, one adapter each: {', '.join(inner)}."
+    return f"Give the folder of an AdapterHub adapter on this machine: {path} does not exist."
 
-    Raises:
-        AdapterError: there are none.
-    """
+
+def _read_weights(folder: Path, kind: str) -> dict[str, torch.Tensor]:
     stem = _STEMS[kind]
     if (path := folder / f"{stem}.safetensors").exists():
-        return load_file(path)
-    if (path := folder / f"pytorch_{stem}.bin").exists():
-        return torch.load(path, map_location="cpu", weights_only=True)
-    raise AdapterError(f"Give the folder of an AdapterHub adapter: {folder} has no {kind} weights.")
+        weights = _load(path, load_file)
+    elif (path := folder / f"pytorch_{stem}.bin").exists():
+        weights = _load(path, partial(torch.load, map_location="cpu", weights_only=True))
+    else:
+        instead = ", or pass head=False" if kind == "head" else ""
+        raise AdapterError(
+            f"Give the folder of an AdapterHub adapter{instead}: {folder} has no {kind} weights."
+        )
+    values = weights.values() if isinstance(weights, dict) else [None]
+    if not all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in values):
+        raise AdapterError(f"Download the adapter again: {path} holds more than named weights.")
+    return weights
+
+
+def _load(path: Path, load: Callable[[Path], Any]) -> Any:
+    with path.open("rb") as file:
+        if file.read(7) == b"version":
+            raise AdapterError(f"Fetch {path} with `git lfs pull`: it is only Git LFS's pointer.")
+    try:
+        return load(path)
+    except Exception:  # noqa: BLE001 - damage raises anything; torch's own text says to allow code
+        raise AdapterError(
+            f"Ask for the adapter again, saved with use_safetensors=True: {path} is damaged or, as "
+            "a pickle can, holds more than weights, and is not read, since that could run a program."
+        ) from None

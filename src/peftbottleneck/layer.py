@@ -8,7 +8,6 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from peftbottleneck.config import BottleneckConfig
 from peftbottleneck.errors import AdapterError
@@ -40,6 +39,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.bottleneck_scaling: dict[str, float] = {}
         self.merged_adapters: list[str] = []
         self._disable_adapters = False
+        self.site = ""
 
     def update_layer(
         self, adapter_name: str, hidden_size: int, config: BottleneckConfig, like: torch.Tensor
@@ -64,13 +64,14 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         width = config.width(hidden_size)
         down, up = nn.Linear(hidden_size, width), nn.Linear(width, hidden_size)
         _initialise(down, up, config.init_weights)
+        activation = ACT2FN[config.non_linearity]
         if not up.weight.is_meta:  # peft loads big checkpoints into empty weights
             dtype = like.dtype if like.dtype.is_floating_point else None
-            down.to(like.device, dtype)
-            up.to(like.device, dtype)
+            for part in (down, up, activation):  # PReLU has a weight too
+                part.to(like.device, dtype)
         self.bottleneck_down[adapter_name] = down
         self.bottleneck_up[adapter_name] = up
-        self.bottleneck_activation[adapter_name] = ACT2FN[config.non_linearity]
+        self.bottleneck_activation[adapter_name] = activation
         self.bottleneck_dropout[adapter_name] = (
             nn.Dropout(config.dropout) if config.dropout else nn.Identity()
         )
@@ -90,8 +91,13 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         Args:
             adapter_name: Which adapter.
             hidden: Shape (..., d), any floating dtype; the result has both.
+
+        Raises:
+            AdapterError: the adapted module puts out another number of features.
         """
         down, up = self.bottleneck_down[adapter_name], self.bottleneck_up[adapter_name]
+        if hidden.shape[-1] != down.in_features:
+            raise AdapterError(_wrong_width(self.site, hidden.shape[-1], down.in_features))
         inner = self.bottleneck_activation[adapter_name](down(hidden.to(down.weight.dtype)))
         added = up(inner)
         if (scaling := self.bottleneck_scaling[adapter_name]) != 1.0:
@@ -105,9 +111,6 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         for name in self.active_names():
             output = output + self.delta(name, output)
         return output
-
-    def release(self) -> None:
-        """Leave no trace on the base layer; called when the adapter is unloaded."""
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Refuse.
@@ -143,47 +146,69 @@ class AroundNorm(BottleneckLayer):
         return self.base_layer(hidden)
 
 
-class AfterBlock(BottleneckLayer):
-    """``y + f(y)`` with ``y`` a whole block's output: Pfeiffer's placement in a pre-norm decoder.
+class AfterParts(AfterModule):
+    """``y + f(y)`` with ``y`` the output of a module with parts: a block, an MLP.
 
-    transformers records ``hidden_states`` by hooks on the block's class. The adapter is a hook on
-    the block, before those: in ``forward`` it would come after them, and the recorded values would
-    miss it.
+    A hook on that module, and a child of it, not a wrapper around it: so the names of its parts,
+    which other adapters look for and find their saved weights by, stay as they were. transformers
+    records ``hidden_states`` by hooks on the block's class; this one goes before those, or the
+    recorded values would miss the adapter.
     """
 
-    def __init__(self, base_layer: nn.Module) -> None:
-        """Wrap a block and hook the adapters to its output."""
-        super().__init__(base_layer)
-        self._handle = base_layer.register_forward_hook(self._adapt_output, prepend=True)
+    CHILD = "adapter_after"
+
+    def __init__(self, module: nn.Module) -> None:
+        """Become a child of ``module`` and hook the adapters to its output."""
+        super().__init__(nn.Identity())
+        self.training = module.training
+        module.add_module(self.CHILD, self)
+        self._handle = module.register_forward_hook(self._adapt_output, prepend=True)
 
     def _adapt_output(self, module: nn.Module, args: tuple, output: Any) -> Any:
         return self.adapt(output)
 
-    def __getattr__(self, name: str) -> Any:
-        """Look a missing attribute up on the block: models read a block's own attributes."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "base_layer":  # not set yet: do not recurse
-                raise
-            return getattr(self.base_layer, name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the block's output after the adapters."""
-        return self.base_layer(*args, **kwargs)
-
-    def release(self) -> None:
-        """Take the hook off the block."""
+    def release(self, parent: nn.Module) -> None:
+        """Take the hook and the child off the module."""
         self._handle.remove()
+        delattr(parent, self.CHILD)
 
 
 def wrap(module: nn.Module) -> BottleneckLayer:
-    """Return the wrapper that fits a module: a norm, a whole block, or anything else."""
+    """Return the layer that adapts a module, a new one that fits it if there is none."""
+    if isinstance(module, BottleneckLayer):
+        return module
+    if known := getattr(module, AfterParts.CHILD, None):
+        return known
     if "Norm" in type(module).__name__:
         return AroundNorm(module)
-    if isinstance(module, GradientCheckpointingLayer):
-        return AfterBlock(module)
-    return AfterModule(module)
+    return AfterParts(module) if next(module.children(), None) is not None else AfterModule(module)
+
+
+def check_width(site: str, module: nn.Module, hidden_size: int) -> None:
+    """Compare what a module puts out, where its parts say so, with the model's hidden size.
+
+    Raises:
+        AdapterError: nothing of it has the hidden size. What no weight tells, such as a dropout's
+            width, is seen at the first forward.
+    """
+    widths = [width for part in module.modules() if (width := _output_width(part))]
+    if widths and hidden_size not in widths:
+        raise AdapterError(_wrong_width(site, widths[-1], hidden_size))
+
+
+def _output_width(module: nn.Module) -> int | None:
+    for name in ("out_features", "nf", "embedding_dim", "out_channels"):
+        if isinstance(found := getattr(module, name, None), int):
+            return found
+    weight = getattr(module, "weight", None) if "Norm" in type(module).__name__ else None
+    return None if weight is None else weight.shape[-1]
+
+
+def _wrong_width(site: str, width: int, hidden_size: int) -> str:
+    return (
+        f"Name in target_modules only modules that put out the model's hidden size, {hidden_size}, "
+        f"or leave it unset for the placement's own sites: {site} puts out {width} features."
+    )
 
 
 def _initialise(down: nn.Linear, up: nn.Linear, how: str) -> None:

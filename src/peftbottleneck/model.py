@@ -7,12 +7,18 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, _maybe_include_all_linear_layers
 from torch import nn
 
 from peftbottleneck.config import NAME, BottleneckConfig
 from peftbottleneck.errors import AdapterError
-from peftbottleneck.layer import MERGE_REFUSED, BottleneckLayer, wrap
+from peftbottleneck.layer import (
+    MERGE_REFUSED,
+    AfterParts,
+    BottleneckLayer,
+    check_width,
+    wrap,
+)
 from peftbottleneck.sites import ARCHITECTURES, architecture
 
 Weights = dict[str, torch.Tensor]
@@ -33,8 +39,9 @@ class BottleneckModel(BaseTuner):
         """Freeze ``model`` and put the adapter in.
 
         Raises:
-            AdapterError: the model carries an adapter of this name, the architecture is unknown, or
-                the reduction factor is larger than the hidden size.
+            AdapterError: the model carries an adapter of this name, the architecture is unknown,
+                the reduction factor is larger than the hidden size, or a module to adapt puts out
+                another number of features.
         """
         if adapter_name in getattr(model, "peft_config", {}):
             raise AdapterError(
@@ -50,7 +57,12 @@ class BottleneckModel(BaseTuner):
             sites = architecture(model_config["model_type"])
             peft_config.target_modules = getattr(sites, peft_config.placement)
         # Before the first module is replaced: a refused adapter must leave the model as it was.
-        peft_config.width(_hidden_size(self.model))
+        hidden_size = _hidden_size(self.model)
+        peft_config.width(hidden_size)
+        peft_config = _maybe_include_all_linear_layers(peft_config, self.model)
+        for name, module in self.model.named_modules():
+            if self._check_target_module_exists(peft_config, name):
+                check_width(name, module, hidden_size)
         return peft_config
 
     def _create_and_replace(
@@ -63,25 +75,29 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, BottleneckLayer) else wrap(target)
+        layer = wrap(target)
+        known = len(layer.bottleneck_down) > 0
+        layer.site = current_key
         # A dropout has no weights; the rest of its sub-layer says which device and dtype to use.
         like = next(target.parameters(), None)
         like = next(parent.parameters()) if like is None else like
         layer.update_layer(adapter_name, _hidden_size(self.model), peft_config, like)
-        if layer is target:
+        if known:
             return
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
-        self._replace_module(parent, target_name, layer, target)
+        if not isinstance(layer, AfterParts):  # that one is in its place already
+            self._replace_module(parent, target_name, layer, target)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
     ) -> None:
-        # peft's own version also copies `.weight`, which a RoBERTa head, a dropout and a block do
-        # not have (huggingface/peft#3114); the adapters are on their device already.
-        if isinstance(child, BottleneckLayer):
-            child.release()
-        setattr(parent, child_name, new_module)
+        # peft's own version also copies `.weight`, which a RoBERTa head and a dropout do not have
+        # (huggingface/peft#3114); the adapters are on their device already.
+        if isinstance(child, AfterParts):
+            child.release(parent)
+        else:
+            setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
         raise AdapterError(MERGE_REFUSED)
@@ -102,7 +118,21 @@ class BottleneckModel(BaseTuner):
         remapped = super()._remap_adapter_state_dict_for_load(
             model=model, config=config, adapter_name=adapter_name, state_dict=state_dict
         )
-        _check_checkpoint(model, config, adapter_name, remapped)
+        # peft loads what fits and passes over the rest, so an adapter of another placement would
+        # stay at its initial values without a word. (peft calls this from 0.21 on; 0.20 only
+        # refuses another width, as a size mismatch.)
+        own = {k: v for k, v in model.state_dict().items() if f".{adapter_name}." in k}
+        mine, theirs = (
+            {key: value for key, value in weights.items() if is_adapter(key)}
+            for weights in (own, remapped)
+        )
+        if difference := differing(mine, theirs):
+            what = "width" if mine.keys() == theirs.keys() else "placement and architecture"
+            raise AdapterError(
+                f"Load this checkpoint into an adapter of its own {what}: {difference}; "
+                f"{adapter_name!r} was made with reduction_factor={config.reduction_factor} and "
+                f"placement={config.placement!r}."
+            )
         return remapped
 
 
@@ -123,35 +153,13 @@ def is_adapter(key: str) -> bool:
     return f".{BottleneckModel.prefix}" in key
 
 
-def _check_checkpoint(
-    model: nn.Module, config: BottleneckConfig, adapter_name: str, checkpoint: Weights
-) -> None:
-    """Compare a checkpoint with the adapter it is about to fill.
-
-    ``peft`` loads what fits and passes over the rest, so an adapter of another placement would
-    stay at its initial values without a word. (peft calls this from 0.21 on; 0.20 only refuses
-    another width, as a size mismatch.)
-
-    Raises:
-        AdapterError: the sites or the shapes differ.
-    """
-    mine = {
-        key: value
-        for key, value in model.state_dict().items()
-        if is_adapter(key) and f".{adapter_name}." in key
-    }
-    theirs = {key: value for key, value in checkpoint.items() if is_adapter(key)}
-    if set(mine) != set(theirs):
-        only = min(set(mine) ^ set(theirs))
-        raise AdapterError(
-            f"Load this checkpoint into an adapter of its own placement and architecture: "
-            f"{adapter_name!r} was made with placement={config.placement!r}, and {only} is in only "
-            "one of the two."
-        )
+def differing(mine: Weights, theirs: Weights) -> str | None:
+    """Return how the places for weights differ from weights in a file, None if they do not."""
+    if mine.keys() != theirs.keys():
+        return f"{min(mine.keys() ^ theirs.keys())} is in only one of the two"
     for key, value in mine.items():
-        if value.numel() and value.shape != theirs[key].shape:
-            raise AdapterError(
-                f"Load this checkpoint into an adapter of its own width: {key} has shape "
-                f"{tuple(theirs[key].shape)} in the checkpoint and {tuple(value.shape)} in "
-                f"{adapter_name!r}, made with reduction_factor={config.reduction_factor}."
+        if value.numel() and value.shape != (other := theirs[key].shape):
+            return (
+                f"{key} is of another width, {tuple(other)} in the file, not {tuple(value.shape)}"
             )
+    return None

@@ -12,6 +12,7 @@ Encoder-decoders get no adapter after cross-attention, which is AdapterHub's def
 from typing import NamedTuple
 
 from peftbottleneck.errors import AdapterError
+from peftbottleneck.layer import AfterParts
 
 
 class Architecture(NamedTuple):
@@ -92,6 +93,7 @@ def hub_site(model_type: str, site: str) -> str:
         AdapterError: the module is not one of the architecture's own sites.
     """
     endings = architecture(model_type).hub
+    site = site.removesuffix(f".{AfterParts.CHILD}")
     for ending in sorted(endings, key=len, reverse=True):
         if ending and site.endswith(f".{ending}"):
             return site.removesuffix(ending) + endings[ending]

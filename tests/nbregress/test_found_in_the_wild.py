@@ -212,6 +212,17 @@ def test_late_output_is_not_taken_for_a_time_limit(make_notebook, tmp_path, monk
     assert "disk where it runs is full" in said and "TMPDIR" in said and not again
 
 
+@pytest.mark.parametrize(("code", "cause"), [(0, True), (3, False), (-9, False)])
+def test_a_kernel_that_left_by_itself_is_told_from_one_that_was_ended(monkeypatch, code, cause):
+    from nbclient.exceptions import DeadKernelError
+
+    from nbregress import worker
+
+    monkeypatch.setattr(worker.Kernel, "exit_code", code)
+    said = worker.why(DeadKernelError("Kernel died"), Path("folder"))
+    assert said.startswith("its kernel ") and ("quit()" in said) == cause
+
+
 def raising(error):
     def call(*_, **__):
         raise error

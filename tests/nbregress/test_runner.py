@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import sys
 from types import SimpleNamespace
 
 import nbformat
@@ -229,6 +230,12 @@ def test_the_recorded_benchmark_keeps_its_gates():
     last = [row for row in content["rows"] if row["way"] == "comparison"][-1]
     assert last["cores"] == 2 and last["runner_s"] <= 240 and last["ratio"] > 1
     assert {"date", "versions", "processor"} <= set(content["about"])
+
+
+def test_reading_a_notebook_compiles_no_grammar():
+    """It would cost each process more CPU than all else that a small notebook's run takes."""
+    assert "nbformat" in sys.modules and "jsonschema" in sys.modules
+    assert "lark" not in sys.modules
 
 
 def test_an_output_is_whole_or_absent(tmp_path):

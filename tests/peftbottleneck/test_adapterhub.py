@@ -2,59 +2,21 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel
 
 from peftbottleneck import BottleneckConfig, from_adapterhub, to_adapterhub
 from peftbottleneck.errors import AdapterError
+from support.adapterhub_files import FIXTURE, TOLERANCE, WITH_HEAD, base_model, gap, inputs
 from support.bottleneck_models import tiny
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "adapterhub"
-# Houlsby computes the same sums in the same order. Pfeiffer adds three terms in another order.
-TOLERANCE = {"houlsby": 1e-6, "pfeiffer": 2e-6}
-WITH_HEAD = ("bert", "roberta", "distilbert")
 KINDS = (*WITH_HEAD, "llama", "gpt2", "t5")
 every = pytest.mark.parametrize("kind", KINDS)
 both = pytest.mark.parametrize("placement", tuple(TOLERANCE))
-
-
-def base_model(kind, **changes):
-    if kind not in WITH_HEAD:
-        # AdapterHub's T5 has an attention of its own, which differs from both of transformers' in
-        # the last bits, with an adapter or without (measured: 8e-7); the eager one is closer.
-        changes = {"attn_implementation": "eager"} if kind == "t5" else {}
-        return AutoModel.from_pretrained(FIXTURE / kind, **changes).eval()
-    options = {"num_labels": 3} | changes
-    return AutoModelForSequenceClassification.from_pretrained(FIXTURE / kind, **options).eval()
-
-
-def inputs(kind):
-    """The batch of studies/adapterhub_fixture.py."""
-    ids = torch.randint(3, 32, (3, 9), generator=torch.Generator().manual_seed(3))
-    ids[1, 6:] = 1
-    found = {"input_ids": ids, "attention_mask": (ids != 1).long()}
-    if kind == "t5":
-        found["decoder_input_ids"] = ids[:, :5].flip(1).contiguous()
-    return found
-
-
-@torch.no_grad()
-def gap(model, kind, placement, output):
-    """Largest difference from what AdapterHub computed, where the input is not padding."""
-    wanted = load_file(FIXTURE / kind / "reference.safetensors")[f"{placement}.{output}"]
-    batch = inputs(kind)
-    if output == "logits":
-        return (model(**batch).logits - wanted).abs().max().item()
-    found = model.get_base_model().base_model(**batch).last_hidden_state
-    if kind != "t5":
-        mask = batch["attention_mask"].bool()
-        found, wanted = found[mask], wanted[mask]
-    return (found - wanted).abs().max().item()
 
 
 @every
@@ -90,7 +52,7 @@ def test_our_configuration_files_say_what_adapterhub_says(kind, placement, tmp_p
         theirs = json.loads((FIXTURE / kind / placement / name).read_text())
         mine = json.loads((tmp_path / name).read_text())
         mine["model_name"] = theirs["model_name"]
-        free = {"label2id"} | ({"activation_function"} if placement == "pfeiffer" else set())
+        free = {"activation_function"} if placement == "pfeiffer" else set()
         same = {key for key, value in mine["config"].items() if theirs["config"][key] == value}
         assert set(mine["config"]) - same <= free
         assert {**mine, "config": 0} == {**theirs, "config": 0}

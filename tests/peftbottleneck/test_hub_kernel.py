@@ -44,9 +44,31 @@ def test_an_error_names_itself_and_the_process_lives_on(other):
     assert other.run("3") == 3
 
 
-def test_a_process_that_died_is_a_sentence(other):
-    with pytest.raises(AdapterError, match="died: build its environment again"):
-        other.run("import os\nos._exit(1)")
+DIED = r"process died \(exit code {}\): run the notebook from its start; .* `make adapterhub`"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("os._exit(3)", 3),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.write(3, b'{'), os._exit(0)", 0),  # cut off in its answer
+        ("raise SystemExit(4)", 4),
+    ],
+)
+def test_a_process_that_died_is_a_sentence_in_each_cell_after_it(other, ending, code):
+    with pytest.raises(AdapterError, match=DIED.format(code)):
+        other.run(f"import os\n{ending}")
+    for cell in ("1", "x = '" + "long " * 50_000 + "'"):  # more than a pipe holds
+        with pytest.raises(AdapterError, match=DIED.format(code)):
+            other.run(cell)
+
+
+def test_a_process_that_died_between_two_cells_is_a_sentence(other):
+    assert other.run("1") == 1
+    other._process.kill()
+    with pytest.raises(AdapterError, match=DIED.format(-9)):
+        other.run("2")
 
 
 def test_without_an_interpreter_a_cell_says_so(capsys):

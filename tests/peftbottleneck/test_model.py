@@ -151,6 +151,39 @@ def test_both_placements_on_one_model():
     assert torch.equal(logits(model, "roberta"), second)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "t5", "bert"])
+@both
+def test_one_placement_after_the_other(kind, placement, tmp_path):
+    (later,) = set(PLACEMENTS) - {placement}
+    base = tiny(kind)
+    names, plain = [name for name, _ in base.named_modules()], logits(base, kind)
+    model = train_weights(get_peft_model(base, config(kind, placement)), seed=1)
+    first = logits(model, kind)
+    model.add_adapter("later", config(kind, later))
+    model.set_adapter("later")
+    train_weights(model, seed=2)
+    second = logits(model, kind)
+    assert torch.equal(logits(train_weights(adapted(kind, later), seed=2), kind), second)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(
+        logits(PeftModel.from_pretrained(tiny(kind), tmp_path / "later"), kind), second
+    )
+    model.set_adapter("default")
+    assert torch.equal(logits(model, kind), first)
+    base = model.unload()
+    assert torch.equal(logits(base, kind), plain)
+    assert [name for name, _ in base.named_modules()] == names
+    assert not any(module._forward_hooks for module in base.modules())
+
+
+def test_own_modules_with_parts_do_not_hide_the_placements_sites():
+    model = adapted("llama", target_modules=["layers.0.mlp", "layers.1.self_attn"])
+    model.add_adapter("later", config("llama"))
+    model.set_adapter("later")
+    alone = train_weights(adapted("llama"), seed=2)
+    assert torch.equal(logits(train_weights(model, seed=2), "llama"), logits(alone, "llama"))
+
+
 @both
 def test_two_active_adapters_are_stacked(placement):
     model = train_weights(adapted("llama", placement), seed=1)
@@ -264,6 +297,10 @@ def test_scaling_and_dropout():
         ({"placement": "parallel"}, "Set placement to 'houlsby' or 'pfeiffer', not 'parallel'"),
         ({"reduction_factor": 0.5}, "Set reduction_factor to 1 or more"),
         ({"reduction_factor": float("nan")}, "Set reduction_factor to 1 or more"),
+        ({"reduction_factor": None}, "Set reduction_factor to 1 or more, not None"),
+        ({"reduction_factor": "16"}, "Set reduction_factor to 1 or more, not '16'"),
+        ({"dropout": 1.5}, "Set dropout to a probability between 0 and 1, not 1.5"),
+        ({"dropout": None}, "Set dropout to a probability"),
         ({"non_linearity": "swoosh"}, "Set non_linearity to one of"),
         ({"init_weights": "zero"}, "Set init_weights to one of"),
     ],
@@ -279,6 +316,41 @@ def test_a_reduction_factor_beyond_the_layer_is_refused_and_leaves_the_model_alo
     with pytest.raises(AdapterError, match="Set reduction_factor to 32"):
         get_peft_model(base, BottleneckConfig(reduction_factor=33))
     assert {name: type(module) for name, module in base.named_modules()} == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "named"),
+    [
+        ("llama", "all-linear", "layers.0.self_attn.k_proj puts out 16"),
+        ("qwen3", ["q_proj", "up_proj"], "layers.0.mlp.up_proj puts out 48"),
+        ("qwen3", ["k_norm"], "k_norm puts out 8"),
+        ("llama", ["lm_head"], "lm_head puts out 64"),
+        ("gpt2", ["c_attn"], "h.0.attn.c_attn puts out 96"),
+        ("bert", "all-linear", "intermediate.dense puts out 48"),
+        ("bert", ["intermediate"], "layer.0.intermediate puts out 48"),
+        ("t5", r".*\.wi", "DenseReluDense.wi puts out 48"),
+    ],
+)
+def test_a_module_of_another_width_is_refused_before_the_first_is_wrapped(kind, targets, named):
+    base = tiny(kind).requires_grad_(True)
+    before = {name: type(module) for name, module in base.named_modules()}
+    options = {"reduction_factor": 8, "target_modules": targets}
+    with pytest.raises(AdapterError, match=f"only modules that put out .* 32, .*{named} features"):
+        get_peft_model(base, BottleneckConfig(**options))
+    assert {name: type(module) for name, module in base.named_modules()} == before
+    assert all(parameter.requires_grad for parameter in base.parameters())
+    model = get_peft_model(base, config(kind))
+    with pytest.raises(AdapterError, match=f"{named} features"):
+        model.add_adapter("second", BottleneckConfig(**options))
+    assert list(model.peft_config) == ["default"]
+    assert logits(model, kind) is not None
+
+
+def test_a_width_that_only_the_forward_shows_is_a_sentence_there():
+    # The head's first map has the hidden size, its last one has not.
+    model = adapted("roberta", target_modules=["classifier"], task_type=None)
+    with pytest.raises(AdapterError, match="classifier puts out 2 features"):
+        logits(model, "roberta")
 
 
 def test_an_unknown_architecture_is_refused():
