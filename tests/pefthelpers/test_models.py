@@ -130,7 +130,9 @@ def test_any_number_of_outputs_evaluates_and_passes_gradients(d_in, d_out, packs
 @pytest.mark.parametrize("d_in", [96, 100, 160])
 def test_inputs_that_are_no_multiple_of_a_block_are_refused(d_in):
     layer, _ = four_bit_layer(d_in, 64)
-    with pytest.raises(UserError, match=f"has {d_in} inputs, no multiple of 64.*llm_int8_skip"):
+    with pytest.raises(
+        peftguards.GuardError, match=f"has {d_in} inputs, no multiple of 64.*llm_int8_skip"
+    ):
         peftguards.refuse_widths(layer)
 
 
