@@ -1,8 +1,8 @@
 """Notebook 01: its definitions against the package, its exercises against right and wrong answers."""
 
 import copy
-import math
 import json
+import math
 import weakref
 from collections import Counter
 
