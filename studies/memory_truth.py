@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
+from statistics import quantiles
 from typing import Any
 
 from pefthelpers import results
 from pefthelpers.paths import data_dir
+from peftmemory.cards import LEAST_CONTEXT_GIB, SLACK, verdict
 from peftmemory.configs import load_config
+from peftmemory.constants import GIB
 from peftmemory.errors import EstimateError, NoFormulaError
 from peftmemory.estimate import estimate
 from studies.memory_cases import method_of
@@ -193,10 +196,68 @@ def traced() -> dict[str, dict[str, Any]]:
     return results.read(RESULT)["traced"] if RESULT.exists() else {}
 
 
+@cache
+def peaks() -> dict[str, int]:
+    """Return the estimate of each row in bytes by its name: by formula, or as it was traced."""
+    found = {row.name: by_formula(row) or traced().get(row.name, {}).get("peak") for row in rows()}
+    return {name: peak for name, peak in found.items() if peak}
+
+
 def predicted(row: Measured) -> int | None:
-    """Return the estimate of a row in bytes: by formula, or as it was traced; None without either."""
-    found = by_formula(row)
-    return found if found is not None else traced().get(row.name, {}).get("peak")
+    """Return the estimate of a row in bytes; None if no formula covers it and no trace is recorded."""
+    return peaks().get(row.name)
+
+
+def ratios(role: str) -> dict[str, list[tuple[float, Measured]]]:
+    """Return estimate over measurement of a role's rows, lowest first, by source and attention.
+
+    Measured is what was allocated, or for PEFT's rows, of which no more is known, reserved.
+    """
+    found: dict[str, list[tuple[float, Measured]]] = {}
+    for row in rows():
+        if row.role == role and (peak := predicted(row)):
+            name = f"{row.source}, {row.step.get('attention', 'sdpa')}"
+            found.setdefault(name, []).append((peak / (row.allocated or row.reserved), row))
+    return {name: sorted(each, key=lambda pair: pair[0]) for name, each in found.items()}
+
+
+def held(role: str) -> list[tuple[float, Measured]]:
+    """Return what the allocator held over the estimate, of a role's rows where it is known.
+
+    PEFT's rows are left out, as their longest batch is not known, and those that today's libraries
+    cannot agree with. Where only the card's figure was read, the least context is taken off.
+    """
+    found = []
+    for row in rows():
+        if row.role != role or row.source == "PEFT" or row.note or not (peak := predicted(row)):
+            continue
+        size = row.reserved or row.used - LEAST_CONTEXT_GIB * GIB
+        found.append((size / peak, row))
+    return found
+
+
+def learned() -> tuple[float, float]:
+    """Return the slack between which nine in ten tune rows lie: ``peftmemory.cards.SLACK``."""
+    cuts = quantiles([ratio for ratio, _ in held("tune")], n=20)
+    return round(cuts[0], 2), round(cuts[-1], 2)
+
+
+def inside(role: str) -> tuple[int, int]:
+    """Return how many of a role's rows lie in the stated interval, and how many there are."""
+    found = held(role)
+    return sum(SLACK[0] <= ratio <= SLACK[1] for ratio, _ in found), len(found)
+
+
+def at_the_border() -> list[tuple[str, str, float, str]]:
+    """Return FitCheck's runs at a T4's border: model and batch, peak in GiB, verdict, outcome."""
+    sheet = results.read("fitcheck_t4")
+    found = []
+    for run in sheet["boundary"]["runs"]:
+        model = sheet["models"][run["model"]]
+        peak = estimate(model, method_of(run["method"]), **t4_step(run)).peak
+        word = verdict(peak, sheet["boundary"]["card_mib"] * MIB / GIB)
+        found.append((f"{run['model']} x {run['batch']}", peak / GIB, word, run["outcome"]))
+    return found
 
 
 def main() -> None:

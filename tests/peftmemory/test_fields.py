@@ -1,5 +1,6 @@
 """Every field of a model's or a method's configuration is counted as the libraries do, or refused."""
 
+from contextlib import suppress
 from dataclasses import MISSING, fields
 
 import pytest
@@ -12,6 +13,8 @@ import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
 from peftmemory.errors import EstimateError, NoFormulaError
 from peftmemory.methods import KINDS
+from peftmemory.sources import model_names, read_sheet
+from studies import memory_families
 from support.memory_models import TOY
 
 SMALL = {key: value for key, value in TOY.items() if key != "model_type"}
@@ -76,6 +79,18 @@ def test_each_field_of_a_model_is_counted_or_refused(model_type):
             assert found == real, f"{name}={value!r}"
     assert walked > 8
     assert (refused == walked) is (model_type == "bert")  # which only a trace knows
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_committed_shape_has_the_count_of_transformers_class(name):
+    config = peftmemory.load_config(name)
+    if config.model_type == "roberta":  # its sheet counts the pooler, which a classifier leaves out
+        found = count(built("roberta", {k: v for k, v in config.raw.items() if k != "model_type"}))
+    else:
+        found, _ = memory_families.built(name)
+    assert found == read_sheet(name)["parameters"]
+    with suppress(NoFormulaError):
+        assert peftmemory.parameters(name).base == read_sheet(name)["parameters"]
 
 
 def test_gated_feed_forwards_of_t5_are_counted():

@@ -316,3 +316,33 @@ def test_a_question_without_a_formula_is_traced_and_says_why():
     assert not predict(TOY, "lora", batch=1, seq=8).traced
     some = LoraConfig(target_modules=r".*layers\.0\..*q_proj", r=4)
     assert predict(TOY, some, batch=1, seq=8).trainable == 4 * 256
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"accumulation": True}, {"checkpointing": True}, {"precision": "fp32", "autocast": True}],
+)
+def test_a_tied_embeddings_gradients_are_summed_in_a_third_tensor(options):
+    tied = {**TOY, "vocab_size": 20_000, "tie_word_embeddings": True}
+    step = {"batch": 1, "seq": 16, "optimizer": "adamw_torch_fused", **options}
+    measured = measure_step(tied, **step)
+    assert trace_step(tied, **step).peak == pytest.approx(measured, rel=1e-4)
+    assert peftmemory.estimate(tied, **step).peak == pytest.approx(measured, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", ALL])
+def test_grouped_heads_in_fp32_have_no_fused_kernel(method):
+    step = {"batch": 1, "seq": 512, "precision": "fp32", "optimizer": "adamw_torch_fused"}
+    scores = 4 * 3 * 4 * 512**2  # three layers of four heads, in fp32
+    for options, plain in (({}, True), ({"padding": True}, False)):
+        trace = trace_step(TOY, method, **step, **options)
+        found = peftmemory.estimate(TOY, method, **step, **options)
+        assert found.peak == pytest.approx(trace.peak, rel=0.01)
+        assert (trace.kinds["activations"] > scores) is plain
+
+
+def test_grouped_heads_in_fp32_meet_what_an_h200_allocated():
+    lora = peftmemory.method("lora", r=16, target_modules="all-linear")
+    step = {"batch": 2, "seq": 1024, "precision": "fp32", "optimizer": "adamw_torch_fused"}
+    found = peftmemory.estimate("llama-3.2-1b", lora, **step)
+    assert found.peak == pytest.approx(20_101_359_616, rel=0.01)  # gpu_peaks_h200.json
