@@ -55,7 +55,7 @@ def test_without_a_kernel_there_is_a_page(monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *things: shown.extend(things))
     assert pages.method_chooser() is None
     (page,) = (thing.data for thing in shown)
-    assert "http" not in page and len(page.encode()) < 85_000
+    assert "http" not in page and len(page.encode()) < 95_000
     json.loads(re.search(r"const data = (\{.*\});", page).group(1).replace("<\\/", "</"))
 
 
