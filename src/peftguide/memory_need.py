@@ -13,6 +13,7 @@ from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.cards import CARD_OVERHEAD_GIB
 from peftmemory.configs import read_sheet
 from peftmemory.errors import EstimateError
+from peftmemory.sharding import per_device
 
 CARDS = (8, *peftmemory.CARDS_GIB)
 # Of a card of 24 GB (A10G, L4) 22.5 GiB can be used, of 48 GB (L40S) 45.0, of 16 GB (T4) 14.7; the
@@ -126,19 +127,11 @@ def room(card_gib: float) -> float:
 
 
 def sharded(model: str, method: str, cards: int, batch: int = 1, seq: int = 1024) -> float | None:
-    """Return the GiB on each of several cards under FSDP, about: states parted, activations not.
-
-    Two layers' weights at a time stand whole beside them (FSDP's own and the next one's).
-    """
-    found = estimate(model, method, batch, seq)
-    if found is None:
+    """Return the GiB on each of several cards under FSDP: ``peftmemory.sharding``'s."""
+    if estimate(model, method, batch, seq) is None:
         return None
-    parted = ("frozen_weights", "trainable_weights", "gradients", "optimizer_states")
-    share = lambda kinds: sum(size / cards if k in parted else size for k, size in kinds.items())
-    first = next(iter(found.moments.values()))
-    layers = peftmemory.load_config(known(model)).layers
-    whole = 2 * sum(first.get(kind, 0) for kind in parted[:2]) / layers
-    return (max(map(share, found.moments.values())) + whole) / peftmemory.GIB
+    what, asked = described(method.removesuffix(" in bf16")), step(method, batch, seq)
+    return per_device(known(model), what, devices=cards, **asked).peak / peftmemory.GIB
 
 
 def cards_needed(model: str, method: str, card_gib: float, batch: int, seq: int) -> int | None:

@@ -99,7 +99,7 @@ def changes(described: Method, setting: StepSetting) -> list[list[Any]]:
         (setting.loss == "plain", "the chunked loss", None, {"loss": "chunked"}),
         (not recomputes, "gradient checkpointing", None, {"checkpointing": True}),
         (setting.batch > 1, "a batch of 1 and accumulation", None, one),
-        (optimizer != "adamw_8bit", "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
+        (optimizer.startswith("adamw_torch"), "8-bit AdamW", None, {"optimizer": "adamw_8bit"}),
         (setting.precision == "fp32", "bf16 weights", None, bf16),
         (full, "LoRA instead of full fine-tuning", EVERYWHERE, {}),
         (full, "QLoRA instead of full fine-tuning", EVERYWHERE, QUANTISED),

@@ -68,7 +68,8 @@ def capacity(
         return peak / GIB, verdict(peak, gib)
 
     most = positions(config) // TOKENS
-    lengths = tuple(each for each in lengths if each <= positions(config))
+    limit = positions(config)
+    lengths = tuple(each for each in lengths if each <= limit) or (limit,)
     return {
         "card_gib": gib,
         "rows": table(word, batches, lengths),

@@ -117,6 +117,7 @@ def run(options: argparse.Namespace, before_trace: Callable[[], None] = lambda: 
     card = card_of(options)
     described, step = method_of(options), step_of(options)
     ask = questions.asked(options, before_trace)
+    tables, lines = questions.more(config, described, card, step, options, ask)
     if options.serve:
         found = questions.served(config, described, options)
     else:
@@ -129,7 +130,6 @@ def run(options: argparse.Namespace, before_trace: Callable[[], None] = lambda: 
         result |= told
         words += ["", *told["lines"]]
         good = told["verdict"] == "fits" or not options.must_fit
-    tables, lines = questions.more(config, described, card, step, options, ask)
     result = {key: value for key, value in (result | tables).items() if key != "lines"}
     print(json.dumps(result, indent=1) if options.json else "\n".join([*words, *lines]))
     return 0 if good else 1

@@ -6,7 +6,7 @@ from peftmemory.activations import Layer
 from peftmemory.configs import LLAMA_LIKE, ModelConfig, load_config
 from peftmemory.constants import GIB, OFFLOAD_STASH, TILE_TOKENS, TILE_WIDTH, liger_rows
 from peftmemory.counts import block_linear, elements
-from peftmemory.errors import no_formula
+from peftmemory.errors import EstimateError, NoFormulaError, no_formula
 from peftmemory.methods import Method, describe, read_method
 from peftmemory.model_states import base_bytes, trained_bytes_each
 from peftmemory.optimizers import paged_bytes, state_bytes, step_bytes
@@ -50,6 +50,19 @@ def closed_form(config: ModelConfig, method: Method, setting: StepSetting) -> Es
         moments=step.moments(),
         notes=(*config.notes, *paged_note(step.paged)),
     )
+
+
+def by_formula_alone(config: ModelConfig, method: Method, setting: StepSetting) -> Estimate:
+    """Return what ``closed_form`` returns, for a question that a trace does not answer.
+
+    Raises:
+        EstimateError: what the closed form refuses, without the advice to trace it.
+    """
+    try:
+        return closed_form(config, method, setting)
+    except NoFormulaError as error:
+        what = str(error).split(": trace it")[0]
+        raise EstimateError(f"{what}, and this question cannot be traced.") from error
 
 
 def paged_note(paged: int) -> list[str]:
@@ -111,9 +124,20 @@ class StepBytes:
         plain = setting.loss == "plain"
         self.logits, self.log_probabilities = (c * n * v, 4 * n * v) if plain else (0, 0)
         self.tile = c * min(n, TILE_TOKENS) * min(v, TILE_WIDTH)
-        # Activations: all that autograd keeps but the log-probabilities; of them under
-        # checkpointing the layers' inputs; the last hidden states, where nothing else keeps them.
-        saved = saved_by(layer)
+        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
+        self.cache = prefix_cache(layer)
+        kept = not setting.free_outputs
+        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
+        self.batch = 8 * setting.batch * setting.seq * (1 + setting.padding + setting.packing)
+        self.keep(saved_by(layer))
+
+    def keep(self, saved: dict[str, int]) -> None:
+        """Compute the activations: all that autograd keeps but the log-probabilities.
+
+        Of them under checkpointing the layers' inputs; the last hidden states, where nothing else
+        keeps them.
+        """
+        layer, config, setting = self.layer, self.config, self.setting
         self.saved = sum(saved.values()) - self.log_probabilities
         ckpt = setting.checkpointing
         # Eager attention's mask of numbers, which the layers to be computed again hold on to.
@@ -124,18 +148,13 @@ class StepBytes:
         # A layer that is computed again uses the attention's output that was kept of it.
         self.used_again = layer.rows * selected(layer) if ckpt else 0
         self.one_input = self.inputs // config.layers - self.used_again
-        self.offloaded = 0
-        if setting.recompute == "offloaded":
+        if setting.recompute == "offloaded":  # all but the last ones are in the host's memory
             left = self.inputs * min(OFFLOAD_STASH, config.layers) // config.layers
-            self.offloaded, self.inputs = self.inputs - left, left
-            self.saved -= self.offloaded
-        kept_anyway = self.full and c == layer.e and plain or setting.loss == "chunked"
-        self.hidden = 0 if kept_anyway else layer.e * h * n
-        # What a plain loop's outputs hold during the backward pass, and the Trainer's do not.
-        self.cache = prefix_cache(layer)
-        kept = not setting.free_outputs
-        self.kept_logits, self.kept_cache = self.logits * kept, self.cache * kept
-        self.batch = 8 * setting.batch * setting.seq * (1 + setting.padding + setting.packing)
+            self.saved -= self.inputs - left
+            self.inputs = left
+        plain = setting.loss == "plain"
+        kept_anyway = self.full and layer.c == layer.e and plain or setting.loss == "chunked"
+        self.hidden = 0 if kept_anyway else layer.e * layer.h * layer.rows
 
     def moments(self) -> dict[str, dict[str, int]]:
         """Return the bytes by kind at the six moments that can be the worst, in a step's order."""
@@ -183,14 +202,15 @@ class StepBytes:
         return self.phase(activations=activations, logits=logits)
 
     def liger(self) -> int:
-        """Liger's loss: a chunk of logits, then its product with the head or, trained, the head's.
+        """Liger's loss: the chunk of logits before is there until the next one is computed.
 
-        The head's gradient of a chunk is copied to fp32 before it is added.
+        A trained head's gradient of a chunk is copied to fp32 before it is added.
         """
         layer, v = self.layer, self.config.vocab_size
         rows = liger_rows(layer.rows, layer.h, v)
-        head = (layer.c + 4) * v * layer.h if self.full else 0
-        return layer.c * rows * v + max(layer.c * rows * layer.h, head)
+        head = (layer.c + 4) * v * layer.h if self.full else layer.c * rows * layer.h
+        before = layer.c * rows * v if rows < layer.rows else 0
+        return layer.c * rows * v + max(before, head)
 
     def backward_loss(self) -> dict[str, int]:
         """The loss's backward pass: two more fp32 tensors of the logits' shape.

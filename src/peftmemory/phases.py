@@ -63,6 +63,7 @@ class Estimate:
         setting = self.setting
         extras = " autocast" * setting.autocast + ", prepared" * setting.prepare_kbit
         extras += ", checkpointing" * setting.checkpointing
+        extras += f" ({setting.recompute})" * (setting.recompute != "layers")
         title = (
             f"{self.model}, {self.method}, batch {setting.batch} x {setting.seq} tokens,"
             f" {setting.precision}{extras}, {setting.optimizer}: {self.peak / GIB:.2f} GiB"

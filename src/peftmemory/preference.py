@@ -6,7 +6,7 @@ from typing import Any
 from peftmemory.activations import Layer
 from peftmemory.configs import load_config
 from peftmemory.errors import EstimateError, check_size
-from peftmemory.estimate import StepBytes, closed_form
+from peftmemory.estimate import StepBytes, by_formula_alone
 from peftmemory.methods import Full, Method, read_method
 from peftmemory.model_states import base_bytes
 from peftmemory.phases import Estimate
@@ -46,7 +46,7 @@ def dpo(
             moments["reference"] = step.phase(
                 activations=step.saved, logits=step.tile, temporaries=reading(step.layer)
             )
-    return finish(alone, moments, step, f"DPO, reference {reference}", reference)
+    return finish(alone, moments, step, f"DPO on {batch} pairs, reference {reference}", reference)
 
 
 def grpo(
@@ -96,8 +96,12 @@ def grpo(
 
 def both(model: Any, method: Any, setting: StepSetting) -> tuple[StepBytes, Estimate]:
     """Return the sizes and the estimate of the training step itself."""
+    if setting.loss != "chunked":
+        raise EstimateError(
+            "TRL computes DPO's and GRPO's log-probabilities tile by tile: take loss='chunked'."
+        )
     config, described = load_config(model), read_method(method)
-    alone = closed_form(config, described, setting)
+    alone = by_formula_alone(config, described, setting)
     return StepBytes(Layer(config, described, setting)), alone
 
 

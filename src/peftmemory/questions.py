@@ -27,7 +27,7 @@ NEEDS = {
     "cache_8bit": "serve",
 }
 # Questions of which one is asked at a time.
-APART = (("devices", "task", "serve", "trace"), ("serve", "table"), ("serve", "switches"))
+APART = (("devices", "task", "serve", "trace", "switches"), ("serve", "table"))
 
 
 def add_arguments(add: Callable, whole: Callable) -> None:

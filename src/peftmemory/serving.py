@@ -95,8 +95,9 @@ def serve(
         EstimateError: no decoder whose cache a formula knows, or a size that cannot be.
     """
     config, described = load_config(model), read_method(method)
-    for name, size in (("batch", batch), ("seq", seq), ("adapters", adapters + 1)):
-        check_size(name, size)
+    sizes = {"batch": batch, "seq": seq, "adapters": adapters or 1, "prefill": prefill}
+    for name, size in sizes.items():
+        check_size(name, 1 if size is None else size)
     setting = StepSetting(batch=batch, seq=seq, precision=precision)
     rows = min(batch * seq, prefill or batch * seq)
     inner = config.intermediate_size or 4 * config.hidden_size
@@ -110,7 +111,8 @@ def serve(
         "weights": weight_bytes(config, setting),
         "kv_cache": batch * cache_of_one(config, seq, cache_bytes),
         "adapters": adapters * one,
-        "prefill": rows * wide * (3 * inner + 2 * config.hidden_size),
+        # Three wide tensors of the feed-forward part beside embeddings, layer's input, sum and norm.
+        "prefill": rows * wide * (3 * inner + 4 * config.hidden_size),
     }
     return Serving(config.name, batch, seq, kinds, (*config.notes, *latent_note(config)))
 

@@ -13,8 +13,8 @@ from peftmemory.activations import Layer
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.counts import base_parameters, block_linear, elements, linears
 from peftmemory.errors import EstimateError, check_size
-from peftmemory.estimate import closed_form
-from peftmemory.methods import Full, read_method
+from peftmemory.estimate import by_formula_alone
+from peftmemory.methods import read_method
 from peftmemory.model_states import nf4_bytes, trained_bytes_each
 from peftmemory.optimizers import state_bytes, step_bytes
 from peftmemory.phases import Estimate
@@ -82,12 +82,11 @@ def per_device(
         raise EstimateError(f"With {strategy} offload is {' or '.join(may)}, not {offload!r}.")
     config, described = load_config(model), read_method(method)
     setting = read_setting(**step)
-    alone = closed_form(config, described, setting)
+    alone = by_formula_alone(config, described, setting)
     share = Share(Layer(config, described, setting), devices, STRATEGIES[strategy], offload)
     moments = {name: share.moment(name, kinds) for name, kinds in alone.moments.items()}
-    words = f"{alone.method}, {strategy} on {devices}" + f", offload {offload}" * (
-        offload != "none"
-    )
+    words = f"{alone.method}, {strategy} on {devices}"
+    words += f", offload {offload}" * (offload != "none")
     return replace(alone, method=words, moments=moments)
 
 
@@ -106,33 +105,36 @@ class Share:
         config, setting, method = layer.config, layer.setting, layer.method
         self.devices, self.strategy, self.offload = devices, strategy, offload
         self.fsdp, self.accumulation = strategy == STRATEGIES["fsdp"], setting.accumulation
+        self.checkpointing, self.kept = setting.checkpointing, layer.other.total(layer.rows)
         tensors, each = trained_tensors(config, method), trained_bytes_each(method, setting)
-        trained, full = elements(tensors), isinstance(method, Full)
+        trained = elements(tensors)
         self.gradients = each * trained
-        self.head = each * config.hidden_size * config.vocab_size * full
+        self.head = each * config.hidden_size * config.vocab_size * layer.full
         self.root = self.head * (1 if config.tied else 2)
-        self.constants, packed = nf4_parts(config, setting)
-        inside = packed or block_linear(config) * layer.c
-        one = inside // config.layers + (0 if full else self.gradients // config.layers)
-        outside = layer.c * (base_parameters(config) - block_linear(config))
-        if self.fsdp:  # embedding, head and last norm are a group that stays gathered
-            self.gathered = outside + 2 * one
-            self.one, self.one_gradient = one, (self.gradients - self.root) // config.layers
-            self.kept = layer.other.total(layer.rows)
-            self.checkpointing = setting.checkpointing
-        else:
-            self.gathered = min(outside + config.layers * one, LIVE_PARAMETERS * layer.c)
-            # Two buckets of h * h, the Trainer's reduce_bucket_size, or one larger tensor.
-            widest = max(map(math.prod, tensors))
-            self.bucket = each * min(trained, max(2 * config.hidden_size**2, widest))
-        self.outside = outside
-        if "frozen_weights" not in strategy.parted:
-            self.gathered = self.outside = 0
+        self.one_gradient = (self.gradients - self.root) // config.layers
+        # Two buckets of h * h, the Trainer's reduce_bucket_size, or one larger tensor.
+        widest = max(map(math.prod, tensors))
+        self.bucket = each * min(trained, max(2 * config.hidden_size**2, widest))
+        self.gather(layer)
         self.states = self.step = None
         if strategy.master:
             sized, copy = {"vocab_size": config.vocab_size}, 4 * trained * (each == 2)
             self.states = state_bytes(tensors, 4, setting.optimizer, **sized) + copy
             self.step = step_bytes(tensors, 4, setting.optimizer, **sized) + copy
+
+    def gather(self, layer: Layer) -> None:
+        """Compute the weights that stand whole: under FSDP two layers', and what is in no layer."""
+        config = layer.config
+        self.constants, packed = nf4_parts(config, layer.setting)
+        self.one = (packed or block_linear(config) * layer.c) // config.layers
+        self.one += 0 if layer.full else self.one_gradient
+        self.outside = layer.c * (base_parameters(config) - block_linear(config))
+        self.gathered = self.outside + 2 * self.one
+        if not self.fsdp:
+            whole = self.outside + config.layers * self.one
+            self.gathered = min(whole, LIVE_PARAMETERS * layer.c)
+        if "frozen_weights" not in self.strategy.parted:
+            self.gathered = self.outside = 0
 
     def part(self, kind: str, size: int) -> int:
         """Return what one device holds of so many bytes of a kind."""
@@ -167,9 +169,8 @@ class Share:
         if name == "backward, loss":
             return self.part("gradients", size), 0
         if name == "backward, embedding":  # the group's gradients and their copy that is reduced
-            return self.part(
-                "gradients", size if self.accumulation else size - self.root
-            ), 2 * self.root
+            reduced = size if self.accumulation else size - self.root
+            return self.part("gradients", reduced), 2 * self.root
         reduced = size if self.accumulation else max(0, size - self.head - 2 * self.one_gradient)
         return self.part("gradients", reduced), self.head + self.between(name, kinds)
 

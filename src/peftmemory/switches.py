@@ -6,6 +6,7 @@ from peftmemory.advice import peak_of
 from peftmemory.configs import load_config
 from peftmemory.constants import GIB
 from peftmemory.errors import EstimateError
+from peftmemory.estimate import by_formula_alone
 from peftmemory.methods import read_method
 from peftmemory.optimizers import OPTIMIZERS
 from peftmemory.settings import CHOICES, StepSetting, read_setting
@@ -56,7 +57,7 @@ def switches(model: Any, method: Any = "full", **step: Any) -> list[dict[str, An
         EstimateError: the step itself has no formula or cannot be.
     """
     config, described, now = load_config(model), read_method(method), read_setting(**step)
-    rows = [row(peak_of(config, described, now), now)]
+    rows = [row(by_formula_alone(config, described, now).peak, now)]
     for column, words in COLUMNS.items():
         for word, fields in words.items():
             if word == named_as(now, column):

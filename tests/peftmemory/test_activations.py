@@ -89,8 +89,12 @@ def test_other_pre_norm_decoders_are_counted_to_the_byte(family, method):
     assert sum(found.values()) == measure_saved(model, method, batch=2, seq=24)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("method", METHODS, ids=words)
+# Every method with two optimisers; a few methods, of unlike shapes, with each of the others.
+FULLY = ("adamw_torch", "adamw_8bit")
+PAIRS = [(m, name) for name in OPTIMIZERS for m in METHODS[:: 1 if name in FULLY else 4]]
+
+
+@pytest.mark.parametrize(("method", "optimizer"), PAIRS, ids=str)
 def test_optimiser_states_equal_the_formula_to_the_byte(method, optimizer):
     # Wide enough that bitsandbytes quantises some tensors and keeps others in fp32.
     config = peftmemory.load_config({**TOY, "hidden_size": 128, "vocab_size": 256})

@@ -145,7 +145,7 @@ def test_the_command_traces_other_families(capsys):
             ("llama-2-7b", "--precision", "int3"),
             "(choose from 'bf16', 'mixed', 'fp32', 'nf4', 'fp16')",
         ),
-        (("llama-2-7b", "--optimizer", "sgd"), "optimizer must be one of"),
+        (("llama-2-7b", "--optimizer", "sgdm"), "optimizer must be one of"),
         (("llama-2-7b", "--card-gib", "0"), "must be above 0 GiB"),
         (("llama-2-7b", "--max-vram", "big"), "--max-vram takes a number"),
         (("llama-2-7b", "--method", "prefix", "--checkpointing"), "turn one of the two off"),
@@ -207,8 +207,38 @@ def test_must_fit_decides_the_exit_code(capsys, card, code):
     ("arguments", "sentence"),
     [
         (("--method", "qlora"), "qlora is lora on a 4-bit base"),
-        (("--attention", "flash_attention_2"), "same bytes as sdpa"),
-        (("--optimizer", "paged_adamw_8bit"), "adamw_8bit"),
+        (("--attention", "flash_attention_3"), "same bytes as flash_attention_2"),
+        (("--attention", "flex_attention"), "same bytes as sdpa"),
+        (("--optimizer", "paged_adamw"), "take paged_adamw_32bit or paged_adamw_8bit"),
+        (("--optimizer", "lion"), "take lion_32bit or lion_8bit"),
+        (("--loss", "fused"), "loss must be one of plain, chunked, liger"),
+        (("--recompute", "selective"), "goes with checkpointing"),
+        (("--checkpointing", "--recompute", "some"), "recompute must be one of layers"),
+        (
+            ("--checkpointing", "--recompute", "selective", "--attention", "eager"),
+            "keeps a fused kernel's output",
+        ),
+        (("--table",), "--table needs a card"),
+        (("--devices", "0"), "devices must be a whole number of at least 1"),
+        (("--devices", "two"), "--devices takes a whole number"),
+        (("--devices", "2", "--strategy", "zero4"), "invalid choice: 'zero4'"),
+        (("--strategy", "zero3"), "--strategy goes with --devices"),
+        (("--offload", "all"), "--offload goes with --devices"),
+        (("--devices", "2", "--strategy", "zero2", "--offload", "all"), "With zero2 offload is"),
+        (("--devices", "2", "--task", "dpo"), "two questions"),
+        (("--devices", "2", "--trace"), "two questions"),
+        (("--devices", "2", "--switches"), "two questions"),
+        (("--serve", "--table", "--card", "t4"), "two questions"),
+        (("--adapters", "4"), "--adapters goes with --serve"),
+        (("--serve", "--adapters", "4"), "--adapters needs --method"),
+        (("--serve", "--precision", "mixed"), "mixed is a way to train"),
+        (("--serve", "--prefill", "0"), "prefill must be a whole number of at least 1"),
+        (("--cache-8bit",), "--cache-8bit goes with --serve"),
+        (("--reference", "second-model"), "--reference goes with --task"),
+        (("--task", "dpo", "--reference", "adapter-off"), "has no adapter to switch off"),
+        (("--task", "dpo", "--generated", "8"), "DPO generates nothing"),
+        (("--task", "ppo"), "invalid choice: 'ppo'"),
+        (("--task", "dpo", "--loss", "liger"), "tile by tile: take loss='chunked'"),
         (("--method", "lora", "--targets", ""), "--targets takes names"),
         (("--method", "lora", "--targets", "q_proj,v_porj"), "has no module v_porj"),
         (("--card", "t5"), "did you mean t4?"),
@@ -268,12 +298,77 @@ def test_the_switches_of_what_people_run_reach_the_step(capsys):
     assert setting["autocast_adapter_dtype"] is False
 
 
-def test_the_command_answers_at_once_and_without_torch():
+QUESTIONS = {
+    "plain": (),
+    "table": ("--table", "--checkpointing"),
+    "switches": ("--switches",),
+    "devices": ("--devices", "8", "--strategy", "zero2", "--offload", "optimizer"),
+    "dpo": ("--task", "dpo", "--batch", "2"),
+    "grpo": ("--task", "grpo", "--generated", "16", "--reference", "adapter-off"),
+    "serve": ("--serve", "--adapters", "4", "--prefill", "2048"),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_command_answers_at_once_and_without_torch(question):
+    arguments = ["memory", *LORA, "--card", "a10g", *QUESTIONS[question]]
     code = (
         "import sys, time; from nbregress import cli;"
-        "cli.main(['memory', 'llama-3.1-8b', '--method', 'lora', '--card', 'a10g']);"
+        f"cli.main({arguments});"
         "print(time.process_time(), {'torch', 'transformers', 'peft'} & set(sys.modules))"
     )
     out = subprocess.check_output([sys.executable, "-c", code], text=True)
     seconds, heavy = out.splitlines()[-1].split(" ", 1)
     assert heavy == "set()" and float(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("question", "keys", "words"),
+    [
+        ("table", {"table", "verdict", "advice"}, "Largest batch of 1,024 tokens: "),
+        ("switches", {"switches", "verdict", "advice"}, "recomputes"),
+        ("devices", {"verdict"}, "zero2 on 8, offload optimizer"),
+        ("dpo", {"verdict"}, "DPO on 2 pairs, reference adapter-off, batch 4 x 1024 tokens"),
+        ("grpo", {"verdict"}, "*generation"),
+        ("serve", {"verdict", "sequences"}, "Sequences of 1,024 tokens at a time"),
+    ],
+)
+def test_each_question_is_answered_in_words_and_in_json(capsys, question, keys, words):
+    arguments = (*LORA, "--card", "h100", *QUESTIONS[question])
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0 and (words in out or question == "grpo" and " generation" in out)
+    found = json.loads(run(capsys, *arguments, "--json")[1])
+    others = {"table", "switches", "sequences", "advice", "verdict"} - keys
+    assert keys <= set(found) and not others & set(found)
+
+
+@pytest.mark.parametrize("question", ["switches", "devices", "dpo", "grpo"])
+def test_a_question_that_cannot_be_traced_does_not_say_trace_it(capsys, question):
+    code, out, err = run(capsys, "gpt2", "--method", "lora", *QUESTIONS[question])
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "not gpt2, and this question cannot be traced." in err
+
+
+def test_several_devices_may_fit_what_one_does_not(capsys):
+    step = ("llama-3.1-70b", *LORA[1:], "--checkpointing", "--card", "h100", "--must-fit")
+    assert run(capsys, *step)[0] == 1
+    assert run(capsys, *step, "--devices", "8")[0] == 0
+
+
+@pytest.mark.parametrize(("gib", "word", "code"), [("24", "fits", 0), ("0.1", "does not fit", 1)])
+def test_a_traced_peak_gets_a_verdict_too(capsys, tmp_path, gib, word, code):
+    gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**gpt2, "vocab_size": 64}))
+    arguments = (str(path), "--method", "lora", "--seq", "32", "--max-vram", gib, "--must-fit")
+    found, out, _ = run(capsys, *arguments, "--json")
+    assert found == code and json.loads(out)["verdict"] == word
+    assert ("traced again: " in run(capsys, *arguments)[1]) is (word != "fits")
+
+
+def test_a_task_takes_trls_loss_and_padding_unless_told(capsys):
+    setting = lambda *more: json.loads(run(capsys, *LORA, "--task", "dpo", "--json", *more)[1])[
+        "setting"
+    ]
+    assert setting()["loss"] == "chunked" and setting()["padding"]
+    assert setting("--packing")["packing"] and not setting("--packing")["padding"]

@@ -173,7 +173,7 @@ def test_what_fits_a_card():
         ({"batch": True}, "batch must be a whole number"),
         ({"seq": -8}, "seq must be a whole number of at least 1"),
         ({"precision": "int3"}, "precision must be one of"),
-        ({"optimizer": "sgd"}, "optimizer must be one of"),
+        ({"optimizer": "sgdm"}, "optimizer must be one of"),
         ({"flash": True}, "There is no option 'flash'"),
         ({"prepare_kbit": True}, "prepare_kbit goes with"),
         ({"method": "lora", "model": "gpt-5"}, "There is no model 'gpt-5'"),

@@ -15,6 +15,7 @@ import peftbottleneck  # noqa: F401 - makes adapters known to PEFT
 import peftmemory
 from peftmemory.activations import Layer
 from peftmemory.configs import read_sheet
+from peftmemory.constants import liger_rows
 from peftmemory.errors import EstimateError
 from peftmemory.model_states import nf4_bytes
 from peftmemory.predict import predict
@@ -79,6 +80,44 @@ def test_the_closed_form_follows_the_trace(method, options):
     # A layer's temporaries, the one part that is fitted, weigh far more in a toy than in a model.
     assert found.peak == pytest.approx(trace.peak, rel=0.03)
     assert found.trainable == trace.trainable
+
+
+DEEP = {**TOY, "num_hidden_layers": 8, "vocab_size": 2048}
+CKPT = {"checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("full", {"loss": "liger"}),
+        (ALL, {"loss": "liger"}),
+        ("full", {"loss": "liger", **CKPT}),
+        (ALL, {"loss": "liger", **CKPT}),
+        (ALL, {"recompute": "selective", **CKPT}),
+        ("full", {"recompute": "selective", "loss": "chunked", **CKPT}),
+        (ALL, {"recompute": "offloaded", "loss": "chunked", **CKPT}),
+        ("full", {"recompute": "offloaded", "loss": "chunked", **CKPT}),
+        (ALL, {"packing": True}),
+        (ALL, {"packing": True, "attention": "flash_attention_2"}),
+        (ALL, {"padding": True, "attention": "flash_attention_2"}),
+    ],
+)
+def test_losses_masks_and_kinds_of_checkpointing_follow_the_trace(method, options):
+    step = {"batch": 4, "seq": 256, "optimizer": "adamw_torch_fused", **options}
+    trace = trace_step(DEEP, method, **step)
+    assert peftmemory.estimate(DEEP, method, **step).peak == pytest.approx(trace.peak, rel=0.03)
+
+
+def test_each_kind_of_checkpointing_keeps_less_than_the_one_before():
+    step = {"batch": 4, "seq": 512, "loss": "chunked"}
+    kinds = [{}, {**CKPT, "recompute": "selective"}, CKPT, {**CKPT, "recompute": "offloaded"}]
+    for ask in (peftmemory.estimate, trace_step):
+        peaks = [ask(DEEP, ALL, **step, **kind).peak for kind in kinds]
+        assert peaks == sorted(peaks, reverse=True) and len(set(peaks)) == len(kinds)
+
+
+def test_ligers_chunk_is_the_one_its_authors_give_as_an_example():
+    assert liger_rows(4 * 4096, 4096, 32000) == 2048  # their comment: 8 parts of 2,048 tokens
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -155,6 +194,7 @@ def test_a_billion_parameters_are_traced_in_seconds():
         (AdamssConfig(target_modules=["q_proj"]), {}, "PEFT reads values of llama's weights"),
         ("full", {"head": "image-classifier"}, "no image-classifier of the family 'llama'"),
         ("full", {"precision": "nf4"}, "4-bit weights cannot be trained"),
+        ("full", {"packing": True, "head": "classifier"}, "Rows of a classifier are not packed"),
     ],
 )
 def test_what_cannot_be_traced_is_said_in_one_sentence(method, options, expected):

@@ -21,7 +21,7 @@ TARGETS = {
     "MLP": ("gate_proj", "up_proj", "down_proj"),
     "all linear": "all-linear",
 }
-LABELS = {"card_gib": "card, GB", "virtual_tokens": "virtual tokens", "seq": "length"}
+LABELS = {"card_gib": "card, GiB", "virtual_tokens": "virtual tokens", "seq": "length"}
 MODELS = ("smollm2-135m", "llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b")
 MODELS += ("llama-3.1-70b",)
 TOKENS = (512, 1024, 2048, 4096, 8192, 16384)

@@ -52,6 +52,8 @@ class LigerLoss(torch.autograd.Function):
         of_weight = torch.zeros_like(weight) if trained else None
         rows = liger_rows(*hidden.shape, len(weight))
         logits = hidden[:rows] @ weight.t()
+        if rows < len(hidden):  # the next chunk's, while this one is still there
+            logits = hidden[:rows] @ weight.t()
         chunk = logits @ weight
         del chunk
         if trained:

@@ -93,6 +93,8 @@ def batch_of(config: ModelConfig, setting: StepSetting) -> dict[str, torch.Tenso
     if head == "classifier":
         inputs["labels"] = torch.zeros(batch, dtype=torch.long)
     if setting.packing:
+        if head != "causal-lm":
+            raise EstimateError(f"Rows of a {head} are not packed: drop packing.")
         inputs["position_ids"] = torch.zeros_like(ids)
     if setting.padding and setting.masked:
         inputs["attention_mask"] = torch.ones_like(ids)
