@@ -19,6 +19,7 @@ from pefthelpers import results
 from pefthelpers.paths import data_dir
 from peftmemory.cards import LEAST_CONTEXT_GIB, SLACK, verdict
 from peftmemory.configs import load_config
+from peftmemory.constants import GIB
 from peftmemory.errors import EstimateError, NoFormulaError
 from peftmemory.estimate import estimate
 from studies.memory_cases import method_of
