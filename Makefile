@@ -21,9 +21,10 @@ test: $(INSTALLED)
 	$(BIN)/pefthelpers lint
 	$(BIN)/python -m pytest
 
-# Every recipe on small random models, in float32, bf16 and on two simulated cards; `make test` runs a part.
+# Every recipe on small random models, in float32, bf16 and on a simulated card, and their table; `make test` runs a part.
+# A part alone: make recipes RECIPES='decoder and a100'
 recipes: $(INSTALLED)
-	$(BIN)/python -m pytest tests/peftguide/test_recipes.py -k train_save_reload -m ""
+	$(BIN)/python -m pytest tests/peftguide/test_recipes.py -k "train_save_reload$(if $(RECIPES), and ($(RECIPES)))" -m ""
 
 # Every notebook on a simulated GPU, in two profiles: about 20 minutes of CPU.
 devices: $(INSTALLED)

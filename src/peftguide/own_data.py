@@ -94,33 +94,46 @@ def usable(path: str, task: str, findings: list[str]) -> list[list[tuple]]:
     return list(unique.values())
 
 
-def split(path: str, other: str | None, task: str, seed: int, findings: list[str]) -> tuple:
-    """Return pairs to train on and pairs held out, no prompt on both sides.
+def start(pairs: list[tuple]) -> str:
+    """Return what a row's first prompt asks: rows that ask the same go to the same side."""
+    return words(pairs[0][0])
 
-    Held out is the file ``other``, or a tenth of the prompts, at most 500.
-    """
-    rows = usable(path, task, findings)
-    start = lambda pairs: words(pairs[0][0])
-    if other:
-        held = usable(other, task, findings)
-        asked = {start(pairs) for pairs in held}
-    else:
-        prompts = sorted({start(pairs) for pairs in rows})
-        random.Random(seed).shuffle(prompts)
-        asked = set(prompts[: min(500, max(1, len(prompts) // 10))])
-        held = [pairs for pairs in rows if start(pairs) in asked]
+
+def parted(rows: list, task: str, seed: int) -> tuple:
+    """Return rows to train on and rows held out: a tenth of the prompts, at most 500."""
+    prompts = sorted({start(pairs) for pairs in rows})
+    random.Random(seed).shuffle(prompts)
+    asked = set(prompts[: min(500, max(1, len(prompts) // 10))])
     train = [pairs for pairs in rows if start(pairs) not in asked]
-    if task == "classify" and not other:  # a label that is rare must not be held out alone
+    held = [pairs for pairs in rows if start(pairs) in asked]
+    if task == "classify":  # a label that is rare must not be held out alone
         known = {label for pairs in train for _, label in pairs}
         train += [pairs for pairs in held if pairs[0][1] not in known]
         held = [pairs for pairs in held if pairs[0][1] in known]
-    if other and (both := len(rows) - len(train)):
-        findings += [f"{both} rows ask what a held-out row asks: left out of the training data."]
+    return train, held
+
+
+def split(path: str, other: str | None, task: str, seed: int, findings: list[str]) -> tuple:
+    """Return pairs to train on and pairs held out, no prompt on both sides.
+
+    Held out is the file ``other``, or a part of the first one.
+    """
+    rows = usable(path, task, findings)
+    if other:
+        held = usable(other, task, findings)
+        asked = {start(pairs) for pairs in held}
+        train = [pairs for pairs in rows if start(pairs) not in asked]
+        if not train:
+            raise SystemExit(
+                f"{path}: every prompt stands in {other} too: nothing is left to train on."
+            )
+        if both := len(rows) - len(train):
+            findings += [
+                f"{both} rows ask what a held-out row asks: left out of the training data."
+            ]
+    else:
+        train, held = parted(rows, task, seed)
     train, held = ([pair for pairs in part for pair in pairs] for part in (train, held))
-    if other and not train:
-        raise SystemExit(
-            f"{path}: every prompt stands in {other} too: nothing is left to train on."
-        )
     if not train or not held:
         raise SystemExit(f"{path}: too few different prompts to train on some and hold others out.")
     findings += [f"{len(train)} examples to train on, {len(held)} held out."]

@@ -143,7 +143,8 @@ def memory(case: Case) -> str:
     if asked.card_gib is None:
         return say(asked, "no gpu", gib=gib)
     word = verdict(gib * peftmemory.GIB, USABLE * asked.card_gib, STEP["loss"])
-    more = [say(asked, "tight", slack=SLACK[STEP["loss"]] - 1)] * (word != "fits")
+    two = memory_need.sharded(asked.model, case.arm.method, 2, asked.batch, asked.seq)
+    more = [say(asked, "tight", slack=SLACK[STEP["loss"]] - 1, two=two)] * (word != "fits")
     more += [say(asked, "older")] * (asked.card_gib == OLDER)
     return " ".join([say(asked, "held", gib=gib), *more])
 
