@@ -1,7 +1,5 @@
 """Notebook 03: its from-scratch merge and its measures equal peft's; its exercises answer as they should."""
 
-import re
-
 import pytest
 
 import peftguards
@@ -240,89 +238,3 @@ def test_stub_is_not_attempted_and_solution_is_correct(number, book):
     assert book.run(f"exercise-{number}").status == "not attempted"
     verdict = book.execute(book.solution(f"solution-{number}"))
     assert verdict.status == "correct", verdict
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_solution_is_the_stub_filled_in(number, book):
-    stub = book.by_id[f"exercise-{number}"].source.strip()
-    pattern = re.escape(stub).replace(re.escape("..."), ".+")
-    assert re.fullmatch(pattern, book.solution(f"solution-{number}").strip())
-
-
-def diagnosed(verdict, hint):
-    assert verdict.status == "not yet"
-    assert hint in verdict.message, verdict
-
-
-@pytest.mark.parametrize(
-    ("function", "hint"),
-    [
-        (lambda W, A, B, alpha, r: W + B @ A, "missing"),
-        (lambda W, A, B, alpha, r: W + alpha * B @ A, "alpha alone"),
-        (lambda W, A, B, alpha, r: alpha / r * B @ A, "without W"),
-        (lambda W, A, B, alpha, r: W - alpha / r * B @ A, "sign"),
-        (lambda W, A, B, alpha, r: W.add_(alpha / r * B @ A), "in place"),
-        (lambda W, A, B, alpha, r: (B @ A).T, "shape"),
-        (lambda W, A, B, alpha, r: W + A @ B, "RuntimeError"),
-        (lambda W, A, B, alpha, r: "W + BA", "shape"),
-    ],
-)
-def test_wrong_merges_are_diagnosed(function, hint):
-    diagnosed(check.merged_weight(function), hint)
-
-
-@pytest.mark.parametrize(
-    ("answer", "hint"),
-    [
-        (2**-10 / (2 * 7**0.5) / 0.01, "float16"),
-        (2**-7 / 0.01, "spacing"),
-        (2**-8 / 0.01, "largest"),
-        (2**-7 / (2 * 7**0.5) * 0.01, "multiplied"),
-        (2**-7 / (2 * 7**0.5), "ratio 1"),
-        (3.0, "Solve"),
-        ("small", "positive number"),
-    ],
-)
-def test_wrong_ratios_are_diagnosed(answer, hint):
-    diagnosed(check.smallest_ratio(answer, share=0.01), hint)
-
-
-@pytest.mark.parametrize(
-    ("answer", "hint"),
-    [("original", "0.2"), ("re-quantised", "0.3"), ("4-bit", "Answer")],
-)
-def test_wrong_routes_are_diagnosed(answer, hint):
-    diagnosed(check.route(answer, distances=DISTANCES), hint)
-
-
-def test_wrong_combinations_are_diagnosed():
-    import torch
-
-    cat = torch.cat
-    wrong = {
-        "cross terms": lambda A1, B1, A2, B2, w1, w2: (A1 + A2, w1 * B1 + w2 * B2),
-        "twice": lambda A1, B1, A2, B2, w1, w2: (
-            cat([w1 * A1, w2 * A2]),
-            cat([w1 * B1, w2 * B2], 1),
-        ),
-        "weights are missing": lambda A1, B1, A2, B2, w1, w2: (cat([A1, A2]), cat([B1, B2], 1)),
-        "shape of W": lambda A1, B1, A2, B2, w1, w2: (cat([B1, B2], 1), cat([A1, A2])),
-        "two matrices": lambda A1, B1, A2, B2, w1, w2: w1 * B1 @ A1 + w2 * B2 @ A2,
-    }
-    for hint, function in wrong.items():
-        diagnosed(check.concatenated(function), hint)
-
-
-@pytest.mark.parametrize(
-    ("answer", "hint"),
-    [
-        (100, "forgot the base"),
-        (10, "whole model"),
-        (9, "share one"),
-        (90.5, "whole number"),
-        (42, "base once"),
-    ],
-)
-def test_wrong_counts_are_diagnosed(answer, hint):
-    sizes = {"base_bytes": 1000, "adapter_bytes": 100, "budget_bytes": 10_000}
-    diagnosed(check.customers(answer, **sizes), hint)

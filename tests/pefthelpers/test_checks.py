@@ -1,60 +1,45 @@
 """Whatever a learner hands in, a check answers with a verdict: no exception, never *correct* by luck."""
 
-import ast
+import collections
 import decimal
 import fractions
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from pefthelpers.checks import adapters, comparison, lora, memory, merge, prefix, qlora, verdict
-from peftmemory import load_config
+from pefthelpers.checks import comparison, memory, verdict
+from support.answers import CHECKS, RIGHT, WRONG
 
-SIZES = {"base_bytes": 1000, "adapter_bytes": 100, "budget_bytes": 10_000}
-ANSWERS = {
-    "model_states": lambda a: memory.model_states(a, parameters=10**9),
-    "what_helps": lambda a: memory.what_helps(a, peaks_gib={"rank 4": 29.0}, card_gib=23),
-    "first_gradient": lora.first_gradient,
-    "largest_rank": lambda a: lora.largest_rank(a, shapes=[(192, 512)], budget_bytes=2**16),
-    "scale_for_rank": lambda a: lora.scale_for_rank(
-        a, measured={"constant": 1, "2r": 8, "sqrt": 2}
-    ),
-    "smallest_ratio": lambda a: merge.smallest_ratio(a, share=0.01),
-    "route": lambda a: merge.route(a, distances={"original": 0.2, "re-quantised": 0.3}),
-    "customers": lambda a: merge.customers(a, **SIZES),
-    "cache_mib": lambda a: prefix.cache_mib(
-        a, config=load_config("llama-3.1-8b"), tokens=100, batch=8
-    ),
-    "method_for": lambda a: prefix.method_for(a, facts={"prompt": 0, "prefix": 0.02, "lora": 0.99}),
-    "largest_width": lambda a: adapters.largest_width(a, d=768, layers=12, budget=1_250_000),
-    "zero_start": adapters.zero_start,
-    "copies": lambda a: adapters.copies(a, full_bytes=1000, adapter_bytes=9),
-    "weights_gib": lambda a: qlora.weights_gib(a, linear=7 * 10**9, rest=10**9, bits=4.127),
-    "same_scale": lambda a: qlora.same_scale(a, r=8, article=(64, 16)),
-    "half_width": lambda a: comparison.half_width(a, values=[0.79, 0.80, 0.84]),
-    "sentence": lambda a: comparison.sentence(a, low=-0.1, high=0.2),
-}
-FUNCTIONS = {
-    "checkpointed": memory.checkpointed,
-    "peak": memory.peak,
-    "labels": lora.labels,
-    "merged_weight": merge.merged_weight,
-    "concatenated": merge.concatenated,
-    "without_prefix": prefix.without_prefix,
-    "answer_logits": prefix.answer_logits,
-    "bottleneck": adapters.bottleneck,
-    "discordant": adapters.discordant,
-    "bits": qlora.bits,
-    "unpack": qlora.unpack,
-    "input_gradient": qlora.input_gradient,
-    "adam_bytes": qlora.adam_bytes,
-    "rate": comparison.rate,
-    "facts_at": comparison.facts_at,
-}
+FUNCTIONS = [name for name in CHECKS if "cases" in verdict.SAYS[name]]
+TALLY = collections.Counter()
+each = lambda table: [(name, i) for name, rows in table.items() for i in range(len(rows))]
+
+
+def told(found):
+    """Return the mistake that a verdict speaks of."""
+    return next(iter(dict(found.mistakes)), "")
+
+
+@pytest.mark.parametrize(("name", "i"), each(RIGHT))
+def test_a_right_answer_of_any_type_is_accepted(name, i):
+    found = CHECKS[name](RIGHT[name][i])
+    assert found.status == "correct", found
+
+
+@pytest.mark.parametrize(("name", "i"), each(WRONG))
+def test_a_plausible_wrong_answer_is_told_its_mistake(name, i):
+    answer, mistake = WRONG[name][i]
+    found = CHECKS[name](answer)
+    assert (found.status, told(found)) == ("not yet", mistake), found
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_five_mistakes_of_every_exercise_are_tried_and_two_have_a_diagnosis(name):
+    diagnosed = {mistake for _, mistake in WRONG[name]} - {"else", "no number", ""}
+    assert len(WRONG[name]) >= 5 and len(diagnosed) >= 2
 
 
 class Hostile:
@@ -63,101 +48,193 @@ class Hostile:
     __hash__ = None
     ndim, shape = 0, 7
 
-    def __eq__(self, other):
-        raise RuntimeError("no comparison")
+    def fail(self, *arguments):
+        raise RuntimeError("no")
 
-    def __len__(self):
-        raise RuntimeError("no length")
-
-    def __float__(self):
-        raise OverflowError("no number")
+    __eq__ = __len__ = __float__ = __int__ = __bool__ = __iter__ = __call__ = __getitem__ = fail
+    __str__ = __repr__ = __format__ = __add__ = __lt__ = __array__ = __index__ = item = fail
 
 
-ODD = [
-    "", "right", b"x", [], [None], {}, {"a": 1}, {1}, (), (1,), ("a", "b"), True, 1j, -1, 10**400,
-    float("nan"), float("inf"), -1e300, decimal.Decimal("0.1"), fractions.Fraction(1, 3), object(),
-    Hostile(), Hostile, print, np.float32(0.3), np.int64(-7), np.bool_(True), np.array(5.5),
-    np.zeros((3, 6)), np.array(["a"]), pd.Series([1.0, 2.0]), pd.DataFrame(), pd.NA,
-    torch.tensor(3), torch.tensor([]), torch.tensor(float("nan")), torch.zeros(3, 6),
-    torch.zeros(4, 6, dtype=torch.int8), torch.zeros(4, 5, dtype=torch.bool),
-    torch.full((3, 6), 1e38), torch.zeros(2, 5, dtype=torch.complex64),
-    torch.zeros(4, 6, dtype=torch.bfloat16), torch.zeros(3, 6, device="meta"),
-    torch.zeros((), device="meta"), torch.zeros(1, 1, 1, 1), (torch.zeros(2, 6), torch.zeros(4, 2)),
-    (torch.zeros(1), "b"), iter([1, 2]), (n for n in range(3)), range(8), range(0),
+class HostileError(Exception):
+    """An error that cannot be printed."""
+
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+DTYPES = [
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64, torch.complex64, torch.float8_e4m3fn,
 ]  # fmt: skip
+SHAPES = [(), (0,), (1,), (4, 6), (3, 4, 6)]
+cyclic = []
+cyclic.append(cyclic)
+ODD = [
+    "", "right", "\0", "{shape}", b"x", bytearray(b"y"), [], [None], [[]], [1, [2]], {}, {"a": 1},
+    {1}, frozenset({2}), (), (1,), ("a", "b"), [..., ...], cyclic, True, False, 1j, -1, 0, -0.0,
+    10**400, 2**63, float("nan"), float("inf"), -float("inf"), -1e300, 5e-324, decimal.Decimal("0.1"),
+    decimal.Decimal("NaN"), fractions.Fraction(1, 3), object(), Hostile(), Hostile, print,
+    np.float32(0.3), np.float16("inf"), np.int64(-7), np.bool_(True), np.complex64(1j), np.str_("B"),
+    np.datetime64("2020"), np.array(5.5), np.zeros((3, 6)), np.array(["a"]), np.array([None, 1]),
+    np.ma.masked, np.zeros((4, 6))[::-1], pd.Series([1.0, 2.0]), pd.DataFrame(), pd.NA, pd.NaT,
+    torch.tensor(float("nan")), torch.full((3, 6), 1e38), torch.zeros(4, 6).to_sparse(),
+    torch.zeros(4, 6, requires_grad=True), torch.nn.Linear(2, 2), torch.float32, torch.Size([2]),
+    torch.zeros(3, 6, device="meta"), torch.zeros((), device="meta"), slice(3), NotImplemented,
+    (torch.zeros(2, 6), torch.zeros(4, 2)), (torch.zeros(1), "b"), (None, None), range(8), range(0),
+    *(torch.zeros(shape).to(dtype) for dtype in DTYPES for shape in SHAPES),
+]  # fmt: skip
+
+
+def recursive(*arguments):
+    return recursive(*arguments)
 
 
 def fail(*arguments):
     raise SystemExit("gone")
 
 
-@pytest.mark.parametrize("name", [*ANSWERS, *FUNCTIONS])
-@pytest.mark.filterwarnings("ignore:Casting complex")
-def test_any_answer_gets_a_verdict(name):
-    check = ANSWERS.get(name) or FUNCTIONS[name]
-    for odd in ODD:
-        given = odd if name in ANSWERS else lambda *arguments, odd=odd: odd
-        assert check(given).status == "not yet", odd
-        assert check(odd).status in ("not yet", "not attempted"), odd
-    assert check(None).status == check(...).status == "not attempted"
+def unprintable(*arguments):
+    raise HostileError
+
+
+def spoil(*arguments):
+    """Change whatever was given, and return it."""
+    for each in arguments:
+        for change in ("zero_", "clear"):
+            if hasattr(each, change):
+                getattr(each, change)()
+    return arguments[0]
+
+
+def chatty(*arguments):
+    print("computing ...")
+    return arguments
+
+
+class Returns:
+    """Returns itself as an answer when called with anything."""
+
+    def __init__(self, *arguments):
+        pass
+
+
+def forever(*arguments):
+    while True:
+        yield 1
+
+
+FUNCTION_ODD = [
+    fail, recursive, unprintable, spoil, chatty, Returns, forever, lambda: 1, lambda a, b, c, d, e, f, g: 1,
+    lambda *a: a, lambda *a: a[0], lambda *a: a[-1], lambda *a: 1 / 0, lambda *a: iter(()),
+    lambda *a: (x for x in a), lambda *a: (1 / x for x in (1, 0)), lambda *a: {**dict(enumerate(a))},
+    lambda *a: [..., *a], lambda *a: torch.randn(4, 6), lambda *a: print, type, dict, len, int,
+]  # fmt: skip
+
+
+def tries(name):
+    """Yield all that is handed in to a check: odd answers, odd functions, functions of odd answers."""
+    yield from ODD
+    if name in FUNCTIONS:
+        yield from FUNCTION_ODD
+        for odd in ODD:
+            yield lambda *arguments, odd=odd: odd
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", CHECKS)
+def test_whatever_is_handed_in_gets_a_verdict_and_no_exception(name):
+    for given in tries(name):
+        found = CHECKS[name](given)
+        TALLY[name] += 1
+        stub = found is verdict.NOT_ATTEMPTED and (given is print or name in FUNCTIONS)
+        assert repr(found).startswith("✗ Not yet. ") or stub, given
+        assert found._repr_html_()
+
+
+def test_the_tally_of_the_fuzz(capsys):
+    if {*TALLY} != {*CHECKS}:
+        pytest.skip("the fuzz did not run as a whole")
+    with capsys.disabled():
+        print(
+            f"\n{len(TALLY)} checks x {min(TALLY.values())} to {max(TALLY.values())} inputs: "
+            f"{sum(TALLY.values())} tried, exceptions 0"
+        )
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_stub_is_not_attempted(name):
+    stubs = (lambda *arguments: None, lambda *arguments: ...) if name in FUNCTIONS else ()
+    assert {CHECKS[name](stub) for stub in (None, ..., *stubs)} == {verdict.NOT_ATTEMPTED}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_any_function_gets_a_verdict(name):
-    check = FUNCTIONS[name]
-    for stub in (lambda *arguments: None, lambda *arguments: ...):
-        assert check(stub).status == "not attempted"
-    for odd in (fail, lambda: 1, lambda *a: a, lambda *a: a[0], lambda *a: 1 / 0):
-        assert check(odd).status == "not yet"
-    assert "raised SystemExit: gone" in check(fail).message
-    assert "Hand in the function itself, not int" in check(3).message
+def test_a_function_that_fails_is_told_how(name):
+    assert "raised SystemExit: gone" in CHECKS[name](fail).message
+    assert "raised RecursionError" in CHECKS[name](recursive).message
+    assert CHECKS[name](unprintable).message == "Your function raised HostileError: no message"
+    assert "Hand in the function itself, not int" in CHECKS[name](3).message
 
 
-@pytest.mark.parametrize("wrap", [np.int64, np.float32, np.array, torch.tensor])
-def test_a_scalar_of_another_library_is_a_number(wrap):
-    assert ANSWERS["same_scale"](wrap(2)).status == "correct"
-    assert "one more in width" in ANSWERS["largest_width"](wrap(33)).message
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_a_learner_changes_is_not_changed_for_the_next_try(name):
+    CHECKS[name](spoil)
+    assert CHECKS[name](RIGHT[name][0]).status == "correct"
 
 
-@pytest.mark.parametrize("exercise", [e for e in verdict.SAYS if "values" in verdict.SAYS[e]])
-def test_every_formula_has_a_message_or_is_used_by_another(exercise):
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_constant_is_right(name):
+    """Neither is the right result of one case, returned always."""
+    seen = []
+
+    def first_result(*arguments):
+        seen.append(RIGHT[name][0](*arguments) if not seen else None)
+        return seen[0]
+
+    assert CHECKS[name](first_result).status == "not yet"
+
+
+def test_a_function_that_forgets_one_input_is_told_so():
+    found = CHECKS["bits"](lambda block, group: 4 + 32 / block if group is None else None)
+    assert found.status == "not yet" and "For some inputs" in found.message
+
+
+def test_a_check_draws_nothing_from_the_notebooks_random_numbers():
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    for name in FUNCTIONS:
+        torch.manual_seed(5)
+        CHECKS[name](lambda *arguments: 0)
+        assert torch.equal(torch.randn(3), expected), name
+
+
+@pytest.mark.parametrize("card", [10, 48, 80])
+def test_no_change_is_right_where_none_or_all_of_them_fit(card):
+    peaks = {"rank 4": 29.0, "gradient checkpointing": 14.4}
+    found = [memory.what_helps(name, peaks_gib=peaks, card_gib=card) for name in peaks]
+    assert {each.status for each in found} == {"not yet"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "right"),
+    [(0.1, 0.2, "A is better"), (-0.2, -0.1, "B is better"), (-0.01, 0.005, "equal"),
+     (0.001, 0.005, "equal"), (-0.1, 0.2, "not told apart")],
+)  # fmt: skip
+def test_only_the_sentence_of_its_interval_is_right(low, high, right):
+    words = ("A is better", "B is better", "equal", "not told apart")
+    found = {word: comparison.sentence(word, low=low, high=high).status for word in words}
+    assert [word for word, status in found.items() if status == "correct"] == [right]
+
+
+@pytest.mark.parametrize("exercise", verdict.SAYS)
+def test_every_formula_has_a_message_or_a_use_and_hides_no_argument(exercise):
     says = dict(verdict.SAYS[exercise])
-    formulas = says.pop("values")
+    formulas, cases = says.pop("values", {}), says.pop("cases", "")
     assert says.keys() >= {"correct", "else"}
     text = " ".join(map(str, [*formulas.values(), *says.values()]))
     for name in formulas.keys() - says.keys() - {"right"}:
         assert re.search(rf"\b{name}\b", text), f"{name} has no message and no use"
-
-
-@pytest.mark.parametrize("wrap", [np.float32, np.float64, np.array, torch.tensor])
-def test_a_scalar_with_a_fraction_is_a_number_too(wrap):
-    assert "2 degrees of freedom" in ANSWERS["half_width"](wrap(0.0299)).message
-    assert "whole number" in ANSWERS["largest_width"](wrap(33.4)).message
-
-
-def test_a_right_tensor_of_another_dtype_is_right():
-    assert qlora.input_gradient(lambda g, w: g.double() @ w.double()).status == "correct"
-
-
-def test_what_a_learner_changes_is_not_changed_for_the_next_try():
-    comparison.rate(lambda runs, tie: runs.clear())
-    near = lambda runs, tie: max(r["validation"] for r in runs if r["seed"] == 0) - tie
-    right = lambda runs, tie: min(
-        r["learning_rate"] for r in runs if r["seed"] == 0 and r["validation"] >= near(runs, tie)
-    )
-    assert comparison.rate(right).status == "correct"
-
-
-def test_every_value_of_a_mistake_has_its_message():
-    for module in (adapters, comparison, lora, memory, merge, prefix, qlora):
-        for function in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body:
-            if not isinstance(function, ast.FunctionDef) or function.name not in verdict.SAYS:
-                continue
-            for node in ast.walk(function):
-                if isinstance(node, ast.Assign) and ast.unparse(node).startswith("wrong ="):
-                    mistakes = {key.value for key in node.value.keys}
-                    assert mistakes <= verdict.SAYS[function.name].keys(), function.name
+    assert not formulas.keys() & {*re.findall(r"(\w+)=", cases)}
 
 
 def test_every_exercise_is_tried_here():
-    assert {*ANSWERS, *FUNCTIONS} == verdict.SAYS.keys()
+    assert {*CHECKS} == {*RIGHT} == {*WRONG} == {*verdict.SAYS}

@@ -2,12 +2,11 @@
 
 import copy
 
-from pefthelpers.checks.verdict import Verdict, attempt, call_each, judge
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
-
-def first_gradient(answer) -> Verdict:
-    """Check which of A and B has a gradient on the very first step."""
-    return judge("first_gradient", answer, right="B")
+from pefthelpers.checks.verdict import Verdict, call, judge, tried
 
 
 def largest_rank(answer, *, shapes: list[tuple[int, int]], budget_bytes: int) -> Verdict:
@@ -16,23 +15,49 @@ def largest_rank(answer, *, shapes: list[tuple[int, int]], budget_bytes: int) ->
     return judge("largest_rank", answer, per_rank=per_rank, budget_bytes=budget_bytes)
 
 
-def labels(function) -> Verdict:
-    """Check ``function(prompt, answer, length, pad)`` on two rows in which the end's id also pads."""
-    cases = [([5, 6, 7], [8, 9, 2], 8, 2), ([4], [3, 6, 9, 2], 6, 2)]
-    given = copy.deepcopy(cases)
-    rows = call_each(function, given)
-    lengths = attempt(lambda: " and ".join(str(len(row)) for row in rows), otherwise="no")
-    return judge("labels", rows, cases=cases, given=given, lengths=lengths)
-
-
-def scale_for_rank(answer, *, measured: dict[str, float]) -> Verdict:
-    """Check which alpha for r = 64 moves the function about as far as r = 8 with alpha = 16.
+def lowest(function, *, score, rates: list[float]) -> Verdict:
+    """Check ``function(score, rates, solved, limit)``: the lowest rate that solves and keeps.
 
     Args:
-        answer: the learner's alpha.
-        measured: by rule (``constant``, ``2r``, ``sqrt``), the notebook's measured ratio of the
-            first step's change at r = 64 over that at r = 8.
+        function: the learner's.
+        score: trains at a rate, returns its scores by name; called once the tables are right.
+        rates: to be tried with ``score``.
     """
-    wrong = {"sqrt": lambda alpha: 44 <= alpha <= 46}
-    numbers = {**measured, "twice": measured["2r"]}
-    return judge("scale_for_rank", answer, right=16, wrong=wrong, **numbers)
+    verdict = tried("lowest", function)
+    live = call(function, score, rates, 0.95, 0.7) if verdict.status == "correct" else verdict
+    said = f"{verdict.message} Trained here, it chose {live}."
+    return live if isinstance(live, Verdict) else Verdict("correct", said)
+
+
+def labels(function) -> Verdict:
+    """Check ``function(prompt, answer, length, pad)`` on rows in which the end's id also pads."""
+    return tried("labels", function)
+
+
+def replaced(function, *, layer: type) -> Verdict:
+    """Check ``function(model, r, alpha)``: each linear layer but the head is a ``layer``.
+
+    Args:
+        function: the learner's.
+        layer: notebook 02's ``LoRALinear``.
+    """
+    llama = lambda **size: LlamaForCausalLM(LlamaConfig(**size, vocab_size=32)).eval()
+    places = lambda model: [name for name, m in model.named_modules() if isinstance(m, layer)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        given = {"llama": llama, "places": places, "peft_gap": peft_gap, "layer": layer}
+        return tried("replaced", function, **given)
+
+
+@torch.no_grad()
+def peft_gap(ours, model, r: int, alpha: float) -> float:
+    """Return the largest difference of a logit to peft's all-linear LoRA with ours's A and B."""
+    config = LoraConfig(r=r, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs, ids = get_peft_model(copy.deepcopy(model), config).eval(), torch.arange(6)[None]
+    for name, module in theirs.base_model.model.named_modules():
+        if hasattr(module, "lora_A"):
+            mine = ours.get_submodule(name)
+            mine.B.normal_()
+            module.lora_A["default"].weight.copy_(mine.A)
+            module.lora_B["default"].weight.copy_(mine.B)
+    return (ours(ids).logits - theirs(ids).logits).abs().max().item()

@@ -1,40 +1,35 @@
 """Checks of the exercises in notebook 01."""
 
-from pefthelpers.checks.verdict import Verdict, call, call_each, judge, same
+from transformers import LlamaConfig
+
+from pefthelpers.checks.verdict import Verdict, judge, same, tried
+from peftmemory import StepSetting, load_config, method
+from peftmemory.saved_tensors import saved_activations
 
 
 def model_states(answer, *, parameters: int) -> Verdict:
     """Check the GB (1e9 bytes) of weights, gradients, states under autocast with accumulation."""
-    return judge("model_states", answer, tolerance=0.01, parameters=parameters)
+    return judge("model_states", answer, parameters=parameters)
 
 
 def checkpointed(function) -> Verdict:
     """Check ``function(h, layers, batch, seq)``: bytes of the layer inputs in bf16."""
-    first = {"h": 96, "layers": 5, "batch": 3, "seq": 40}
-    cases = [first, first | {"h": 64, "layers": 3}]  # a constant is right once at most
-    verdicts = [judge("checkpointed", call(function, *c.values()), **c) for c in cases]
-    return next((each for each in verdicts if each.status != "correct"), verdicts[0])
+    return tried("checkpointed", function)
 
 
-def peak(function) -> Verdict:
-    """Check ``function(moments)``: the peak of a step from bytes by moment and kind."""
-    early = {
-        "forward": {"weights": 10, "activations": 50},
-        "backward": {"weights": 10, "activations": 20, "gradients": 10},
-        "optimizer": {"weights": 10, "gradients": 10, "temporaries": 35},
-    }
-    late = {**early, "forward": early["optimizer"], "optimizer": {"weights": 10, "gradients": 60}}
-    found = call_each(function, [(early,), (late,)])
-    if isinstance(found, list) and not same(found, [60, 70]):
-        found = found[1] if same(found[0], 60) else found[0]
-    wrong = {"other type": lambda found: not isinstance(found, int | float | str)}
-    return judge("peak", found, right=[60, 70], wrong=wrong)
+def lora_kept(function) -> Verdict:
+    """Check ``function(c, batch, seq, r)``: bytes kept with fp32 LoRA on q and v, bf16 base."""
+
+    def kept(c, batch, seq, **lora):
+        adapter = method("lora", target_modules=["q_proj", "v_proj"], **lora) if lora else None
+        setting = StepSetting(batch=batch, seq=seq)
+        return saved_activations(load_config(c), adapter or method("full"), setting)
+
+    return tried("lora_kept", function, kept_by=kept, llama=LlamaConfig)
 
 
 def what_helps(answer, *, peaks_gib: dict[str, float], card_gib: float) -> Verdict:
     """Check which change, a key of ``peaks_gib``, is the only one whose peak the card holds."""
-    fit = [change for change, gib in peaks_gib.items() if gib <= card_gib]
-    right, wrong = lambda change: fit == [change], {"another": lambda change: change in peaks_gib}
     gib = next((gib for change, gib in peaks_gib.items() if same(answer, change)), 0.0)
-    numbers = {"gib": gib, "options": ", ".join(peaks_gib)}
-    return judge("what_helps", answer, right=right, wrong=wrong, **numbers)
+    given = {"peaks": peaks_gib, "card": card_gib, "gib": gib, "options": ", ".join(peaks_gib)}
+    return judge("what_helps", answer, **given)

@@ -1,23 +1,21 @@
 """What an exercise check says: never an exception, always a next step."""
 
+import copy
+import decimal
 import html
 import math
+import numbers
+import random
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
 import yaml
 
 SAYS = yaml.safe_load(Path(__file__).with_name("exercises.yaml").read_text(encoding="utf-8"))
-# Mistakes of several exercises.
-COMMON = {
-    "fraction": lambda answer: isinstance(answer, float) and not answer.is_integer(),
-    "no number": lambda answer: not isinstance(answer, int | float),
-    "no pair": lambda answer: not isinstance(answer, tuple) or len(answer) != 2,
-    "not positive": lambda answer: not (isinstance(answer, int | float) and answer > 0),
-}
 MARKS = {"not attempted": "○", "correct": "✓", "not yet": "✗"}
 COLOURS = {"not attempted": "#56606b", "correct": "#00664f", "not yet": "#a34700"}
 
@@ -29,10 +27,12 @@ class Verdict:
     Attributes:
         status: ``not attempted``, ``correct`` or ``not yet``.
         message: why, and what to look at next.
+        mistakes: the name in ``exercises.yaml`` of each that fits, and what it says.
     """
 
     status: str
     message: str
+    mistakes: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
         """Show the verdict as one line of text."""
@@ -60,88 +60,126 @@ def call(function: object, *arguments: object) -> object:
         result = function(*arguments)
         result = list(islice(result, 1000)) if isinstance(result, Iterator) else result
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code may raise anything
-        return Verdict("not yet", f"Your function raised {type(error).__name__}: {error}")
+        said = attempt(error.__str__, otherwise="no message")[:300]
+        return Verdict("not yet", f"Your function raised {type(error).__name__}: {said}")
     return NOT_ATTEMPTED if result is ... or result is None else result
 
 
-def call_each(function: object, cases: Sequence[tuple]) -> object:
-    """Return a function's results on several cases, or the first verdict on the way."""
-    results = [call(function, *case) for case in cases]
-    return next((result for result in results if isinstance(result, Verdict)), results)
+def tried(exercise: str, function: object, /, **given: object) -> Verdict:
+    """Judge a function on each of its exercise's cases; the mistake that explains all speaks.
+
+    Args:
+        exercise: its name in ``exercises.yaml``. Each of its cases names the arguments, in order.
+        function: what the learner handed in.
+        **given: for the formulas, beside the arguments of the case.
+    """
+    if not callable(function):
+        return call(function)
+    draws, found = torch.Generator().manual_seed(0), []
+    randn = lambda *shape: torch.randn(*shape, generator=draws)
+    given = {"randn": randn, "draw": random.Random(0), **given}
+    for case in computed({"cases": SAYS[exercise]["cases"]}, given)["cases"]:
+        arguments = copy.deepcopy(case)
+        result = call(function, *arguments.values())
+        kept = "changed" not in SAYS[exercise] or same([*arguments.values()], [*case.values()])
+        found.append(judge(exercise, result, kept=kept, **{**given, **case}))
+        if [*dict(found[-1].mistakes)] in (["else"], ["no number"]):  # no other case explains it
+            return found[-1]
+    missed = [verdict for verdict in found if verdict.status != "correct"]
+    if NOT_ATTEMPTED in missed and len({*found}) > 1:
+        return Verdict("not yet", "For some inputs your function returns nothing.")
+    fits = [dict(verdict.mistakes) for verdict in missed if verdict.mistakes]
+    for mistake in fits[0] if fits else ():
+        if all(mistake in each for each in fits):  # it explains all that is wrong
+            return Verdict("not yet", fits[0][mistake], ((mistake, fits[0][mistake]),))
+    return missed[-1] if missed else found[0]
 
 
 def judge(
-    exercise: str,
-    answer: object,
-    *,
-    right: object = None,
-    wrong: Mapping[str, object] | None = None,
-    tolerance: float = 0.0,
-    **numbers: object,
+    exercise: str, answer: object, /, *, right: object = None, kept: bool = True, **given: object
 ) -> Verdict:
     """Compare an answer with the right one, then with each known mistake; the first match speaks.
 
     Args:
-        exercise: its name in ``exercises.yaml``, where the messages stand.
+        exercise: its name in ``exercises.yaml``, where the messages stand, and formulas: of what is
+            right, and of mistakes. A mistake without a formula is itself the answer, a word.
         answer: what the learner handed in, or what ``call`` returned.
         right: a word, a number, a tensor, a list of these, or a function that tells; None where
             ``exercises.yaml`` has its formula.
-        wrong: mistake to what such an answer looks like, given as ``right`` is. A mistake that is
-            neither here nor among the formulas is one of ``COMMON``, or itself the answer, as in a
-            choice of words.
-        tolerance: relative, of numbers. Mistakes are recognised within a thousandth at least.
-        **numbers: for the formulas, and the places in the messages.
+        kept: whether a function left its arguments as they were.
+        **given: for the formulas, and the places in the messages.
     """
     if isinstance(answer, Verdict):
         return answer
     if answer is ... or answer is None:
         return NOT_ATTEMPTED
-    says, kind = SAYS[exercise], type(answer).__name__
-    values = {"right": right} | computed(says.get("values", {}), numbers)
-    numbers |= values | {"shape": shape_of(answer), "type": kind}
-    numbers["length"] = attempt(lambda: len(answer), otherwise=kind)
-    if attempt(lambda: answer.ndim == 0, otherwise=False):  # a scalar of NumPy or torch
-        answer = attempt(lambda: answer.item(), otherwise=kind)
-    if same(answer, values["right"], tolerance):
-        return Verdict("correct", says["correct"].format(**numbers))
+    says, kind, answer = SAYS[exercise], type(answer).__name__, plain(answer)
+    values = {"right": right, "changed": lambda answer: not kept}
+    values |= computed(says.get("values", {}), given)
+    right, tolerance = values["right"], says.get("tolerance", 0.0)
+    given |= values | {"shape": shape_of(answer), "type": kind}
+    given["length"] = attempt(lambda: len(answer), otherwise=kind)
+    if kept and same(answer, right, tolerance):
+        return Verdict("correct", says["correct"].format(**given))
+    looks = {"fraction": lambda answer: isinstance(answer, float)} | values
+    names = (name for name in says if name not in ("values", "cases", "tolerance", "correct"))
     loose = tolerance and max(tolerance, 1e-3)
-    looks = COMMON | values | (wrong or {})
-    mistakes = (name for name in says if name not in ("values", "correct", "else"))
-    found = (name for name in mistakes if same(answer, looks.get(name, name), loose))
-    return Verdict("not yet", says[next(found, "else")].format(**numbers))
+    fits = [name for name in names if name == "else" or same(answer, looks.get(name, name), loose)]
+    told = [(name, says[name].format(**given)) for name in fits]
+    if len(told) == 1 and isinstance(right, int | float) and not isinstance(answer, int | float):
+        told = [("no number", f"The answer is a number, not {kind}.")]
+    return Verdict("not yet", told[0][1], tuple(told))
 
 
 def computed(formulas: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return formulas' values; each may use what is given, and those before it."""
-    names = {"math": math, "statistics": statistics, **given}
+    names = {"math": math, "statistics": statistics, "torch": torch, **HELP, **given}
     for name, formula in formulas.items():
         names[name] = eval(str(formula), names)
     return {name: names[name] for name in formulas}
+
+
+def plain(answer: object) -> object:
+    """Return the int or float for whatever holds one real number, the answer itself otherwise."""
+    one = attempt(lambda: answer.item(), otherwise=answer)  # of torch, NumPy, pandas
+    if isinstance(one, bool) or not isinstance(one, numbers.Real | decimal.Decimal):
+        return one
+    return attempt(lambda: int(one) if one == int(one) else float(one), otherwise=math.nan)
+
+
+def as_tensor(answer: object) -> torch.Tensor:
+    """Return float64 numbers of a tensor, an array or nested lists; raise for anything else."""
+    if isinstance(answer, list | tuple):
+        return torch.stack([as_tensor(each) for each in answer])
+    found = torch.as_tensor(answer)
+    return torch.stack([]) if found.is_complex() else found.double()  # stack raises
 
 
 def same(answer: object, value: object, tolerance: float = 0.0) -> bool:
     """Tell whether an answer equals a value, or fulfils it; what cannot be compared does not."""
 
     def compare() -> bool:
-        if callable(value):
-            return value(answer)
-        if hasattr(value, "allclose"):  # a tensor; values count, not the dtype
-            return answer.shape == value.shape and answer.to(value.dtype).allclose(value, atol=1e-5)
+        if isinstance(value, torch.Tensor):  # values count, not the dtype
+            found = as_tensor(answer)
+            return found.shape == value.shape and found.allclose(value.double(), 1e-4, 1e-5)
         if isinstance(value, list | tuple):
-            if isinstance(value, tuple) and not isinstance(answer, tuple):
+            if isinstance(answer, set | frozenset | dict):
                 return False
             pairs = zip(answer, value, strict=True)
             return all(same(one, other, tolerance) for one, other in pairs)
-        if tolerance and not isinstance(value, str):
-            return math.isclose(answer, value, rel_tol=tolerance)
-        return answer == value
+        if isinstance(value, str):
+            return answer.strip().casefold() == value.casefold()
+        if isinstance(value, numbers.Real):
+            found, near = plain(answer), tolerance or 1e-6 * isinstance(value, float)
+            return not isinstance(found, bool) and math.isclose(found, value, rel_tol=near)
+        return answer is value or value(answer) if callable(value) else answer == value
 
     return attempt(lambda: bool(compare()), otherwise=False)
 
 
 def shape_of(answer: object) -> tuple:
     """Return a tensor's shape, () for anything else."""
-    return attempt(lambda: tuple(answer.shape), otherwise=())
+    return attempt(lambda: tuple(map(int, answer.shape)), otherwise=())
 
 
 def attempt(compute: Callable[[], object], *, otherwise: object):
@@ -150,3 +188,6 @@ def attempt(compute: Callable[[], object], *, otherwise: object):
         return compute()
     except Exception:  # noqa: BLE001
         return otherwise
+
+
+HELP = {each.__name__: each for each in (same, shape_of, attempt)}  # for the formulas
