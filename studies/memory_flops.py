@@ -11,7 +11,7 @@ from peftmemory.configs import load_config
 from peftmemory.settings import read_setting
 from peftmemory.tracing.build import build_model, materialise
 from peftmemory.tracing.heads import batch_of
-from peftmemory.tracing.step import check, forward, quiet, unpacked
+from peftmemory.tracing.step import check, forward, packed, quiet
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def trace_flops(model: Any, method: Any = "full", *, batch: int, seq: int, **opt
     """
     config, setting = load_config(model), read_setting(batch=batch, seq=seq, **options)
     check(config, method, setting)
-    with quiet(), unpacked():
+    with quiet(), packed(setting):
         built = build_model(config, method, setting)
         with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
             materialise(built)
