@@ -42,53 +42,58 @@ def _flat(layer: nn.Module) -> torch.Tensor:
     return torch.cat([p.double().flatten() for p in layer.get_base_layer().parameters()])
 
 
-def _exact(layer: nn.Module) -> tuple[torch.Tensor, float]:
-    """Return the base as a merge in float64 makes it, and how far that is from what the layer does.
+def _exact(layer: nn.Module) -> torch.Tensor:
+    """Return the base as a merge makes it that rounds nothing to the base's dtype."""
+    made = copy.deepcopy(layer).eval()
+    made.get_base_layer().double()
+    try:
+        made.merge()
+    except RuntimeError:  # dtypes that this method does not mix
+        made = copy.deepcopy(layer).eval().double()
+        made.merge()
+    return _flat(made)
 
-    The distance is of outputs, as a share of what the adapters do to them; 0 where none can be made.
+
+def _distance(layer: nn.Module) -> float:
+    """Return how far merging moves a layer's output, as a share of what its adapters do to it.
+
+    All is in float64; 0 where no output can be made.
     """
     made = copy.deepcopy(layer).eval().double()
     try:
         apart = outputs(made)
         made.merge()
+        together = outputs(made)
     except RuntimeError:  # AdaMSS keeps a float32 matrix of its own
-        made = copy.deepcopy(layer).eval()
-        made.get_base_layer().double()
-        made.merge()
-        return _flat(made), 0.0
+        return 0.0
     if apart is None:
-        return _flat(made), 0.0
-    effect, off = (apart[0] - apart[1]).norm(), (outputs(made)[1] - apart[0]).norm()
-    return _flat(made), (off / effect if effect > 1e-9 * apart[1].norm() else off).item()
-
-
-def _effect(layer: nn.Module) -> tuple[float, float, float]:
-    """Return kept and noise of ``merge_effect``, and the distance of ``_exact``."""
-    before, (wanted, distance) = _flat(layer), _exact(layer)
-    rounded = copy.deepcopy(layer).eval()
-    rounded.merge()
-    wanted, stored = wanted.sub_(before), _flat(rounded).sub_(before)
-    if (size := wanted.norm()) <= 1e-6 * before.norm():
-        return 1.0, 0.0, distance
-    kept = (stored @ wanted / size**2).item()
-    return kept, (stored.sub_(wanted).norm() / size).item(), distance
+        return 0.0
+    effect, off = (apart[0] - apart[1]).norm(), (together[1] - apart[0]).norm()
+    return (off / effect if effect > 1e-9 * apart[1].norm() else off).item()
 
 
 @torch.no_grad()
 def merge_effect(layer: nn.Module) -> tuple[float, float]:
     """Return which part of a layer's correction a merge keeps, and the noise that it adds.
 
-    Wanted is what merging the active adapters in float64 would change, stored what peft's merge in
+    Wanted is what merging the active adapters into a base in float64 would change, stored what peft's merge in
     the weight's dtype changes: kept is ``<stored, wanted> / ||wanted||²``, noise ``||stored - wanted||
     / ||wanted||``. What changes less than a millionth of the weights counts as nothing: (1, 0).
     """
-    return _effect(layer)[:2]
+    before, wanted = _flat(layer), _exact(layer)
+    rounded = copy.deepcopy(layer).eval()
+    rounded.merge()
+    wanted, stored = wanted.sub_(before), _flat(rounded).sub_(before)
+    if (size := wanted.norm()) <= 1e-6 * before.norm():
+        return 1.0, 0.0
+    kept = (stored @ wanted / size**2).item()
+    return kept, (stored.sub_(wanted).norm() / size).item()
 
 
 def check_merge(model: nn.Module, *, max_loss: float = 0.05, max_noise: float = 0.5) -> None:
     """Refuse a merge of the active adapters that would not store what they do now.
 
-    Each layer is merged in copies, which takes a minute of one CPU for 10⁹ weights. It may lose at most
+    Each layer is merged in copies, which takes 80 s of one CPU for 10⁹ weights. It may lose at most
     ``max_loss`` of its correction, and take on noise of ``max_noise`` of it: rounding the base has cost
     as much. In float64 it must compute what it computes now, to one part in a hundred.
 
@@ -170,7 +175,7 @@ def _packs(tensor: torch.Tensor) -> bool:
 def _refuse_loss(name: str, layer: nn.Module, max_loss: float, max_noise: float) -> None:
     """Refuse a layer that merging would change in another way than its adapters do."""
     try:
-        kept, noise, distance = _effect(layer)
+        (kept, noise), distance = merge_effect(layer), _distance(layer)
     except Exception as error:
         why = str(error) or type(error).__name__
         raise GuardError(f"peft cannot merge {name}: {why}; serve it unmerged.") from error
