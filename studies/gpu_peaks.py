@@ -153,7 +153,7 @@ def measure(case: Case, gauge: Gauge, device: str = "cuda") -> dict[str, Any]:
     if "input_ids" in inputs:
         inputs["input_ids"].random_(0, config.vocab_size)
     trained = [each for each in built.parameters() if each.requires_grad]
-    optimizer = build_optimizer(setting.optimizer, trained)
+    optimizer = build_optimizer(setting.optimizer, trained, config.vocab_size)
     gauge.reset()
     step(built, inputs, optimizer, setting, gauge)
     tensors, asked = known_bytes(built, inputs, optimizer), gauge.asked()
