@@ -9,8 +9,10 @@ import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from types import CodeType
 
 import torch
 import yaml
@@ -131,11 +133,17 @@ def judge(
     return Verdict("not yet", told[0][1], tuple(told))
 
 
+@cache
+def parsed(formula: str) -> CodeType:
+    """Return a formula, ready to be computed: once for all cases."""
+    return compile(formula.strip(), "<formula>", "eval")
+
+
 def computed(formulas: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return formulas' values; each may use what is given, and those before it."""
     names = {"math": math, "statistics": statistics, "torch": torch, **HELP, **given}
     for name, formula in formulas.items():
-        names[name] = eval(str(formula), names)
+        names[name] = eval(parsed(str(formula)), names)
     return {name: names[name] for name in formulas}
 
 
