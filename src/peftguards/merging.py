@@ -93,7 +93,7 @@ def merge_effect(layer: nn.Module) -> tuple[float, float]:
 def check_merge(model: nn.Module, *, max_loss: float = 0.05, max_noise: float = 0.5) -> None:
     """Refuse a merge of the active adapters that would not store what they do now.
 
-    Each layer is merged in copies, which takes 80 s of one CPU for 10⁹ weights. It may lose at most
+    Each layer is merged in copies, which takes 90 s of one CPU for 10⁹ weights. It may lose at most
     ``max_loss`` of its correction, and take on noise of ``max_noise`` of it: rounding the base has cost
     as much. In float64 it must compute what it computes now, to one part in a hundred.
 
