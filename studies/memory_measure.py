@@ -145,7 +145,7 @@ def measure_saved(model: Any, method: Any = "full", *, batch: int, seq: int, **o
         kept[storage._cdata] = (weakref.ref(storage), storage.nbytes())
         return tensor
 
-    with quiet(), masked_dropout(), cuda_attention(method, setting):
+    with quiet(), masked_dropout():
         built = build_model(config, method, setting, device="cpu", quantise=quantise_really)
         inputs = batch_of(config, setting)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

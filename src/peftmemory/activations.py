@@ -63,8 +63,10 @@ class Layer:
         fused: attention runs in one kernel, so no scores exist.
     """
 
-    def __init__(self, config: ModelConfig, method: Method, setting: StepSetting):
-        """Collect the widths once."""
+    def __init__(
+        self, config: ModelConfig, method: Method, setting: StepSetting, *, cuda: bool = True
+    ):
+        """Collect the widths once; ``cuda``: its kernels attend, not a CPU's."""
         self.config, self.method, self.setting = config, method, setting
         self.h, self.i = config.hidden_size, config.intermediate_size
         self.e = setting.stream_bytes
@@ -85,7 +87,8 @@ class Layer:
         self.full = isinstance(method, Full)
         # CUDA's fused kernels take grouped heads in 16 bits, or no mask and fp32, but not both: without
         # a mask transformers leaves key and value heads grouped, and torch falls back to plain products.
-        grouped_fp32 = self.c == 4 and not self.masked and config.heads != config.kv_heads
+        grouped = config.heads != config.kv_heads and not self.masked
+        grouped_fp32 = cuda and self.c == 4 and grouped
         plain = setting.attention == "eager" or setting.attention == "sdpa" and grouped_fp32
         self.fused = not plain
 

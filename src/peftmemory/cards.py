@@ -91,6 +91,12 @@ def in_words(word: str, gib: float, peak_gib: float, name: str = "", holds: str 
     """Return a verdict as a sentence; ``holds`` names a card that the step does fit."""
     start = {"fits": "It fits", "uncertain": "It may fit", "does not fit": "It does not fit"}[word]
     card = f"the {name.upper()} of {gib:g} GiB" if name else f"a card of {gib:g} GiB"
-    least, most = on_card_gib(peak_gib * GIB)
-    shown = f"{peak_gib:.1f} GiB asked for, {least:.1f} to {most:.1f} GiB on the card"
-    return f"{start} {card}: {shown}{holds}."
+    slack = ", if the allocator wastes little" if word == "uncertain" else ""
+    beside = f"{peak_gib:.1f} GiB beside the allocator's slack and the CUDA context{slack}"
+    return f"{start} {card}: {beside}{holds}."
+
+
+def range_in_words(peak_bytes: float) -> str:
+    """Return ``on_card_gib`` as a sentence."""
+    least, most = on_card_gib(peak_bytes)
+    return f"A card shows {least:.1f} to {most:.1f} GiB for it, in nine of ten steps measured."

@@ -7,7 +7,7 @@ from typing import Any
 
 from peftmemory import questions
 from peftmemory.advice import PRECISIONS, advise, changes, fits, named
-from peftmemory.cards import in_words, verdict
+from peftmemory.cards import in_words, on_card_gib, range_in_words, verdict
 from peftmemory.configs import ModelConfig, load_config
 from peftmemory.constants import GIB
 from peftmemory.errors import EstimateError
@@ -166,17 +166,21 @@ def on_card(
     ``plain``: the step of one device, for which there is advice.
     """
     name, gib = named(card)
+    shown = {"on_card_gib": on_card_gib(found.peak)}
     if not plain or found.traced:
         word = verdict(found.peak, gib)
         lines = [in_words(word, gib, found.peak / GIB, name)]
         if word != "fits" and plain:
             possible = ", ".join(change for change, *_ in changes(described, found.setting))
             lines.append(f"What can still be changed, and traced again: {possible}.")
-        return {"verdict": word, "sentence": lines[0], "lines": lines}
+        lines.insert(1, range_in_words(found.peak))
+        return shown | {"verdict": word, "sentence": lines[0], "lines": lines}
     advice = advise(config, described, card_gib=card, **step)
     rows = fits(config, card_gib=gib, **{key: step[key] for key in ("batch", "seq", "optimizer")})
-    lines = [str(advice), "", *map(line, rows)]
-    return {"verdict": advice.word, "advice": advice.to_dict(), "fits": rows, "lines": lines}
+    lines = [str(advice), range_in_words(found.peak), "", *map(line, rows)]
+    return shown | {
+        "verdict": advice.word, "advice": advice.to_dict(), "fits": rows, "lines": lines
+    }  # fmt: skip
 
 
 def line(row: dict[str, Any]) -> str:

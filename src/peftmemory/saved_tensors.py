@@ -12,13 +12,15 @@ def saved_activations(config: ModelConfig, method: Method, setting: StepSetting)
     """Return the bytes autograd keeps after the forward pass, by kind, to the byte.
 
     Counted are the tensors that autograd saves, without the parameters and the batch itself.
-    With gradient checkpointing a layer keeps its input alone, ``e h`` bytes per token.
+    They are a CPU's, where they can be counted; CUDA keeps the same but for grouped heads in fp32,
+    for which it has no fused kernel. With gradient checkpointing a layer keeps its input alone,
+    ``e h`` bytes per token.
 
     Returns:
         Bytes of ``norms``, ``linear inputs``, ``attention``, ``mlp``, ``adapters``, ``layer
         inputs`` (checkpointing), ``weight copies`` (autocast), ``loss`` and ``rest``.
     """
-    return saved_by(Layer(config, method, setting))
+    return saved_by(Layer(config, method, setting, cuda=False))
 
 
 def saved_by(layer: Layer) -> dict[str, int]:

@@ -4,6 +4,8 @@ from statistics import median
 
 import pytest
 
+import peftmemory
+from pefthelpers import results
 from peftmemory.cards import SLACK
 from studies import memory_truth
 
@@ -54,3 +56,14 @@ def test_no_verdict_at_a_t4s_border_contradicts_what_happened():
 def test_the_first_records_mistaken_autocast_is_compared_with_nothing():
     ours = [row for row in memory_truth.rows() if row.source == "H200"]
     assert len(ours) == 34 and not any(row.step.get("autocast") for row in ours)
+
+
+def test_torchtunes_first_step_is_met_and_the_sheets_name_their_versions():
+    waterfall = results.read("torchtune")["waterfall"]
+    label, gib = waterfall["steps"][0]
+    assert label == "bf16 full fine-tuning" and "batch 2, 4,096 tokens" in waterfall["note"]
+    found = peftmemory.estimate(waterfall["model"], batch=2, seq=4096)
+    assert found.peak / peftmemory.GIB == pytest.approx(gib, rel=0.01)
+    ran = results.read("peft_metamathqa")["setting"]["versions"]
+    assert ran["torch"] == "2.13.0+cu130"
+    assert ran["torch"] in results.read("peft_metamathqa_more")["setting"]["versions"]
