@@ -83,13 +83,14 @@ def test_a_table_can_be_of_one_of_several_devices():
     assert eight < one / 3
 
 
-def test_a_model_without_a_formula_is_traced_cell_by_cell():
+def test_a_model_without_a_formula_is_traced_cell_by_cell(monkeypatch):
+    monkeypatch.setattr("peftmemory.capacity.MOST", 4)  # a trace for each size that is tried
     gpt2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
     gpt2 |= {"vocab_size": 64}
     options = {"batch": 1, "seq": 64, "batches": (1,), "lengths": (64,)}
     found = capacity(gpt2, "lora", card_gib=1.0005, **options)
     assert found["rows"][0]["peak_gib"] > 0 and found["longest_seq"]["fits"] == 64
-    assert 1 <= found["largest_batch"]["fits"] < 64
+    assert 1 <= found["largest_batch"]["fits"] <= 4
 
 
 @pytest.mark.parametrize(
