@@ -10,7 +10,7 @@ import yaml
 import peftmemory
 from peftguide import memory_need
 from peftguide.evidence import MARGIN, Arm, Standing, half_width, paired, published
-from peftguide.memory_need import CARDS, STEP, USABLE, described, room, step, task_bytes
+from peftguide.memory_need import CARDS, USABLE, described, room, step, task_bytes
 from peftguide.recipes import TASKS, rates
 from peftguide.requirements import Requirements
 from pefthelpers.methods import LABELS, METHODS
@@ -142,9 +142,9 @@ def memory(case: Case) -> str:
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
     if asked.card_gib is None:
         return say(asked, "no gpu", gib=gib)
-    word = verdict(gib * peftmemory.GIB, USABLE * asked.card_gib, STEP["loss"])
+    word = verdict(gib * peftmemory.GIB, USABLE * asked.card_gib)
     two = memory_need.sharded(asked.model, case.arm.method, 2, asked.batch, asked.seq)
-    more = [say(asked, "tight", slack=SLACK[STEP["loss"]] - 1, two=two)] * (word != "fits")
+    more = [say(asked, "tight", low=SLACK[0] - 1, high=SLACK[1] - 1, two=two)] * (word != "fits")
     more += [say(asked, "older")] * (asked.card_gib == OLDER)
     return " ".join([say(asked, "held", gib=gib), *more])
 

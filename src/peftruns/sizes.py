@@ -45,7 +45,7 @@ def by_card(name: str):
 
     rows, candidates = [], recorded(name)
     for card, tera in TABLE["cards"].items():
-        best = choose(name, candidates, CARDS[card])
+        best = choose(candidates, CARDS[card])
         steps = steps_of(name, batch=best["batch"], accumulation=best["accumulation"])
         speed = tera * 1e12 * TABLE["utilisation"]
         operations = best["flops"] * best["accumulation"] * steps
@@ -66,16 +66,13 @@ def by_card(name: str):
     return pd.DataFrame(rows)
 
 
-def choose(name: str, candidates: list[Candidate], card_gib: float) -> Candidate:
+def choose(candidates: list[Candidate], card_gib: float) -> Candidate:
     """Return the first candidate that fits, else the first that may.
 
     Raises:
         UserError: none has a chance; the sentence says what the least needs.
     """
-    loss = RUNS[name]["step"].get("loss", "plain")
-    judged = [
-        each | {"verdict": verdict(each["peak_bytes"], card_gib, loss)} for each in candidates
-    ]
+    judged = [each | {"verdict": verdict(each["peak_bytes"], card_gib)} for each in candidates]
     for word in ("fits", "uncertain"):
         if found := next((each for each in judged if each["verdict"] == word), None):
             return found
@@ -117,7 +114,7 @@ def plan(
     best, said = candidates[0], "There is no GPU here: the run goes on the CPU, and takes long."
     if device == "cuda":
         free = free_gib()
-        best = choose(name, candidates, free)
+        best = choose(candidates, free)
         said = f"A step needs {best['peak_bytes'] / GIB:.1f} GiB, the card has {free:.1f} free: "
         said += f"it {best['verdict'].replace('uncertain', 'may fit')}."
     way = {key: best[key] for key in ("batch", "accumulation", "checkpointing")}

@@ -85,7 +85,7 @@ CANDIDATES = [
     ],
 )
 def test_the_largest_that_fits_is_taken(gib, expected):
-    best = sizes.choose("lora", CANDIDATES, gib)
+    best = sizes.choose(CANDIDATES, gib)
     assert (best["model"], best["batch"], best["verdict"]) == expected
 
 
@@ -93,7 +93,7 @@ def test_where_nothing_fits_a_sentence_says_what_to_do():
     with pytest.raises(
         UserError, match=r"small needs 5\.0 GiB .* this card has 4\.0: take a smaller"
     ):
-        sizes.choose("lora", CANDIDATES, 4.0)
+        sizes.choose(CANDIDATES, 4.0)
 
 
 @pytest.mark.parametrize("name", RUNS)
