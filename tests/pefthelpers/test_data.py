@@ -157,9 +157,10 @@ def test_general_questions():
 class Chat:
     """A tokenizer with SmolLM2's template: it puts a system turn in front by itself."""
 
-    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+    def apply_chat_template(self, messages, *, tokenize, add_generation_prompt, enable_thinking):
         """Render messages."""
         assert not tokenize
+        assert not enable_thinking
         assert add_generation_prompt
         turns = [{"role": "system", "content": "You are helpful"}, *messages]
         text = "".join(f"<|im_start|>{t['role']}\n{t['content']}<|im_end|>\n" for t in turns)
