@@ -96,5 +96,5 @@ def measured_line(baseline: dict) -> str:
         other = f"{results.read(laptop)['seconds'] / 60:.1f} min in the laptop profile"
     return (
         f"*Measured on 2 CPU cores, without a GPU: {baseline['seconds']:.0f} s in the tiny "
-        f"profile (the outputs below), {other}. Not run on a GPU.*"
+        f"profile (the outputs below), {other}. No time is a GPU's.*"
     )
