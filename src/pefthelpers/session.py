@@ -18,6 +18,7 @@ SILENCED = (
     "(Position|Token type) ids are not supported",
     "(Already unmerged|All adapters are already merged)",
     "fan_in_fan_out is set to",
+    "Unsupported layer type",  # LN tuning says it of every RMSNorm
 )
 
 
