@@ -24,7 +24,7 @@ KINDS = {
     r"|methods|models|answers|constants|claims)\b|of (\d[\d,]*|all)\b": EXACT,
     r"(share|accuracy)\b|of full fine-tuning's gain": ((0.1, 0.0), (0.03, 0.0)),
     r"nats\b": ((0.02, 0.25), (0.02, 0.05)),
-    r"(ratio|times|of full|of NF4's)\b": ((0.0, 0.1), (0.0, 0.05)),
+    r"(ratio|times|measured|of full|of NF4's)\b": ((0.0, 0.1), (0.0, 0.05)),
     r"(logit|output|activation|gradient|weight|level|norm|difference|relative|cosine)\b|$"
     r"|of the \w|.*\|\|W\|\|": ((1e-4, 0.5), (1e-4, 0.05)),
 }
