@@ -118,6 +118,7 @@ def methods(notebook):
         "saved_activations": saved_activations,
         "model": full,
         "small": copy.deepcopy(full).bfloat16(),
+        "on_cpu": copy.deepcopy(full).bfloat16(),
         "ids": torch.randint(0, 80, (8, 64)),
         "config": SHAPE,
     }
