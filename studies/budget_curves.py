@@ -59,7 +59,9 @@ FIRST = {
 BUDGETS = {
     200: tuple(FIRST),
     800: tuple(FIRST),
-    2000: ("prefix", "prompt", "ia3", "ln"),
+    2000: tuple(
+        set(FIRST) - {"full", "lora all r=1", "lora all r=8", "lora attention", "lora q,v r=16"}
+    ),
     400: ("lora all r=8", "lora q,v r=4"),
     100: ("lora all r=8", "lora q,v r=4"),
 }

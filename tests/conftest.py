@@ -1,5 +1,8 @@
 """Shared by all tests: no network beyond this machine, and small things to test with."""
 
+import setuptools  # noqa: F401, I001 - before anything takes the standard library's distutils: BOFT asks for both
+
+
 import os
 import socket
 
