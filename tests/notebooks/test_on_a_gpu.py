@@ -24,6 +24,8 @@ SCENARIOS = ("tiny", "gpu")
 LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
+# 01 counts what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
+MEANT = {"01_full_finetuning_memory": "on cpu, not on cuda, since saved"}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
 
@@ -49,5 +51,6 @@ def test_it_runs_on_a_machine_with_a_gpu(stem, profile, hub, tmp_path, pytestcon
     pytestconfig.stash.setdefault(ROWS, {})[stem, profile] = found
     failed = [cell for cell in found["failed"] if (stem, cell["cell"]) not in LEARNED]
     assert failed == []
-    assert stem in ON_THE_CPU or found["misplaced"] == []
+    misplaced = [each for each in found["misplaced"] if not each.endswith(MEANT.get(stem, "!"))]
+    assert stem in ON_THE_CPU or misplaced == []
     assert profile == "tiny" or found["bases"] <= BASES
