@@ -55,12 +55,20 @@ FIRST = {
     "lora all r=1": 1.6e-2,
     "ia3": 2.56e-1,
 }
-# Steps, and the cells that had so many; the first and the last were given to a few.
+# Steps, and the cells that had so many.
 BUDGETS = {
     200: tuple(FIRST),
     800: tuple(FIRST),
-    2000: tuple(
-        set(FIRST) - {"full", "lora all r=1", "lora all r=8", "lora attention", "lora q,v r=16"}
+    2000: (
+        "prefix",
+        "prompt",
+        "ia3",
+        "ln",
+        "houlsby",
+        "pfeiffer",
+        "lora mlp",
+        "lora q,v r=1",
+        "lora q,v r=4",
     ),
     400: ("lora all r=8", "lora q,v r=4"),
     100: ("lora all r=8", "lora q,v r=4"),
