@@ -2,6 +2,7 @@
 
 # Companions that are written at the same time as the pages that link them; each leaves this list when it has come.
 AWAITED = {
+    "01b_memory_in_depth",
     "02b_lora_in_depth",
     "03b_merge_in_depth",
     "04b_prefix_in_depth",
