@@ -135,8 +135,8 @@ def draw() -> None:
     panels = {
         calculator: f"Does it fit?  Llama-3.1-8B, {STEP['batch']} × {STEP['seq']:,} tokens",
         chooser: f"Which method?  New facts, 8B, {CARD_GIB} GB card",
-        budgets: "Unable, or only slow?  Small model, 3 seeds",
-        retention: "What is forgotten?  Small model, 3 seeds",
+        budgets: "Unable, or only slow?  Kitchen decoder",
+        retention: "What is forgotten?  Kitchen decoder",
     }
     for axis, (panel, title) in zip(axes.flat, panels.items(), strict=True):
         panel(axis)
@@ -152,7 +152,7 @@ def minutes(stem: str) -> tuple[str, str]:
     folders = {"tiny": "baselines", "laptop": "results"}
     files = [data_dir() / folder / f"{stem}.{name}.json" for name, folder in folders.items()]
     tiny, laptop = (results.read(file)["seconds"] if file.exists() else None for file in files)
-    return f"{tiny:.0f} s" if tiny else "–", f"{laptop / 60:.0f} min" if laptop else "–"
+    return f"{tiny:.0f}&nbsp;s" if tiny else "–", f"{laptop / 60:.0f}&nbsp;min" if laptop else "–"
 
 
 def with_minutes(text: str) -> str:

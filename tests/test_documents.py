@@ -144,6 +144,12 @@ def test_what_looks_unable_may_be_slow():
     )
     share = lambda cell, steps: percent(mean[cell, steps])
     assert (seeds.loc[["lora q,v r=4", "prefix", "prompt"]] == 3).all()
+    other = rows.groupby(["cell", "steps"])["general_loss"].mean()
+    base = (
+        results.rows("kitchen_gates")
+        .query("base == 'decoder' and task == 'base'")["documents_loss"]
+        .iloc[0]
+    )
     slow, prefix, prompt = "lora q,v r=4", "prefix", "prompt"
     assert (
         says(
@@ -151,6 +157,8 @@ def test_what_looks_unable_may_be_slow():
             f"Prefix tuning went from {share(prefix, 200)} to {share(prefix, 2000)}.",
             f"Prompt tuning, eight trained vectors, stayed at {share(prompt, 2000)}.",
             f"LoRA on all layers had {share('lora all r=8', 200)} after 200.",
+            f"rose from {base:.2f} to {other[slow, 2000]:.1f} (LoRA on query and value) and "
+            f"{other[prefix, 2000]:.1f} nats a token (prefix).",
         )
         == []
     )
