@@ -56,8 +56,12 @@ def test_exercises_share_no_name_but_answer(stem):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_exercises_are_in_order_and_each_is_the_solution_with_a_gap(stem):
-    found = [*exercises(Cells(stem))]
-    assert [number for number, *_ in found] == [str(i + 1) for i in range(len(found))]
+    book = Cells(stem)
+    found = [*exercises(book)]
+    assert [int(number) for number, *_ in found] == sorted({int(number) for number, *_ in found})
+    texts = "\n".join(c.source for c in book.notebook.cells if c.cell_type == "markdown")
+    shown = re.findall(r"^\*\*(\d+) \(", texts, re.MULTILINE)  # an id stays when its exercise moves
+    assert shown == [str(i + 1) for i in range(len(found))]
     assert LEAST[stem] <= len(found) <= 5
     for number, stub, solution in found:
         before, gap = re.split(r"(?:return )?\.\.\.", stub.strip())

@@ -6,6 +6,7 @@ AWAITED = {
     "02b_lora_in_depth",
     "03b_merge_in_depth",
     "04b_prefix_in_depth",
+    "05c_adapters_in_depth",
     "06b_qlora_in_depth",
     "07b_claims_ledger",
 }
