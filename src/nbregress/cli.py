@@ -76,7 +76,9 @@ def parameter(text: str) -> tuple[str, object]:
         return name, value
 
 
-NOTEBOOK = option("notebook", nargs="*", help="02, 02_lora, a path; default: all")
+NOTEBOOK = option(
+    "notebook", nargs="*", help="02, its companion 02b, 02_lora, a path; default: all"
+)
 BASELINES = option("--baselines", type=Path, metavar="FOLDER", help="default: the collection's own")
 SEVERAL = {"action": "append", "default": []}
 FROM_1 = reads(int, "a whole number from 1", least=1)

@@ -102,7 +102,7 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     median, ninth = statistics.median(lengths), lengths[int(0.9 * (len(lengths) - 1))]
     yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"
     yield ninth > 15, "fewer than 9 in 10 code cells have at most 15 lines"
-    appendix = re.match(r"\d+[a-z]", path.stem)  # as 05b: it may be short
+    appendix = re.match(r"\d+[a-z]|00_", path.stem)  # 05b, or where one starts: it may be short
     words = sum(prose(cell) for cell in notebook.cells if cell.cell_type == "markdown")
     least, most = PROSE_WORDS
     fits = (0 if appendix else least) <= words <= most

@@ -302,6 +302,16 @@ def test_what_a_notebook_left_out_is_not_missed_but_said(run, make_notebook, bas
     assert code == 1 and "tolerance 0.1" in text  # what was measured is compared all the same
 
 
+def test_beside_a_failure_the_report_still_names_what_did_not_run(run, make_notebook, tmp_path):
+    source = "from pefthelpers.record import quote\nquote('left_out', 'no oven here')"
+    names = {"1_good": "1", "2_apart": source, "3_bad": "1 / 0"}
+    paths = [make_notebook(text, name=f"{name}.ipynb") for name, text in names.items()]
+    code, text = run(*paths, "--out", tmp_path / "out")
+    assert code == 1 and "1 passed, 1 not run, 1 failed" in text
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert ">1 of 3 notebooks not good, 1 not run: 2_apart</h1>" in page
+
+
 def test_changed_parameters_are_not_compared(run, make_notebook, baseline, tmp_path):
     arguments = ["--out", tmp_path / "out", "--baselines", baseline, "--param", "SEED=1"]
     code, _ = run(make_notebook(metric(0.1)), *arguments)

@@ -143,6 +143,16 @@ def test_notebooks_are_checked(make_notebook, change, problem):
     assert problem in found(make_notebook, change, "x = 1")
 
 
+@pytest.mark.parametrize(
+    ("name", "may_be_short"),
+    [("02_lora", False), ("02b_lora_in_depth", True), ("00_start_here", True), ("10_out", False)],
+)
+def test_a_companion_and_the_page_to_start_with_may_be_short(make_notebook, name, may_be_short):
+    problems = lint.problems(make_notebook("x = 1", name=f"{name}.ipynb"))
+    said = ("words of prose; the guide is", "fewer than three cells tagged exercise")
+    assert all(any(each in problem for problem in problems) is not may_be_short for each in said)
+
+
 def shows(page, *after):
     """Return a change: a cell that shows a page, and what follows it."""
 

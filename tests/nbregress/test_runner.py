@@ -12,6 +12,7 @@ import pytest
 
 from nbregress import notebooks, plan, progress
 from nbregress.result import Result
+from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
 
 RECORD = "from pefthelpers.record import record\nrecord('loss', 0.5, unit='nats')"
@@ -192,6 +193,40 @@ def test_shards_are_disjoint_complete_and_even(recorded, count):
 
 def test_globs_choose_by_stem_or_file_name(recorded):
     assert [path.stem for path in plan.matching(recorded, ["[0-2]", "7.ipynb"])] == list("0127")
+
+
+COLLECTION = ["00_start_here", "02_lora", "02b_lora_in_depth", "03_merge"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ([], COLLECTION),  # a companion comes behind its notebook
+        (["02"], ["02_lora"]),
+        (["02b"], ["02b_lora_in_depth"]),
+        (["02b_lora_in_depth", "00"], ["02b_lora_in_depth", "00_start_here"]),
+        (["notebooks/02_lora.ipynb"], ["02_lora"]),
+    ],
+)
+def test_a_number_is_one_notebook_and_its_letter_the_companion(tmp_path, monkeypatch, asked, found):
+    monkeypatch.setattr(notebooks, "notebooks_dir", lambda: tmp_path)
+    for stem in COLLECTION:
+        (tmp_path / f"{stem}.ipynb").touch()
+    paths = notebooks.find(asked)
+    assert [path.stem for path in paths] == found
+    both = plan.matching(notebooks.find([]), ["02*"])
+    assert [path.stem for path in both] == ["02_lora", "02b_lora_in_depth"]
+
+
+@pytest.mark.parametrize("name", ["2", "02c", "lora", "02_", "0"])
+def test_a_part_of_a_name_is_no_notebook(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(notebooks, "notebooks_dir", lambda: tmp_path)
+    for stem in COLLECTION:
+        (tmp_path / f"{stem}.ipynb").touch()
+    with pytest.raises(
+        UserError, match=f"Unknown notebook '{name}': choose from 00_start_here, 02_"
+    ):
+        notebooks.find([name])
 
 
 def test_the_live_table_is_redrawn_and_never_wraps():

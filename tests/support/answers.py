@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pefthelpers.checks import adapters, comparison, lora, memory, merge, prefix, qlora
+from pefthelpers.checks import adapters, comparison, lora, memory, merge, prefix, qlora, start
 from peftmemory import load_config
 
 LLAMA = load_config("llama-3.1-8b")
@@ -44,6 +44,7 @@ class LoRALinear(nn.Module):
 
 
 CHECKS = {
+    "first_try": start.first_try,
     "model_states": lambda a: memory.model_states(a, parameters=10**9),
     "checkpointed": memory.checkpointed,
     "lora_kept": memory.lora_kept,
@@ -96,6 +97,9 @@ def kinds(value):
         np.array([float(value)]), torch.tensor(float(value)), torch.tensor([float(value)]),
         torch.tensor(float(value), requires_grad=True), Fraction(value), Decimal(value), *counts,
     ]  # fmt: skip
+
+
+FIRST = ["prompt", "retrieval", "fine-tuning", "fine-tuning"]
 
 
 # Exercise 3 of 01.
@@ -305,6 +309,7 @@ def prefix_share(w, v):
 
 
 RIGHT = {
+    "first_try": [FIRST, tuple(FIRST), np.array(FIRST), [word.title() for word in FIRST]],
     "model_states": kinds(18),
     "checkpointed": [
         lambda h, n, b, t: 2 * h * n * b * t,
@@ -429,6 +434,11 @@ RIGHT = {
 
 # By exercise, what is plausible and wrong, and the mistake that it is told ("else": none of its own).
 WRONG = {
+    "first_try": [
+        (["fine-tuning", *FIRST[1:]], "tone"), ([FIRST[0], "fine-tuning", *FIRST[2:]], "prices"),
+        ([*FIRST[:2], "prompt", FIRST[3]], "messages"), ([*FIRST[:3], "retrieval"], "notation"),
+        (FIRST[:3], "else"), ("prompt", "else"), (set(FIRST), "else"), ([1, 2, 3, 3], "else"),
+    ],
     "model_states": [
         (16, "backward"), (14, "no accumulation"), (12, "weights and states"), (8, "pure bf16"),
         (18e9 / 2**30, "gib"), (18e9, "bytes"), (20, "else"), (0, "else"), ("18", "no number"),
