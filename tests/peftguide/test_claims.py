@@ -93,9 +93,9 @@ def test_most_claims_are_worked_out_again():
     assert again <= {claim.claim for claim in LEDGER} and len(again) >= 65
 
 
-def test_notebook_01_shows_the_ledgers_verdicts_and_the_recorded_figures():
+def test_notebook_01b_shows_the_ledgers_verdicts_and_the_recorded_figures():
     displayed = []
-    book = Cells("01_full_finetuning_memory")
+    book = Cells("01b_memory_in_depth")
     book.namespace |= {"display": displayed.append, "ledger": claims, "pd": pd}
     book.namespace["claims"] = results.read("memory_claims")
     shown = book.run("claims")
