@@ -10,6 +10,7 @@ from nbregress import notebooks, recorded, recorder
 
 MAX_CODE_LINES, MAX_MARKDOWN_WORDS, MAX_FILE_KB = 25, 130, 520
 PROSE_WORDS = (1200, 3500)
+MAX_CELLS, MAX_CODE_IN_A_ROW, PROSE_PER_CODE_CELL = 80, 2, 50
 TAGS = ("parameters", "setup", "exercise")
 # What ruff knows nothing of; syntax, long lines, star imports, argparse and logging are its own (pyproject.toml).
 FORBIDDEN = {
@@ -102,12 +103,44 @@ def of_structure(notebook, path: Path) -> Iterator[tuple[bool, str]]:
     yield median > 6, f"the median code cell has {median:.0f} lines, more than 6"
     yield ninth > 15, "fewer than 9 in 10 code cells have at most 15 lines"
     appendix = re.match(r"\d+[a-z]", path.stem)  # as 05b: it may be short
-    markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    words = sum(len(NO_PROSE.sub("", source).split()) for source in markdown)
+    words = sum(prose(cell) for cell in notebook.cells if cell.cell_type == "markdown")
     least, most = PROSE_WORDS
     fits = (0 if appendix else least) <= words <= most
     yield not fits, f"{words} words of prose; the guide is {least} to {most}"
     yield not appendix and len(exercises) < 3, "fewer than three cells tagged exercise"
+
+
+def of_telling(notebook) -> Iterator[tuple[bool, str]]:
+    """Check that a reader is led: few cells, words between them, and after a figure or a table what to see in it."""
+    cells = notebook.cells
+    code = notebooks.code_cells(notebook)
+    words = sum(prose(cell) for cell in cells if cell.cell_type == "markdown") / (len(code) or 1)
+    yield len(cells) > MAX_CELLS, f"{len(cells)} cells, more than {MAX_CELLS}"
+    few = f"{words:.0f} words of prose per code cell, fewer than {PROSE_PER_CODE_CELL}"
+    yield words < PROSE_PER_CODE_CELL, few
+    in_a_row = 0
+    for number, cell in enumerate(cells):
+        opening = {"setup", "parameters"} & set(notebooks.tags(cell))
+        in_a_row = in_a_row + 1 if cell.cell_type == "code" and not opening else 0
+        many = f"cell {number} is code number {in_a_row} without a word between"
+        yield in_a_row > MAX_CODE_IN_A_ROW, many
+        after = cells[number + 1] if number + 1 < len(cells) else None
+        follows = after.source if after and after.cell_type == "markdown" else ""
+        shown = "".join(str(each) for each in cell.get("outputs", []))
+        figures = re.findall(r"<(?:img|svg)\b[^>]*>", shown)
+        yield (
+            figures and not follows.startswith("**Figure"),
+            f"cell {number} shows a figure, and no caption follows: a Markdown cell that begins with **Figure.**",
+        )
+        blind = [each for each in figures if "<img" in each and not re.search(r'alt="[^"]', each)]
+        yield blind, f"cell {number} shows a figure without alt text"
+        no_words = "<table" in shown and not follows
+        yield no_words, f"cell {number} shows a table, and no text follows that says what to see"
+
+
+def prose(cell) -> int:
+    """Count a Markdown cell's words of prose."""
+    return len(NO_PROSE.sub("", cell.source).split())
 
 
 def of_code(cell) -> Iterator[tuple[bool, str]]:
@@ -138,7 +171,7 @@ def problems(path: Path) -> list[str]:
     notebook = notebooks.read(path)
     if not notebook.cells:
         return ["it has no cells: there is nothing to check"]
-    checks = [*of_file(notebook, path), *of_structure(notebook, path)]
+    checks = [*of_file(notebook, path), *of_structure(notebook, path), *of_telling(notebook)]
     for number, cell in enumerate(notebook.cells):
         private = PRIVATE.search(str(cell.source) + str(cell.get("outputs", "")))
         found = [*(of_code if cell.cell_type == "code" else of_markdown)(cell)]

@@ -143,6 +143,60 @@ def test_notebooks_are_checked(make_notebook, change, problem):
     assert problem in found(make_notebook, change, "x = 1")
 
 
+def shows(page, *after):
+    """Return a change: a cell that shows a page, and what follows it."""
+
+    def change(notebook):
+        output = nbformat.v4.new_output("display_data", {"text/html": page})
+        notebook.cells.append(nbformat.v4.new_code_cell("show()", outputs=[output]))
+        notebook.cells.extend(after)
+
+    return change
+
+
+FIGURE = '<img alt="A curve." src="data:,">'
+CAPTION = nbformat.v4.new_markdown_cell("**Figure.** Look at the end of the curve.")
+CODE = nbformat.v4.new_code_cell("y = 2")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            lambda n: n.cells.extend(nbformat.v4.new_markdown_cell() for _ in range(80)),
+            "82 cells, more than 80",
+        ),
+        (nothing, "0 words of prose per code cell, fewer than 50"),
+        (markdown("word " * 99), "fewer than 50"),
+        (
+            lambda n: n.cells.extend([CODE, nbformat.v4.new_code_cell()]),
+            "cell 3 is code number 3 without a word between",
+        ),
+        (shows(FIGURE), "cell 2 shows a figure, and no caption follows"),
+        (shows(FIGURE, CODE, CAPTION), "cell 2 shows a figure, and no caption follows"),
+        (shows("<svg></svg>"), "cell 2 shows a figure, and no caption follows"),
+        (shows(FIGURE.replace("A curve.", ""), CAPTION), "a figure without alt text"),
+        (shows("<table></table>"), "cell 2 shows a table, and no text follows"),
+    ],
+)
+def test_a_reader_is_led(make_notebook, change, problem):
+    assert problem in found(make_notebook, change, "x = 1")
+
+
+def test_a_telling_that_leads_is_welcome(make_notebook):
+    def change(notebook):
+        markdown("word " * 130)(notebook)
+        notebook.cells[1].metadata["tags"] = [
+            "parameters"
+        ]  # which does not count: the opening cells need no words
+        shows(FIGURE + "<table></table>", CAPTION)(notebook)
+        notebook.cells.insert(3, nbformat.v4.new_markdown_cell("word " * 30))
+
+    said = found(make_notebook, change, "x = 1")
+    for rule in ("cells, more", "per code cell", "in a row", "figure", "table", "without a word"):
+        assert rule not in said
+
+
 def test_a_cited_number_is_welcome(make_notebook):
     text = "The paper reports a 25 % speed-up (Hu et al. 2021, section 4.2)."
     assert "types a number" not in found(make_notebook, markdown(text), "x = 1")

@@ -36,6 +36,8 @@ def tab(chromium):
     The templates of Voila and nbconvert ask for an icon font and MathJax; they are refused.
     """
     page = chromium.new_page(viewport={"width": 1100, "height": 800})
+    # Voila answers after its kernel has started and imported: on a busy machine that takes its time.
+    page.set_default_navigation_timeout(240_000)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.route(re.compile(r"^https?://(?!127\.0\.0\.1|localhost)"), lambda route: route.abort())
