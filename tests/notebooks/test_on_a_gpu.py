@@ -27,8 +27,11 @@ LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")
 LEARNED |= {("03_merge", "offload"), ("03_merge", "offload-answers"), ("03_merge", "tokens-table")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
-# 01 counts what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
-MEANT = {"01_full_finetuning_memory": "on cpu, not on cuda, since saved"}
+# 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
+MEANT = {
+    "01_full_finetuning_memory": "on cpu, not on cuda, since saved",
+    "01b_memory_in_depth": "on cpu, not on cuda, since models",
+}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
 

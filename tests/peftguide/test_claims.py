@@ -266,7 +266,7 @@ def test_without_notebooks_the_links_lead_to_the_files(monkeypatch):
     monkeypatch.setattr(claims, "notebooks_dir", none)
     page = claims.table(LEDGER[:1]).data
     claims.sections.cache_clear()
-    assert '<a href="01_full_finetuning_memory.ipynb">01</a>, cell <code>claims</code>' in page
+    assert '<a href="01b_memory_in_depth.ipynb">01b</a>, cell <code>claims</code>' in page
 
 
 @pytest.fixture(scope="module")
