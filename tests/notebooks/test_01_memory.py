@@ -247,7 +247,8 @@ def test_what_the_text_says_of_the_lengths(notebook, estimates):
 
 def test_the_cell_that_stands_alone_measures_what_is_estimated(notebook, capsys):
     """Within two per cent of the closed form, for two steps of LoRA on the kitchen decoder."""
-    notebook.namespace |= {"models": models, "profiles": profiles, "PROFILE": "tiny"}
+    names = {"models": models, "profiles": profiles, "PROFILE": "tiny"}
+    notebook.namespace |= {**names, "model": types.SimpleNamespace(device="cpu")}
     notebook.run("alone")
     found = float(re.search(r"MiB: ([\d.]+)", capsys.readouterr().out)[1])
     model = notebook.namespace["base"].config
