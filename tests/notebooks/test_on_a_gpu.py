@@ -28,8 +28,8 @@ LEARNED = {("07", "slice-check"), ("07", "slice-clusters")}
 LEARNED |= {("03", "offload"), ("03", "offload-answers"), ("03", "tokens-table")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
-# 01 counts what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
-MEANT = {"01": "on cpu, not on cuda, since saved"}
+# 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
+MEANT = {"01": ("on cpu, not on cuda, since saved", "on cpu, not on cuda, since models")}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
 

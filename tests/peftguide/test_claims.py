@@ -93,9 +93,9 @@ def test_most_claims_are_worked_out_again():
     assert again <= {claim.claim for claim in LEDGER} and len(again) >= 65
 
 
-def test_notebook_01_shows_the_ledgers_verdicts_and_the_recorded_figures():
+def test_notebook_01b_shows_the_ledgers_verdicts_and_the_recorded_figures():
     displayed = []
-    book = Cells("01_full_finetuning_memory")
+    book = Cells("01b_memory_in_depth")
     book.namespace |= {"display": displayed.append, "ledger": claims, "pd": pd}
     book.namespace["claims"] = results.read("memory_claims")
     shown = book.run("claims")
@@ -266,7 +266,7 @@ def test_without_notebooks_the_links_lead_to_the_files(monkeypatch):
     monkeypatch.setattr(claims, "notebooks_dir", none)
     page = claims.table(LEDGER[:1]).data
     claims.sections.cache_clear()
-    assert '<a href="01_full_finetuning_memory.ipynb">01</a>, cell <code>claims</code>' in page
+    assert '<a href="01b_memory_in_depth.ipynb">01b</a>, cell <code>claims</code>' in page
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ def test_without_a_kernel_there_are_a_figure_and_a_page(page, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda thing, raw=False: shown.append(thing))
     assert memory_calculator() is None
     figure, text = shown[0]["text/html"], shown[1].data
-    assert figure.startswith('<img alt="Peak memory of one step of llama-3.1-8b')
+    assert figure.startswith('<img alt="llama-3.1-8b, one sequence of 2,048 tokens')
     # 66,000 since a card that it may fit is followed by the one that it fits.
     assert "http" not in text and len(text) < 70_000
 

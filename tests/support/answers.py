@@ -45,7 +45,7 @@ class LoRALinear(nn.Module):
 
 CHECKS = {
     "first_try": start.first_try,
-    "model_states": lambda a: memory.model_states(a, parameters=10**9),
+    "model_states": lambda a: memory.model_states(a, parameters=2**30),
     "checkpointed": memory.checkpointed,
     "lora_kept": memory.lora_kept,
     "what_helps": lambda a: memory.what_helps(a, peaks_gib=PEAKS, card_gib=23),
@@ -441,7 +441,7 @@ WRONG = {
     ],
     "model_states": [
         (16, "backward"), (14, "no accumulation"), (12, "weights and states"), (8, "pure bf16"),
-        (18e9 / 2**30, "gib"), (18e9, "bytes"), (20, "else"), (0, "else"), ("18", "no number"),
+        (18 * 2**30 / 1e9, "gb"), (18 * 2**30, "bytes"), (20, "else"), (0, "else"), ("18", "no number"),
     ],
     "checkpointed": [
         (lambda h, n, b, t: 4 * h * n * b * t, "four bytes"),

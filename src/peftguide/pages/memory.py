@@ -9,7 +9,7 @@ from typing import Any
 
 import peftmemory
 from pefthelpers import figures, session
-from pefthelpers.figures.memory import KINDS, stacks
+from pefthelpers.figures.memory import KINDS, bars, stacks
 from peftmemory import CARDS_GIB, GIB
 from peftmemory.advice import PRECISIONS, covered_models
 from peftmemory.errors import EstimateError
@@ -53,11 +53,8 @@ def memory_calculator(model: str = "llama-3.1-8b", card_gib: int = 24) -> Any:
 
     step = lambda label: step_of(label, 2048, False, "plain")
     found = {k: peftmemory.estimate(model, METHODS[k][0], **step(k)) for k in METHODS}
-    alt = f"Peak memory of one step of {model} on 2,048 tokens by method, against cards: "
-    alt += "; ".join(f"{label} {one.peak / GIB:.1f} GiB" for label, one in found.items())
     title = f"{model}, one sequence of 2,048 tokens, plain loss, no checkpointing"
-    kinds = {label: one.kinds for label, one in found.items()}
-    figures.show(stacks(kinds, cards_gib=CARDS_GIB, card_gib=card_gib, title=title), alt)
+    bars({label: one.kinds for label, one in found.items()}, card_gib=card_gib, title=title)
     display(HTML(page(model, card_gib)))
 
 

@@ -8,7 +8,7 @@ from peftmemory.saved_tensors import saved_activations
 
 
 def model_states(answer, *, parameters: int) -> Verdict:
-    """Check the GB (1e9 bytes) of weights, gradients, states under autocast with accumulation."""
+    """Check the GiB of weights, gradients, states under autocast with accumulation."""
     return judge("model_states", answer, parameters=parameters)
 
 

@@ -1,11 +1,13 @@
 """Plots of memory: by kind and moment, over a step, and against the cards one can buy."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from pefthelpers import figures
-from peftmemory import GIB
+from pefthelpers.figures.comparison import LOOKS
+from peftmemory import CARDS_GIB, GIB
 
 # Kind of bytes: colour and the word a reader sees, from the bottom of a stack to its top.
 KINDS = {
@@ -55,41 +57,65 @@ def stacks(
     return figure
 
 
-def timeline(runs: Mapping[str, Sequence[int]], alt: str) -> None:
-    """Show live bytes over the operations of a step, one line a run.
+def bars(
+    rows: Mapping[str, Mapping[str, int]], *, title: str, card_gib: float | None = None
+) -> None:
+    """Show bytes by kind, one bar a row; with ``card_gib`` against cards, this one's line bold."""
+    sums = (f"{label} {sum(kinds.values()) / GIB:.1f} GiB" for label, kinds in rows.items())
+    cards = CARDS_GIB if card_gib else ()
+    figure = stacks(rows, cards_gib=cards, card_gib=card_gib, title=title)
+    figures.show(figure, f"{title}, by part: " + "; ".join(sums))
+
+
+def look(label: str) -> dict:
+    """Return how a line is drawn: colour by method, dashes by the switch after the comma."""
+    method, _, switch = label.partition(", ")
+    dashes = {"checkpointing": (0, (4, 2)), "eager attention": (0, (1, 1))}.get(switch, "-")
+    colour = LOOKS["full" if method == "full" else "lora"][0]
+    # Wide and pale, so that a dashed line on top of it leaves it visible.
+    pale = {"lw": 5, "alpha": 0.3} if dashes == "-" else {"lw": 1.6}
+    return {"color": colour, "ls": dashes, "label": label, **pale}
+
+
+def timeline(steps: Mapping[str, Any], alt: str) -> None:
+    """Show a step's live bytes, its three phases equally wide; a dot marks each peak.
 
     Args:
-        runs: label to live bytes after each operation.
+        steps: label to what has ``history``, bytes after each operation, and ``ends``, the number of
+            operations when the forward and the backward pass ended.
         alt: what a reader who cannot see the figure must know.
     """
-    figure, axis = figures.axes(height=3.2)
-    for label, history in runs.items():
-        share = np.linspace(0, 1, len(history))
-        line = axis.plot(share, np.array(history) / 2**20, label=label, lw=1.4)[0]
-        top = int(np.argmax(history))
-        axis.plot(share[top], history[top] / 2**20, "o", color=line.get_color(), ms=6)
-    axis.set(xlabel="share of the step's operations", ylabel="live MiB", ylim=(0, None))
-    axis.legend()
+    figure, axis = figures.axes(height=3.4)
+    for label, step in steps.items():
+        edges, sizes = [0, *step.ends, len(step.history)], np.array(step.history) / 2**20
+        place = np.interp(np.arange(len(sizes)), edges, range(len(edges)))
+        line = axis.plot(place, sizes, **look(label) | {"lw": 1.6, "alpha": 1})[0]
+        axis.plot(place[sizes.argmax()], sizes.max(), "o", color=line.get_color(), ms=6)
+    for edge in (1, 2):
+        axis.axvline(edge, color="#777777", lw=1, ls=":")
+    axis.set_xticks([0.5, 1.5, 2.5], ["forward", "backward", "optimiser step"])
+    axis.set(ylabel="live MiB", xlim=(0, 3), ylim=(0, None))
+    axis.legend(loc="upper right", fontsize=9)
     figures.show(figure, alt)
 
 
-def curves(x: Sequence[int], lines: Mapping[str, Sequence[int]], *, xlabel: str, alt: str) -> None:
-    """Show peaks in GiB against a quantity that doubles.
-
-    Args:
-        x: the quantity's values.
-        lines: label to peaks in bytes, one for each value.
-        xlabel: the quantity's name.
-        alt: what a reader who cannot see the figure must know.
-    """
-    figure, axis = figures.axes(height=3.2)
+def curves(tokens: Sequence[int], lines: Mapping[str, Sequence[int]], *, xlabel: str) -> None:
+    """Show peaks, in bytes, against a number of tokens that doubles, and a line for each card."""
+    figure, axis = figures.axes(height=4)
     for label, peaks in lines.items():
-        axis.plot(x, np.array(peaks) / GIB, marker="o", ms=4, label=label)
+        axis.plot(tokens, np.array(peaks) / GIB, marker="o", ms=4, **look(label))
+    for card in CARDS_GIB:
+        axis.axhline(card, color="#777777", lw=0.8, ls=":", zorder=0)
+        axis.text(tokens[-1] * 1.12, card, f"{card:g} GiB card", va="center", fontsize=9)
     axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel="peak, GiB")
-    axis.set_xticks(list(x), [f"{value:,}" for value in x])
-    low, high = axis.get_ylim()
-    ticks = [t for t in (5, 10, 20, 50, 100, 200, 500, 1000, 2000) if low <= t <= high]
-    axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.set_xticks(list(tokens), [f"{value:,}" for value in tokens])
+    axis.set_ylim(top=4 * max(CARDS_GIB))  # a line that leaves the picture has left every card
+    axis.set_yticks([10, 20, 50, 100, 200], ["10", "20", "50", "100", "200"])
     axis.minorticks_off()
-    axis.legend(fontsize=9)
-    figures.show(figure, alt)
+    axis.legend(fontsize=9, handlelength=3.5)
+    ends = (
+        f"{label} {row[0] / GIB:.0f} to {row[-1] / GIB:.0f} GiB" for label, row in lines.items()
+    )
+    figures.show(
+        figure, f"Peak memory from {tokens[0]:,} to {tokens[-1]:,} tokens: " + "; ".join(ends)
+    )
