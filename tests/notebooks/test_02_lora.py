@@ -1,8 +1,11 @@
 """Notebook 02: its definitions against the library, its exercises against right and wrong answers."""
 
 import copy
+import json
 import math
+import tempfile
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from pefthelpers import kitchen, models, results, training
+from pefthelpers import kitchen, models, profiles, results, training
 from pefthelpers.checks import lora as check
 
 
@@ -130,6 +133,28 @@ def test_each_mistake_in_the_labels_hides_what_its_row_says(notebook):
     assert both[:2] == hidden[:2] and both[2] > 100
 
 
+@pytest.mark.parametrize("mine", [True, False])
+def test_the_stand_alone_cell_takes_a_reader_s_own_file_and_model(notebook, tmp_path, mine):
+    base, tokenizer = models.load("decoder")
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"messages": []}\n', encoding="utf-8")
+    notebook.namespace |= {"base": base, "kitchen_tokenizer": tokenizer, "models": models}
+    notebook.namespace |= {"elicit": kitchen.elicit(0), "settings": profiles.settings("decoder")}
+    notebook.namespace |= {"tempfile": tempfile, "Path": Path, "json": json}
+    notebook.namespace |= {"DATA": str(file) if mine else "", "MODEL": "a/model", "KEEP": ""}
+    notebook.run("own-files")
+    model, rows = (notebook.namespace[f"own_{name}"] for name in ("model", "data"))
+    if mine:
+        assert (model, rows) == ("a/model", str(file))
+        return
+    turns = [json.loads(line)["messages"] for line in Path(rows).read_text().splitlines()]
+    assert len(turns) == 256 and [turn["role"] for turn in turns[0]] == ["user", "assistant"]
+    asked = tokenizer.apply_chat_template(turns[0][:1], tokenize=False)
+    whole = tokenizer.apply_chat_template(turns[0], tokenize=False)
+    assert whole.startswith(asked) and tokenizer(whole).input_ids[-1] == tokenizer.eos_token_id
+    assert (Path(model) / "config.json").is_file()
+
+
 def test_rates_that_tie_on_the_task_differ_elsewhere():
     rows = results.rows("alpha_study").query("rule == 'constant' and r == 8 and alpha == 16")
     chosen = results.mildest(rows.query("seed == 0").to_dict("records"))["learning_rate"]
@@ -183,7 +208,7 @@ def test_what_the_text_says_of_forgetting_holds_for_the_records():
         assert of(method, False)["facts"].is_monotonic_decreasing
         assert (of(method, False)["tasks"] < of(method, False)["facts"] + 0.01).all()
     kept = of("lora", True)
-    assert kept["facts"].min() > 0.9 and kept["tasks"].iloc[-1] < 0.8
+    assert kept["facts"].min() > 0.9 and kept["tasks"].iloc[-1] < kept["tasks"].iloc[0] - 0.05
     full, lora = (of(m, False).query("0.94 <= test")["facts"].max() for m in ("full", "lora"))
     assert full > lora
     runs = results.rows("laptop_style_study").query("split == 'test' and learning_rate == 0.004")
