@@ -95,7 +95,7 @@ def test_step_zero_changes_nothing(notebook):
     assert {name for name, p in layer.named_parameters() if p.requires_grad} == {"A", "B"}
 
 
-@pytest.mark.parametrize("number", range(2, 5))
+@pytest.mark.parametrize("number", range(1, 4))
 def test_folded_solutions_pass_and_stubs_are_told_so(notebook, number):
     rows = {1e-3: (0.98, 0.62), 2e-3: (1.0, 0.82), 4e-3: (1.0, 3.0), 5e-4: (0.6, 0.62)}
     notebook.namespace |= {
@@ -108,7 +108,7 @@ def test_folded_solutions_pass_and_stubs_are_told_so(notebook, number):
     assert notebook.run(f"exercise-{number}").status == "not attempted"
     found = notebook.execute(notebook.solution(f"solution-{number}"))
     assert found.status == "correct", found
-    assert number != 2 or found.message.endswith("it chose 0.001.")
+    assert number != 1 or found.message.endswith("it chose 0.001.")
 
 
 def test_a_verdict_is_readable_as_text_and_as_html():
@@ -148,7 +148,7 @@ def test_the_stand_alone_cell_takes_a_reader_s_own_file_and_model(notebook, tmp_
         assert (model, rows) == ("a/model", str(file))
         return
     turns = [json.loads(line)["messages"] for line in Path(rows).read_text().splitlines()]
-    assert len(turns) == 256 and [turn["role"] for turn in turns[0]] == ["user", "assistant"]
+    assert len(turns) == 320 and [turn["role"] for turn in turns[0]] == ["user", "assistant"]
     asked = tokenizer.apply_chat_template(turns[0][:1], tokenize=False)
     whole = tokenizer.apply_chat_template(turns[0], tokenize=False)
     assert whole.startswith(asked) and tokenizer(whole).input_ids[-1] == tokenizer.eos_token_id
@@ -221,7 +221,7 @@ def test_what_the_text_says_of_the_run_holds_for_the_recorded_one():
     metrics = {n: m["value"] for n, m in results.read("02_lora.tiny")["metrics"].items()}
     assert metrics["base_style_compliance"] == 0 and metrics["own_elicit_exact_match"] > 0.95
     assert metrics["tuned_style_compliance"] > 0.95
-    assert metrics["tuned_general_loss"] > metrics["base_general_loss"] + 0.2
+    assert metrics["tuned_general_loss"] > metrics["base_general_loss"] + 0.05
     assert metrics["live_elicit_exact_match"] > 0.98
     assert metrics["live_general_loss_at_4e_3"] > 2 * metrics["base_general_loss"]
     for name in ("step0_max_difference", "peft_trained_difference", "reload_max_difference"):
