@@ -14,6 +14,7 @@ from torchmetrics.functional.text import rouge_score
 from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+import peftruns
 from pefthelpers.record import record
 
 ROW = {"instruction": "Translate.", "input": "impasto", "output": "dough"}
@@ -26,8 +27,9 @@ def lora(cells, tmp_path):
     opened.namespace |= {"torch": torch, "pd": pd, "Path": Path, "tempfile": tempfile}
     opened.namespace |= {"LoraConfig": LoraConfig, "SFTConfig": SFTConfig, "SFTTrainer": SFTTrainer}
     opened.namespace |= {"PrinterCallback": PrinterCallback, "record": record}
+    opened.namespace["peftruns"] = peftruns
     opened.namespace |= {"ARTICLE": "tiny", "MODEL": "", "SEED": 0, "KEEP": str(tmp_path / "keep")}
-    names = ("size", "load", "data", "rows", "options", "train", "train-on")
+    names = ("size", "load", "data", "options", "train")
     opened.run(*(f"article-{name}" for name in names))
     return opened
 

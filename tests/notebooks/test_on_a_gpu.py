@@ -32,6 +32,8 @@ ON_THE_CPU = {"05b_adapterhub"}
 MEANT = {"01": ("on cpu, not on cuda, since saved", "on cpu, not on cuda, since models")}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
+# 02's cell that stands alone knows no profile: it takes the GPU that there is.
+MEANT["02_lora"] = "on cuda, not on cpu, since stand-alone"
 
 
 @pytest.fixture(scope="session")

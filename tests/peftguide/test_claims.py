@@ -198,7 +198,7 @@ def test_a_reference_is_a_value_an_item_or_a_mean():
     mean = results.look_up("lora_study/rows/task=learn/r=16/test")
     assert mean == pytest.approx(sum(tests) / len(tests)) and len(tests) > 3
     assert claims.resolve("{memory_claims/seventy_billion/qlora_gb:.0f} GB") == "42 GB"
-    assert claims.resolve("{02_lora/adam8bit_saving_full:.0%}") == "74 %"
+    assert claims.resolve("{02b_lora_in_depth/adam8bit_saving_full:.0%}") == "74 %"
 
 
 RATES = [(0.01, 0.99, 3), (0.02, 1.0, 3), (0.005, 0.985, 2), (0.001, 0.2, 3)]

@@ -24,9 +24,9 @@ from support.claims_models import IDS, LINEAR, four_bits, gap, kitchen_decoder, 
 
 @cache
 def first_step():
-    """Return notebook 02's ``moved``: how far one AdamW step moves the logits."""
+    """Return notebook 02b's ``moved``: how far one AdamW step moves the logits."""
     base, tokenizer, _ = kitchen_decoder()
-    book = Cells("02_lora")
+    book = Cells("02b_lora_in_depth")
     book.namespace |= {"torch": torch, "copy": copy, "training": training, "base": base, "SEED": 0}
     book.namespace |= {"kitchen_tokenizer": tokenizer, "elicit": kitchen.elicit(0)}
     book.namespace |= {"LoraConfig": LoraConfig, "get_peft_model": get_peft_model}
@@ -72,8 +72,10 @@ def claim_18():
 def claim_19():
     moved = first_step()
     double, constant = (moved(128, a) / moved(1, b) for a, b in ((256, 2), (16, 16)))
-    assert double == pytest.approx(results.look_up("02_lora/growth_alpha_2r"), rel=0.02)
-    assert constant == pytest.approx(results.look_up("02_lora/growth_alpha_constant"), rel=0.02)
+    assert double == pytest.approx(results.look_up("02b_lora_in_depth/growth_alpha_2r"), rel=0.02)
+    assert constant == pytest.approx(
+        results.look_up("02b_lora_in_depth/growth_alpha_constant"), rel=0.02
+    )
     study = "lora_study/rows/task=elicit/targets=all linear/r={}/chosen/learning_rate"
     assert results.look_up(study.format(1)) > 2 * results.look_up(study.format(16))  # alpha = 2 r
     return "false" if double > 10 and 0.5 < constant < 2 else "true"

@@ -5,7 +5,6 @@ import re
 import string
 from xml.etree import ElementTree
 
-import nbformat
 import pytest
 
 from pefthelpers import figures
@@ -98,45 +97,3 @@ def test_no_text_leaves_its_box_or_meets_another(tab):  # noqa: F811
             svg = string.Template(source(name)).substitute(numbers | BLOCKS)
             tab.set_content(f"<body style='margin:0'>{svg}</body>")
             assert tab.evaluate(INSIDE) == [], name
-
-
-def page_of(data, folder):
-    """Write a notebook with one display as nbconvert's HTML; return its address."""
-    import nbconvert
-
-    cell = nbformat.v4.new_code_cell("draw", outputs=[nbformat.v4.new_output("display_data", data)])
-    notebook = nbformat.v4.new_notebook(cells=[cell])
-    exporter = nbconvert.HTMLExporter(template_name="basic")
-    file = folder / "page.html"
-    file.write_text(exporter.from_notebook_node(notebook)[0], encoding="utf-8")
-    return f"file://{file}"
-
-
-def two_pictures(image):
-    first = image.screenshot(animations="allow")
-    image.page.wait_for_timeout(500)
-    return first, image.screenshot(animations="allow")
-
-
-@browser
-def test_the_vector_moves_in_exported_html(shown, tab, tmp_path):  # noqa: F811
-    tab.goto(page_of(shown("lora_flow"), tmp_path))
-    one, other = two_pictures(tab.locator("img"))
-    assert one != other
-
-
-@browser
-@pytest.mark.parametrize("how", ["stripped", "unwanted"])
-def test_without_motion_it_is_a_still_with_both_dots(tab, how):  # noqa: F811
-    svg = string.Template(source("lora_flow")).substitute(SMALL)
-    if how == "stripped":  # as a page does that cleans what it shows
-        svg = re.sub(r"@media.*?\n    }\n", "", svg, flags=re.DOTALL)
-        assert "animation" not in svg and "keyframes" not in svg
-    else:
-        tab.emulate_media(reduced_motion="reduce")
-    tab.set_content(f"<body style='margin:0'>{svg}</body>")
-    one, other = two_pictures(tab.locator("svg"))
-    assert one == other
-    for dot in (".upper", ".lower"):
-        box = tab.locator(dot).bounding_box()
-        assert 110 < box["x"] and box["x"] + box["width"] < 200  # between x and the matrices
