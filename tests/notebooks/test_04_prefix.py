@@ -164,6 +164,8 @@ def test_without_projection_the_rate_is_thirty_to_a_hundred_times_higher(role):
     lora = profiles.settings("decoder").learning_rates["lora"]
     around = {r: v for r, v in worst["random"].items() if lora / 3 <= r <= 2 * lora}
     assert len(around) == 2 and max(around.values()) == 0
+    laptop = profiles.settings("decoder", "laptop").learning_rates
+    assert laptop["text_prefix"] / laptop["lora"] == pytest.approx(5)
 
 
 def test_the_published_scores_are_the_recorded_ones(book):
