@@ -67,7 +67,7 @@ def claim_34():
 
 def claim_35():
     base, tokenizer, batch = kitchen_decoder()
-    book = Cells("04_prefix_tuning")
+    book = Cells("04b_prefix_in_depth")
     book.namespace |= {
         "torch": torch,
         "copy": copy,

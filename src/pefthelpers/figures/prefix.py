@@ -21,7 +21,7 @@ def head(weights: torch.Tensor, words: list[str], *, n: int) -> None:
     for label in axis.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(words)), words)
-    axis.set(xlabel="keys: the learned ones, then the words", ylabel="query of")
+    axis.set(xlabel="looked at: the learned keys, then the words", ylabel="word that looks")
     figure.colorbar(image, ax=axis, label="weight", pad=0.13)
     for row, share in enumerate(weights[:, :n].sum(-1).tolist()):
         axis.text(n + len(words) - 0.3, row, f"λ = {share:.2f}", va="center", fontsize=9)
