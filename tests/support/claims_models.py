@@ -62,9 +62,14 @@ def gap(a, b):
 
 @cache
 def four_bits():
-    """Return notebook 06's definitions: ``nf4_levels``, ``rounding``, ``state_bytes``."""
-    book = Cells("06_qlora")
-    book.namespace |= {"torch": torch, "nn": nn, "bnb": bnb, "NormalDist": NormalDist}
-    names = ("bits", "nf4_levels", "quantise", "rounding", "state_bytes")
-    book.run(*(f"define-{name}" for name in names))
-    return book.namespace
+    """Return ``nf4_levels`` of notebook 06, ``rounding`` and ``state_bytes`` of its companion 06b."""
+    known = {"torch": torch, "nn": nn, "bnb": bnb, "NormalDist": NormalDist}
+    for stem, names in {
+        "06_qlora": ("bits", "nf4_levels", "quantise"),
+        "06b_qlora_in_depth": ("rounding", "state_bytes"),
+    }.items():
+        book = Cells(stem)
+        book.namespace |= known
+        book.run(*(f"define-{name}" for name in names))
+        known |= book.namespace
+    return known
