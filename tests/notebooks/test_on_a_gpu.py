@@ -24,7 +24,7 @@ SCENARIOS = ("tiny", "gpu")
 LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")}
 # accelerate asks torch itself for the accelerator of an offloaded layer: the simulation has none to name. And
 # peft asks the hub whether a vocabulary has grown: out of reach, it leaves the embedding out of the file.
-LEARNED |= {("03_merge", "offload"), ("03_merge", "offload-answers"), ("03_merge", "tokens-table")}
+LEARNED |= {("03b_merge_in_depth", cell) for cell in ("offload", "offload-answers", "tokens-load")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
 # 01 counts what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
