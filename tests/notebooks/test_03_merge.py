@@ -196,6 +196,21 @@ def test_a_fingerprint_tells_another_value_name_and_format(book):
     assert len({fingerprint(each) for each in [model, *others]}) == 4
 
 
+def test_the_recorded_run_says_what_03_says():
+    """Of bases: the wrong one is worse than the right one bare; merged twice is worse than once. Of formats: kept."""
+    from pefthelpers import results
+
+    of = lambda name: results.look_up(f"03_merge/{name}")
+    assert of("wrong_base_loss") > of("base_held_out_loss")
+    assert of("merged_twice_loss") > 10 * of("nonna_held_out_loss")
+    assert of("bfloat16_kept_at_1e-2") > 0.99 and 0.5 < of("bfloat16_kept_at_1e-3") < 0.9
+    assert of("merged_weight_difference") == 0
+    assert of("shipped_bfloat16_same_choice") == 1
+    smol = results.read("03_merge.laptop")["metrics"]
+    assert of("median_delta_ratio") > 3 * smol["median_delta_ratio"]["value"] > 0.03
+    assert 0.95 < smol["shipped_bfloat16_same_choice"]["value"] < 1
+
+
 def test_transformers_can_tell_that_a_temperature_alone_is_ignored():
     from transformers import GenerationConfig
 
