@@ -67,3 +67,25 @@ def test_the_exercise_on_mixtures(cells):
     stub, solved = book.exercise(1)
     assert stub.status == "not attempted"
     assert solved.status == "correct", solved
+
+
+def test_the_recorded_run_says_what_03b_says():
+    from pefthelpers import results
+
+    of = lambda name: results.look_up(f"03b_merge_in_depth/{name}")
+    assert (
+        0 < of("float32_drift") < 1e-6 < of("bfloat16_drift") and of("float32_weights_changed") > 0
+    )
+    assert of("delta_rank_merged") == 8 and of("delta_rank_full") > 150
+    assert all(of(f"{name}_kept") > 0.999 for name in ("float32", "float16", "bfloat16"))
+    assert of("kept_in_50_parts") < 0.7 and of("exact_match_in_50_parts") < 0.3
+    assert of("noise_in_the_output") < 0.6 * of("noise_in_the_weights")
+    assert of("bfloat16_base_weights_that_differ") == 0 < of("float32_base_weights_that_differ")
+    assert of("tied_head_loss_added_by_merging") > 0.1
+    assert abs(of("untied_head_loss_added_by_merging")) < 1e-6
+    for other in ("alpha", "targets"):
+        assert of(f"same_name_loss_other_{other}") > of(f"own_name_loss_other_{other}") + 0.05
+    assert of("same_name_distance_to_second") == of("hotswap_difference") == 0
+    assert of("cat_distance_from_sum") < 1e-6 and of("linear_distance_from_sum") > 0.3
+    assert of("answers_kept_with_task_type") == 1 > of("answers_kept_without_task_type")
+    assert of("offloaded_max_difference") < 1e-4
