@@ -5,21 +5,20 @@ import pytest
 import peftguards
 from pefthelpers.checks import merge as check
 
-EXERCISES = range(1, 6)
+EXERCISES = range(1, 5)
 DISTANCES = {"dequantised": 1e-6, "original": 0.2, "re-quantised": 0.3}
 
 
 @pytest.fixture
 def book(cells):
     """Return notebook 03 with the names that its cells expect."""
-    import pandas as pd
     import torch
 
     opened = cells("03_merge")
     opened.namespace |= {
         "torch": torch,
         "check": check,
-        "by_route": pd.DataFrame({"rms logit distance": DISTANCES}),
+        "distances": DISTANCES,
         "base": torch.nn.Linear(100, 100),
         "nonna": torch.nn.ModuleDict({"lora_A": torch.nn.Linear(10, 10)}),
     }
@@ -179,58 +178,55 @@ def test_the_recorded_routes_say_what_03_says():
     assert 0 < better < len(rows)
 
 
-def second_adapter(llama, folder, **options):
-    """Save an adapter and return a model that carries it."""
+def test_a_fingerprint_tells_another_value_name_and_format(book):
+    import copy
+    import hashlib
+
     import torch
-    from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(1)
-    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | options
-    model = get_peft_model(llama(), LoraConfig(**options, init_lora_weights=False)).eval()
-    model.save_pretrained(folder)
-    return model
+    book.namespace["hashlib"] = hashlib
+    fingerprint = defined(book, "fingerprint")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+    others = [copy.deepcopy(model) for _ in range(3)]
+    with torch.no_grad():
+        others[0][0].weight[3, 3] += 1e-6
+    others[1].bfloat16()
+    others[2].add_module("spare", torch.nn.Linear(1, 1))
+    assert fingerprint(copy.deepcopy(model)) == fingerprint(model)
+    assert len({fingerprint(each) for each in [model, *others]}) == 4
 
 
-@pytest.mark.parametrize(
-    ("options", "load_is_right", "saved_swap_is_right"),
-    [
-        ({}, True, True),
-        ({"lora_alpha": 32}, False, False),
-        ({"target_modules": ["q_proj", "v_proj"]}, False, True),
-        ({"r": 8, "lora_alpha": 16}, None, False),
-    ],
-)
-def test_a_second_adapter_under_a_used_name(
-    options, load_is_right, saved_swap_is_right, llama, tmp_path
-):
-    """Claim 56: ``load_adapter`` keeps the first's configuration; ``hotswap_adapter`` does not."""
-    import torch
-    from peft import LoraConfig, PeftModel, get_peft_model
-    from peft.utils.hotswap import hotswap_adapter
+def test_the_recorded_run_says_what_03_says():
+    """Of bases: the wrong one is worse than the right one bare; merged twice is worse than once. Of formats: kept."""
+    from pefthelpers import results
 
-    ids = torch.arange(12).reshape(2, 6)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
-    get_peft_model(llama(), config).save_pretrained(tmp_path / "first")
-    alone = second_adapter(llama, tmp_path / "second", **options)(input_ids=ids).logits
-    first = lambda: PeftModel.from_pretrained(llama(), tmp_path / "first").eval()
-    right = lambda model: torch.allclose(model(input_ids=ids).logits, alone, atol=1e-5)
-    model = first()
-    if load_is_right is None:
-        with pytest.raises(RuntimeError, match="size mismatch"):
-            model.load_adapter(tmp_path / "second", "default")
-    else:
-        model.load_adapter(tmp_path / "second", "default")
-        assert right(model) == load_is_right
-    model = first()
-    hotswap_adapter(model, tmp_path / "second", adapter_name="default")
-    assert right(model)
-    model.save_pretrained(tmp_path / "again")
-    if "r" in options:
-        with pytest.raises(RuntimeError, match="size mismatch"):
-            PeftModel.from_pretrained(llama(), tmp_path / "again")
-    else:
-        again = PeftModel.from_pretrained(llama(), tmp_path / "again").eval()
-        assert right(again) == saved_swap_is_right
+    of = lambda name: results.look_up(f"03_merge/{name}")
+    assert of("wrong_base_loss") > of("base_held_out_loss")
+    assert of("merged_twice_loss") > 10 * of("nonna_held_out_loss")
+    assert of("bfloat16_kept_at_1e-2") > 0.99 and 0.5 < of("bfloat16_kept_at_1e-3") < 0.9
+    assert of("merged_weight_difference") == 0
+    assert of("shipped_bfloat16_same_choice") == 1
+    smol = results.read("03_merge.laptop")["metrics"]
+    assert of("median_delta_ratio") > 3 * smol["median_delta_ratio"]["value"] > 0.03
+    assert 0.95 < smol["shipped_bfloat16_same_choice"]["value"] < 1
+
+
+def test_transformers_can_tell_that_a_temperature_alone_is_ignored():
+    from transformers import GenerationConfig
+
+    with pytest.raises(ValueError, match="do_sample"):
+        GenerationConfig(temperature=0.7).validate(strict=True)
+
+
+def test_smollm2_s_re_quantised_adapters_are_destroyed_on_each_seed():
+    from pefthelpers import results
+
+    rows = results.rows("merge_smollm2")
+    assert rows["seed"].nunique() == 3
+    assert (rows["requantised_match"] == 0).all() and (rows["unmerged_match"] > 0.95).all()
+    assert (rows["original_loss"] > 3 * rows["unmerged_loss"]).all()
+    assert (rows["original_match"] > 0.9).all()
+    assert (rows["nf4_kept"] < 0.1).all()
 
 
 @pytest.mark.parametrize("number", EXERCISES)

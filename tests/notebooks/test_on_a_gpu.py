@@ -22,18 +22,21 @@ SCENARIOS = ("tiny", "gpu")
 
 # Of a number's notebook or its companion, cells that assert, or divide by, what a whole training learns: what they
 # raise then is set aside.
-LEARNED = {("07", "slice-check"), ("07", "slice-clusters")}
+LEARNED = {("07", "slice-check")}
 # accelerate asks torch itself for the accelerator of an offloaded layer: the simulation has none to name. And
 # peft asks the hub whether a vocabulary has grown: out of reach, it leaves the embedding out of the file.
-LEARNED |= {("03", "offload"), ("03", "offload-answers"), ("03", "tokens-table")}
+LEARNED |= {("03", cell) for cell in ("offload", "offload-answers", "tokens-load")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
-# 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
-MEANT = {"01": ("on cpu, not on cuda, since saved", "on cpu, not on cuda, since models")}
+# 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json). The cells
+# of 02 and 05 that stand alone know no profile: they take the GPU that there is.
+MEANT = {
+    "01": ("on cpu, not on cuda, since saved", "on cpu, not on cuda, since models"),
+    "02": "on cuda, not on cpu, since stand-alone",
+    "05": "on cuda, not on cpu, since home",
+}
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
-# 02's cell that stands alone knows no profile: it takes the GPU that there is.
-MEANT["02_lora"] = "on cuda, not on cpu, since stand-alone"
 
 
 @pytest.fixture(scope="session")
