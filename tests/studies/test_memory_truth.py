@@ -6,7 +6,7 @@ import pytest
 
 import peftmemory
 from pefthelpers import results
-from peftmemory.cards import SLACK
+from peftmemory.cards import SLACK, TIGHT_SLACK
 from studies import memory_truth
 
 # Rows that today's libraries cannot agree with say so in their note. The others further off than 5 %,
@@ -17,6 +17,9 @@ EXPLAINED = {
     "a100_80gb/80": "transformers 4.48 copied the shifted logits once more",
     "full": "reserved, not allocated: AdamW's foreach step wants blocks of the weights' size",
     "adalora/rank32": "not explained",
+    # https://github.com/huggingface/peft, src/peft/tuners/osf/layer.py at the sheet's commit
+    "osf/rank128": "peft 0.19.2.dev0 kept both high factors (3.7 GB) and each rebuilt weight (5.6 GB), 0.21.2 does not",
+    "psoft/default": "not explained; psoft/fast, without the full SVD and the solve, is met",
     "boft/default": "permutation buffers that the run's own mean shows not to be there",
 }
 
@@ -39,6 +42,8 @@ def test_estimates_meet_what_was_measured(role):
 
 def test_the_slack_is_what_the_tune_rows_teach():
     assert memory_truth.learned() == SLACK
+    ratios = [ratio for ratio, _ in memory_truth.held("tune")]
+    assert sum(ratio < TIGHT_SLACK for ratio in ratios) == pytest.approx(len(ratios) / 8, abs=1.5)
 
 
 def test_nine_in_ten_test_rows_lie_in_the_interval():
