@@ -19,6 +19,7 @@ WARNED = {
     "torch": (
         "torch.utils.checkpoint: the use_reentrant parameter",  # as above
         "`torch.jit.script_method` is deprecated",
+        "'pin_memory' argument is set as true but no accelerator",  # a Trainer's default, on a CPU
     ),
     "bitsandbytes": ("Paged optimizers are not supported on CPU",),  # 06 says it
     # Of files on a hub that is out of reach, of one configuration used for two models, of arguments that a prompt

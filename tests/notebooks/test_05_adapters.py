@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
+from scipy import stats
 from torch import nn
 from transformers import AutoModel
 
@@ -23,17 +25,14 @@ from studies.encoder_study import TIE
 from studies.engine import Study
 from support.bottleneck_models import batch, tiny
 
-EXERCISES = range(1, 6)
+EXERCISES = range(1, 4)
 
 
 @pytest.fixture
 def book(cells):
     """Return notebook 05 with the names that its cells expect."""
-    import pandas as pd
-
     opened = cells("05_adapters")
-    files = pd.DataFrame({"file_bytes": {"full": 1000, "houlsby": 9}})
-    opened.namespace |= {"torch": torch, "nn": nn, "check": check, "scores": files}
+    opened.namespace |= {"torch": torch, "nn": nn, "check": check}
     return opened
 
 
@@ -55,8 +54,11 @@ def test_the_adapter_by_hand_equals_the_method(book, placement):
     ours = defined(book, "insert")(classifier(), placement, 4)
     config = BottleneckConfig(task_type="SEQ_CLS", placement=placement, reduction_factor=8)
     theirs = get_peft_model(classifier(), config).eval()
-    pairs = defined(book, "same_weights")(ours, theirs)
+    pairs = defined(book, "pairs_of")(ours, theirs)
     assert len(pairs) == (8 if placement == "houlsby" else 4)
+    for a, b in pairs:
+        nn.init.normal_(b.weight, std=0.05)
+        a.load_state_dict(b.state_dict())
     rows_of = {key: batch("bert")[key] for key in ("input_ids", "attention_mask", "labels")}
     mine, its = ours(**rows_of), theirs(**rows_of)
     assert torch.equal(mine.logits, its.logits)
@@ -142,13 +144,10 @@ def test_the_sentences_on_record_add_up_to_the_accuracy(method):
 
 def compared(book, method, reference):
     """The notebook's comparison of two methods, from the record."""
-    from scipy import stats
-
-    final = results.at_chosen_rate(results.rows("encoder_study"), ["method"], TIE)
     reviews = SimpleNamespace(test=range(2006))
-    book.namespace |= {"np": np, "math": math, "stats": stats, "reviews": reviews}
-    book.namespace |= {"final": final.dropna(subset="test"), "T": stats.t.ppf(0.975, 2)}
-    book.run("define-paired_p", "paired")
+    book.namespace |= {"np": np, "pd": pd, "math": math, "stats": stats, "reviews": reviews}
+    book.namespace |= {"results": results}
+    book.run("study", "define-paired_p", "paired")
     return book.namespace["compare"](method, reference)
 
 
@@ -160,6 +159,15 @@ def compared(book, method, reference):
         ("lora", "full", "equal within 0.02", "0 0 0"),
         ("pfeiffer", "full", "not told apart", "- 0 -"),
         ("houlsby", "head", "ahead", "+ + +"),
+        ("pfeiffer", "head", "ahead", "+ + +"),
+        ("lora", "head", "ahead", "+ + +"),
+        ("lora_qv", "head", "ahead", "+ + +"),
+        ("houlsby", "lora", "behind", "- - -"),
+        ("houlsby", "lora_qv", "behind", "- - -"),
+        ("pfeiffer", "lora", "not told apart", "- 0 -"),
+        ("pfeiffer", "lora_qv", "not told apart", "- 0 -"),
+        ("pfeiffer", "houlsby", "not told apart", "0 + 0"),
+        ("lora_qv", "full", "equal within 0.02", "0 0 0"),
     ],
 )
 def test_the_verdicts_have_a_sign_and_follow_the_intervals(book, method, reference, verdict, seeds):
@@ -167,15 +175,62 @@ def test_the_verdicts_have_a_sign_and_follow_the_intervals(book, method, referen
     assert (found["verdict"], found["seeds"]) == (verdict, seeds)
 
 
-def test_llama_adapter_is_for_the_decoders_that_peft_lists():
-    from peft import AdaptionPromptConfig
-    from peft.tuners.adaption_prompt.config import TRANSFORMERS_MODEL_CONFIG
+def test_houlsby_keeps_more_than_half_of_the_gain_with_a_hundredth_of_the_parameters(book):
+    compared(book, "houlsby", "head")
+    right, scores = book.namespace["right"], book.namespace["scores"]
+    houlsby, full, head = (right(method).mean(1) for method in ("houlsby", "full", "head"))
+    assert ((houlsby - head) / (full - head) > 0.5).all()
+    assert 0.009 < scores["trained"]["houlsby"] / scores["trained"]["full"] < 0.011
+    assert 0.3 < scores["trained"]["lora_qv"] / scores["trained"]["houlsby"] < 0.36
+    assert 0.49 < scores["trained"]["pfeiffer"] / scores["trained"]["houlsby"] < 0.51
+    assert scores["mean"][["lora", "lora_qv"]].min() > scores["mean"][["houlsby", "pfeiffer"]].max()
 
-    assert {"llama", "mistral", "gpt2"} <= set(TRANSFORMERS_MODEL_CONFIG)
-    prompt = AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=4, adapter_layers=1)
-    get_peft_model(tiny("gpt2"), prompt)
-    with pytest.raises(ValueError, match="qwen2"):
-        get_peft_model(tiny("qwen2"), prompt)
+
+def test_the_first_step_teaches_up_alone(book):
+    """The formula of the gradient: from an up of zero, down learns from the second step on."""
+    defined(book, "Bottleneck")
+    adapter, x = book.namespace["Bottleneck"](6, 2, nn.SiLU()), torch.randn(8, 6)
+    norms = []
+    for _ in range(2):
+        adapter(x).pow(2).sum().backward()
+        norms.append((adapter.down.weight.grad.norm().item(), adapter.up.weight.grad.norm().item()))
+        torch.optim.SGD(adapter.parameters(), lr=0.01).step()
+        adapter.zero_grad()
+    assert norms[0][0] == 0 and norms[0][1] > 0 and norms[1][0] > 0
+
+
+def test_what_the_text_says_about_the_decoders(book):
+    book.namespace |= {"pd": pd, "results": results, "NAMES": {}}
+    book.run("decoder")
+    table = book.namespace["table"]
+    assert (table["ELICIT"].drop("the base") > 0.95).all()
+    learn = table["LEARN"]
+    assert learn["lora"] > 0.99 and 0.8 < learn["houlsby"] < 0.87 and 0.63 < learn["pfeiffer"] < 0.7
+    longer = results.rows("budget_curves").query("steps == 2000")
+    longer = results.at_chosen_rate(longer, ["cell"]).groupby("cell")["test"].mean()
+    assert all(learn[m] < longer[m] < learn["lora"] for m in ("houlsby", "pfeiffer"))
+    grown = np.exp(table["after LEARN"] - table["after LEARN"]["the base"])
+    assert 2 < grown["lora"] < 4 and 200 < grown["houlsby"] < 900
+    rates = book.namespace["chosen"].groupby(["task", "method"])["learning_rate"].first()["learn"]
+    assert min(rates["houlsby"], rates["pfeiffer"]) > rates["lora"]
+
+
+def test_memory_follows_the_places_and_not_the_parameters():
+    cost = results.rows("sweep_cost").set_index("method")
+    peak, trained = cost["traced_peak_bytes"] / 2**30, cost["trainable_parameters"]
+    assert trained["houlsby"] > trained["lora"] and peak["lora"] - peak["houlsby"] > 3
+    assert peak["pfeiffer"] < peak["houlsby"] and abs(peak["lora_qv"] - peak["houlsby"]) < 2
+
+
+def test_the_cell_to_take_home_stands_alone(book):
+    """In a namespace of its own, with nothing of the notebook but the model's name."""
+    from pefthelpers import models
+
+    folder = models.load("encoder", "tiny")[0].config.name_or_path
+    source = book.by_id["home"].source.replace("base.config.name_or_path", repr(folder))
+    book.namespace.clear()
+    found = book.execute(source)
+    assert found.shape == (1, 2) and torch.isclose(found.sum(), torch.tensor(1.0))
 
 
 # The exercises.

@@ -84,7 +84,7 @@ def test_rouge_is_of_what_was_generated_and_the_highlights(cells, said, wanted, 
 
 def test_accuracy_is_the_share_of_right_labels(cells):
     opened = cells("05_adapters")
-    opened.run("article-accuracy")
+    opened.run("article-model")
     logits = np.array([[0.1, 0.9], [2.0, 1.0], [0.0, 1.0], [3.0, -1.0]])
     found = opened.namespace["accuracy"](
         SimpleNamespace(predictions=logits, label_ids=np.array([1, 0, 0, 0]))
