@@ -8,11 +8,12 @@ in the environment, picks cells by their id. ``data/results/gpu_notebooks.json``
 """
 
 import json
+import linecache
 import os
 import re
 import sys
 import time
-import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ |= {"PEFTHELPERS_HEADLESS": "1", "MPLBACKEND": "agg"}
@@ -29,16 +30,35 @@ def parameters(profile: str, given: list[str]) -> str:
     return "\n".join(f"{name} = {value!r}" for name, value in pairs)
 
 
-def run_cell(shell, cell) -> tuple[dict | None, float]:
-    """Run a cell; return what went wrong, if anything did, and its seconds."""
-    start = time.perf_counter()
-    outcome = shell.run_cell(cell.source, store_history=False)
-    error, failed = outcome.error_before_exec or outcome.error_in_exec, None
-    if error:
-        said = "".join(traceback.format_exception(error))[-1200:]
-        failed = {"cell": cell.id, "error": type(error).__name__, "trace": said}
-    sys.last_value = sys.last_traceback = sys.last_exc = None  # they would keep the models alive
-    return failed, time.perf_counter() - start
+def describe(error: BaseException) -> dict:
+    """Say what stopped a cell, and at which line of a cell."""
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename.startswith("<ipython-input"):
+            line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
+        trace = trace.tb_next
+    said = (str(error).strip().splitlines() or [""])[-1]
+    return {"error": type(error).__name__, "says": said[:200], "line": line}
+
+
+def executed(cells: list, injected: str) -> Iterator[tuple]:
+    """Run code cells in order, whatever fails, ``injected`` after the parameters.
+
+    Yields:
+        A cell, what went wrong in it or None, and its seconds.
+    """
+    shell = InteractiveShell.instance()
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        start, failed = time.perf_counter(), None
+        outcome = shell.run_cell(cell.source, store_history=False)
+        if error := outcome.error_before_exec or outcome.error_in_exec:
+            failed = {"cell": cell.id} | describe(error)
+        if "parameters" in cell.metadata.get("tags", []):
+            shell.run_cell(injected, store_history=False)
+        # A traceback would keep a failed cell's models alive.
+        del outcome
+        error = sys.last_value = sys.last_traceback = sys.last_exc = None
+        yield cell, failed, time.perf_counter() - start
 
 
 def main() -> None:
@@ -46,14 +66,11 @@ def main() -> None:
     number, profile, out, *given = sys.argv[1:]
     (path,) = notebooks.find([number])
     out, only = Path(out).resolve(), os.environ.get("ONLY", ".*")
-    cells = [cell for cell in notebooks.read(path).cells if cell.cell_type == "code"]
+    cells = [cell for cell in notebooks.read(path).cells if re.fullmatch(only, cell.id)]
     os.chdir(path.parent)
-    shell, gpu = InteractiveShell.instance(), torch.cuda.is_available()
+    gpu = torch.cuda.is_available()
     found = {"notebook": path.stem, "profile": profile, "failed": [], "seconds": 0.0, "peak_gib": 0}
-    for cell in (cell for cell in cells if re.fullmatch(only, cell.id)):
-        failed, seconds = run_cell(shell, cell)
-        if "parameters" in cell.metadata.get("tags", []):
-            shell.run_cell(parameters(profile, given), store_history=False)
+    for cell, failed, seconds in executed(cells, parameters(profile, given)):
         peak = torch.cuda.max_memory_allocated() / 2**30 if gpu else 0.0
         found["failed"] += [failed] if failed else []
         found |= {"last": cell.id, "seconds": round(found["seconds"] + seconds, 1)}

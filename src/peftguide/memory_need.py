@@ -9,16 +9,14 @@ import peftmemory
 from pefthelpers.errors import UserError
 from pefthelpers.methods import METHODS, counted
 from peftmemory.advice import PRECISIONS, covered_models
-from peftmemory.cards import CARD_OVERHEAD_GIB
+from peftmemory.cards import reported
+from peftmemory.cards import room as room_of
 from peftmemory.configs import COUNTED, read_sheet
 from peftmemory.counts import base_parameters, block_linear
 from peftmemory.errors import EstimateError
 from peftmemory.sharding import per_device
 
 CARDS = (8, *peftmemory.CARDS_GIB)
-# Of a card of 24 GB (A10G, L4) 22.5 GiB can be used, of 48 GB (L40S) 45.0, of 16 GB (T4) 14.7; the
-# allocator's slack comes on top of a peak.
-USABLE, SLACK = 0.92, 1.05
 # TRL's SFTTrainer as it comes: fused AdamW, gradient checkpointing, the chunked loss. What is trained is
 # float32, as in the recipes, on a frozen base of 16 or 4 bits.
 # Bytes a parameter of what stands in memory before any activation: weights, gradients, AdamW's moments. What
@@ -210,7 +208,7 @@ def least(model: str, method: str) -> float:
 
 def room(card_gib: float) -> float:
     """Return the GiB that a step may take by formula on a card that is sold as ``card_gib``."""
-    return (USABLE * card_gib - CARD_OVERHEAD_GIB) / SLACK
+    return room_of(reported(card_gib))
 
 
 def sharded(model: str, method: str, cards: int, batch: int = 1, seq: int = 1024) -> float | None:

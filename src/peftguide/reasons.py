@@ -10,11 +10,11 @@ import yaml
 import peftmemory
 from peftguide import memory_need
 from peftguide.evidence import MARGIN, Arm, Standing, half_width, paired, published
-from peftguide.memory_need import CARDS, USABLE, described, room, step, task_bytes
+from peftguide.memory_need import CARDS, described, room, step, task_bytes
 from peftguide.recipes import TASKS, rates
 from peftguide.requirements import Requirements
 from pefthelpers.methods import LABELS, METHODS
-from peftmemory.cards import CARD_OVERHEAD_GIB, SLACK, verdict
+from peftmemory.cards import SLACK, reported, verdict
 
 STANDINGS = {
     "best": "highest mean",
@@ -142,7 +142,7 @@ def memory(case: Case) -> str:
         return say(asked, "bf16", gib=gib, low=asked.peak("full in bf16"))
     if asked.card_gib is None:
         return say(asked, "no gpu", gib=gib)
-    word = verdict(gib * peftmemory.GIB, USABLE * asked.card_gib)
+    word = verdict(gib * peftmemory.GIB, reported(asked.card_gib))
     two = memory_need.sharded(asked.model, case.arm.method, 2, asked.batch, asked.seq)
     more = [say(asked, "tight", low=SLACK[0] - 1, high=SLACK[1] - 1, two=two)] * (word != "fits")
     more += [say(asked, "older")] * (asked.card_gib == OLDER)
@@ -254,7 +254,7 @@ def remedy(asked: Requirements, method: str, gib: float) -> dict[str, str]:
     """Return which card, cards, model or change would make a method's step of ``gib`` GiB fit."""
     what, options = described(method), step(method, asked.batch, asked.seq)
     card = next((card for card in CARDS if gib <= room(card)), None)
-    options["card_gib"] = room(asked.card_gib) + CARD_OVERHEAD_GIB  # taken off again there
+    options["card_gib"] = reported(asked.card_gib)
     small = peftmemory.largest_fitting(what, **options)
     changes = peftmemory.advise(memory_need.known(asked.model), what, **options).changes
     would = f" With {' and '.join(changes)} it would fit, not measured here."

@@ -4,22 +4,65 @@ import logging
 import os
 import platform
 import random
+import re
 import sys
 import warnings
 from importlib.metadata import version
 
 STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes")
-# What peft says without cause in these notebooks: of files on a hub that is out of reach, of one configuration
-# used for two models, of arguments that a prompt does not take, of what is done already.
-SILENCED = (
-    "Could not find a config file",
-    "Unable to fetch remote file",
-    "The PEFT config's `base_model_name_or_path` was renamed",
-    "(Position|Token type) ids are not supported",
-    "(Already unmerged|All adapters are already merged)",
-    "fan_in_fan_out is set to",
-    "Unsupported layer type",  # LN tuning says it of every RMSNorm
-)
+# What libraries say to a notebook's reader without cause, by the module that says it: warnings, and beside them lines of
+# their logs. Everything else is shown: missing keys, tied weights, a checkpoint that was not found.
+WARNED = {
+    "transformers": (
+        "`(is_)?gradient_checkpointing(_enable)?` is deprecated",  # trl's and peft's calls
+    ),
+    "torch": (
+        "torch.utils.checkpoint: the use_reentrant parameter",  # as above
+        "`torch.jit.script_method` is deprecated",
+    ),
+    "bitsandbytes": ("Paged optimizers are not supported on CPU",),  # 06 says it
+    # Of files on a hub that is out of reach, of one configuration used for two models, of arguments that a prompt
+    # does not take, of what is done already; LN tuning says the last of every RMSNorm.
+    "peft": (
+        "Could not find a config file",
+        "Unable to fetch remote file",
+        "The PEFT config's `base_model_name_or_path` was renamed",
+        "(Position|Token type) ids are not supported",
+        "(Already unmerged|All adapters are already merged)",
+        "fan_in_fan_out is set to",
+        "Unsupported layer type",
+    ),
+}
+
+
+class Named(logging.Filter):
+    """Lets pass what none of some messages names."""
+
+    def __init__(self, *messages: str) -> None:
+        """Take the messages as regular expressions of their beginnings."""
+        super().__init__()
+        self.messages = [re.compile(message) for message in messages]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to show a line."""
+        said = re.sub(r"\x1b\[\d*m", "", record.getMessage())
+        return not any(message.match(said) for message in self.messages)
+
+
+LOGGED = {
+    "transformers": Named(
+        "The modules are dequantized in",  # asked for
+        "The new embeddings will be initialized from",  # the default of a resize
+        "Both `max_new_tokens` .* and `max_length`",  # a Trainer's evaluation: its own two defaults
+        "`use_cache=True` is incompatible with gradient",  # and is switched off
+        "Caching is incompatible with gradient",
+        # That a head alone is not in the base's file: each fine-tuning of a classifier starts so.
+        r"\w+ForSequenceClassification LOAD REPORT.*\n.*\n[-+]+\n((score|classifier)[\w.]* +\| MISSING.*\n)+\n",
+    ),
+    "accelerate.big_modeling": Named(
+        "Some parameters are on the meta device"
+    ),  # device_map asked for it
+}
 
 
 def in_live_notebook() -> bool:
@@ -28,24 +71,26 @@ def in_live_notebook() -> bool:
 
 
 def quiet() -> None:
-    """Silence what a reader cannot act on, and headless the progress bars too.
+    """Silence what ``WARNED`` and ``LOGGED`` name, and headless the progress bars too.
 
-    Of peft that is what ``SILENCED`` names: missing keys, tied weights, a second wrapping, a merge into
-    4 bits stay visible; so does torch's word on checkpointing without a gradient. Deprecation and
-    future warnings that point at a notebook's own line stay visible too: the runner reports them.
+    Deprecation and future warnings of the libraries' own lines are Python's to hide; those that point at a
+    notebook's line stay visible: the runner reports them.
     """
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    for module in ("transformers", "trl", "torch", "accelerate", "bitsandbytes"):
-        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    transformers.logging.set_verbosity_warning()
+    for module, messages in WARNED.items():
+        for message in messages:
+            warnings.filterwarnings("ignore", message, module=rf"{module}(\.|$)")
     for category in (DeprecationWarning, FutureWarning):
         warnings.filterwarnings("ignore", category=category, module=r"peft(\.|$)")
-    for message in SILENCED:
-        warnings.filterwarnings("ignore", message, module=r"peft(\.|$)")
-    warnings.filterwarnings("default", "None of the inputs have requires_grad")
-    # That weights are offloaded, which a device_map has asked for.
-    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
+    for name, named in LOGGED.items():
+        logger = logging.getLogger(name)
+        for place in (
+            logger,
+            *logger.handlers,
+        ):  # a logger's own filter is not asked for its children's lines
+            place.addFilter(named)
     if not in_live_notebook():
         import datasets
 

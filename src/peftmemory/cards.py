@@ -34,6 +34,8 @@ LEAST_CONTEXT_GIB, CARD_OVERHEAD_GIB = 0.14, 1.0
 # studies.memory_truth lie between (whose test computes the two again). It rounds sizes up, and holds on
 # to what it has once had.
 SLACK = (1.02, 1.37)
+# What one in eight of them stay below: with less room than that for it a run is not worth the try.
+TIGHT_SLACK = 1.05
 VERDICTS = ("fits", "uncertain", "does not fit")
 
 
@@ -63,6 +65,24 @@ def check_card(gib: Any) -> None:
     good = isinstance(gib, int | float) and not isinstance(gib, bool) and 0 < gib < 100_000
     if not good:
         raise EstimateError(f"The card's memory must be above 0 GiB, not {gib!r}.")
+
+
+def reported(sold_gb: float) -> float:
+    """Return the memory that a card sold as so many GB reports at least, in GiB.
+
+    The least of the cards here of that size; for a size that is not here the share of the T4's, the lowest.
+    """
+    known = [gib for gib in CARDS.values() if 0.9 * sold_gb <= gib <= sold_gb]
+    return min(known, default=CARDS["t4"] / 16 * sold_gb)
+
+
+def room(gib: float) -> float:
+    """Return the GiB that a step may ask for to be worth a try: inside ``verdict``'s *uncertain*, towards its end.
+
+    Args:
+        gib: the card's memory as it reports it.
+    """
+    return (gib - CARD_OVERHEAD_GIB) / TIGHT_SLACK
 
 
 def on_card_gib(peak_bytes: float) -> tuple[float, float]:

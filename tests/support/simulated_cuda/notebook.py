@@ -4,7 +4,6 @@
 """
 
 import json
-import linecache
 import os
 import sys
 import time
@@ -15,38 +14,10 @@ os.environ |= {"PEFTHELPERS_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND":
 
 from support.simulated_cuda import A100, MEMORY, simulated  # noqa: I001 - before transformers
 
-from IPython.core.interactiveshell import InteractiveShell
-
 from nbregress import notebooks
+from studies import gpu_notebooks
 from support.simulated_cuda.shorten import shorten
 from support.simulated_cuda.watch import Watch
-
-
-def describe(error: BaseException) -> dict:
-    """Say what stopped a cell, and at which line of a cell."""
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith("<ipython-input"):
-            line = linecache.getline(trace.tb_frame.f_code.co_filename, trace.tb_lineno).strip()
-        trace = trace.tb_next
-    said = (str(error).strip().splitlines() or [""])[-1]
-    return {"error": type(error).__name__, "says": said[:200], "line": line}
-
-
-def run_cells(cells, profile: str, watch: Watch) -> list[dict]:
-    """Run code cells in order; return the failed ones."""
-    shell, failed = InteractiveShell.instance(), []
-    for cell in (cell for cell in cells if cell.cell_type == "code"):
-        outcome = shell.run_cell(cell.source, store_history=False)
-        if error := outcome.error_before_exec or outcome.error_in_exec:
-            failed.append({"cell": cell.id} | describe(error))
-        if "parameters" in cell.metadata.get("tags", []):
-            shell.run_cell(f"PROFILE = {profile!r}", store_history=False)
-        # A traceback would keep a failed cell's models alive.
-        del outcome
-        error = sys.last_value = sys.last_traceback = sys.last_exc = None
-        watch.look(cell.id)
-    return failed
 
 
 def run(stem: str, profile: str) -> dict:
@@ -62,7 +33,10 @@ def run(stem: str, profile: str) -> dict:
     warnings.simplefilter("ignore")
     with simulated(A100):
         watch = Watch()
-        failed = run_cells(found.cells, profile, watch)
+        failed = []
+        for cell, error, _ in gpu_notebooks.executed(found.cells, f"PROFILE = {profile!r}"):
+            failed += [error] if error else []
+            watch.look(cell.id)
     return {
         "failed": failed,
         "misplaced": watch.misplaced,
