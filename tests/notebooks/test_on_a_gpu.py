@@ -21,7 +21,7 @@ STEMS = [path.stem for path in notebooks.find([])]
 SCENARIOS = ("tiny", "gpu")
 
 # Cells that assert, or divide by, what a whole training learns: what they raise then is set aside.
-LEARNED = {("07_comparison", "slice-check"), ("07_comparison", "slice-clusters")}
+LEARNED = {("07_comparison", "slice-check")}
 # accelerate asks torch itself for the accelerator of an offloaded layer: the simulation has none to name. And
 # peft asks the hub whether a vocabulary has grown: out of reach, it leaves the embedding out of the file.
 LEARNED |= {("03_merge", "offload"), ("03_merge", "offload-answers"), ("03_merge", "tokens-table")}
