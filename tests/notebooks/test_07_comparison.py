@@ -187,7 +187,7 @@ def test_the_difference_to_full_is_paired_by_seed_and_needs_three(notebook, curv
     rows += [{"method": "dora", "replay": False, "seed": 0, "steps": 60, "facts": 0.1}]
     table = notebook.namespace["beside_full"](pd.DataFrame(rows), "facts")
     said = table.loc["without", "minus full"]
-    assert said["LoRA all-linear"] == "-0.20 ± 0.00, behind"
+    assert said["LoRA all-linear"] == "-0.20 ± 0.00, less"
     assert said["full"] == said["DoRA"] == "–"
     assert table.loc[("without", "full"), "facts"] == "0.60 (0.50 … 0.70)"
 
@@ -297,7 +297,7 @@ def test_what_the_text_says_of_cost(measured):
     assert set(peak.index[:2]) == {"prefix", "prompt"} and list(peak.index[-2:]) == ["full", "dora"]
     files = bill["file, MiB"] / bill["file, MiB"]["full"]
     assert files.drop("full").max() < 0.011
-    assert peak[bill["LEARN"][peak.index] > 0.9].index[0] == "qlora"
+    assert peak[bill["LEARN, toy"][peak.index] > 0.9].index[0] == "qlora"
     rise = bill[measured["RISE"]].sort_values()
     assert rise.index[0] == "full" and "prefix" in rise.index[-2:]
     stays = bill["stays when served"]

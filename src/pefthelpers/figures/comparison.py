@@ -170,5 +170,5 @@ def retention(paths: Mapping, *, y: str, xlabel: str, ylabel: str, base: float, 
         panel.set(xlabel=f"{xlabel}, {'with' if replay else 'without'} replay")
         panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
     panels[0].set_ylabel(ylabel)
-    panels[int(y == "facts")].legend(fontsize=9)
+    panels[int(base > 0.5)].legend(fontsize=9, loc="right" if base > 0.5 else "upper left")
     figures.show(figure, alt)
