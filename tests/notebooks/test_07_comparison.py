@@ -186,7 +186,7 @@ def test_the_difference_to_full_is_paired_by_seed_and_needs_three(notebook, curv
     ]
     rows += [{"method": "dora", "replay": False, "seed": 0, "steps": 60, "facts": 0.1}]
     table = notebook.namespace["beside_full"](pd.DataFrame(rows), "facts")
-    said = table.loc["without", "minus full"]
+    said = table.loc["without", "− full"]
     assert said["LoRA all-linear"] == "-0.20 ± 0.00, less"
     assert said["full"] == said["DoRA"] == "–"
     assert table.loc[("without", "full"), "facts"] == "0.60 (0.50 … 0.70)"
