@@ -248,6 +248,26 @@ def test_smollm2_leaks_least_after_full_fine_tuning_and_most_after_a_prefix(leak
         leak = {m: leaks[m, False]["general_leak"][seed] for m in SIX}
         assert leak["full"] < min(leak[m] for m in SIX if m != "full")
         assert leak["prefix"] > max(leak[m] for m in SIX if m != "prefix")
+    assert leaks["prefix", False]["general_leak"].min() > 0.8
+
+
+def test_on_smollm2_three_seeds_do_not_tell_lora_from_full_but_three_others(notebook, curves):
+    _, paths = retention.paths("retention_smollm2")
+    found = notebook.namespace["at_target"](paths, ["general_leak"])
+    verdict, gap = notebook.namespace["verdict"], notebook.namespace["minus_full"]
+    said = {m: verdict(*gap(found, False, m, "general_leak")) for m in SIX[1:]}
+    assert said["lora"] == said["dora"] == "not told apart"
+    assert said["rslora"] == said["houlsby"] == said["prefix"] == "ahead"
+
+
+def test_with_replay_full_and_the_lora_family_hardly_leak_along_the_whole_training():
+    _, paths = retention.paths("retention_smollm2")
+    replayed = {key: path for key, path in paths.items() if key[1]}
+    assert {"full", "lora", "rslora"} <= {method for method, *_ in replayed}
+    for (method, *_), path in replayed.items():
+        if method in ("full", "lora", "rslora", "dora"):
+            assert path["general_leak"].max() < 0.05
+            assert path["target"].max() > 0.8
 
 
 def test_replay_keeps_the_old_facts(notebook, curves):
