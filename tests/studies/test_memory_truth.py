@@ -17,6 +17,9 @@ EXPLAINED = {
     "a100_80gb/80": "transformers 4.48 copied the shifted logits once more",
     "full": "reserved, not allocated: AdamW's foreach step wants blocks of the weights' size",
     "adalora/rank32": "not explained",
+    # https://github.com/huggingface/peft, src/peft/tuners/osf/layer.py at the sheet's commit
+    "osf/rank128": "peft 0.19.2.dev0 kept both high factors (3.7 GB) and each rebuilt weight (5.6 GB), 0.21.2 does not",
+    "psoft/default": "not explained; psoft/fast, without the full SVD and the solve, is met",
     "boft/default": "permutation buffers that the run's own mean shows not to be there",
 }
 
