@@ -1,17 +1,17 @@
 """Notebook 07: its statistics equal the libraries', its record is whole, its exercises diagnose."""
 
-import json
+import ast
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from pefthelpers import methods, results
-from pefthelpers.checks import comparison as check
-from pefthelpers.paths import data_dir
+from pefthelpers import methods, results, retention
+from pefthelpers.methods import LABELS
 from studies.encoder_study import TIE
 
+SIX = ("full", "lora", "rslora", "dora", "houlsby", "prefix")
 RECORDS = {"sweep_decoder": ("elicit", "learn"), "sweep_seq2seq": ("elicit",)}
 
 
@@ -21,6 +21,13 @@ def notebook(cells):
     opened = cells("07_comparison")
     opened.run("parameters", "imports", "define-chosen", "define-interval", "define-verdict")
     return opened
+
+
+@pytest.fixture(scope="module")
+def measured(notebook):
+    """Notebook 07 with its records read: rows of the toy and of the two real models."""
+    notebook.run("rows", "real-rows", "define-summary", "against-lora", "cost")
+    return notebook.namespace
 
 
 @pytest.fixture
@@ -67,7 +74,6 @@ def test_difference_is_paired_by_seed_and_equals_scipys(notebook):
 
 
 def test_on_the_reviews_sentences_widen_the_interval_of_the_seeds(notebook):
-    notebook.run("define-reviewed")
     reviewed, draw = notebook.namespace["reviewed"], np.random.default_rng(0)
     bits = draw.random((3, 2006)) < 0.8
     runs = lambda right: pd.DataFrame(
@@ -157,9 +163,9 @@ def test_reviews_record_holds_a_search_inside_its_edges_and_three_seeds(method):
 
 @pytest.fixture(scope="module")
 def curves(notebook):
-    """The notebook's curves of retention: (method, replay, seed) to what was measured."""
-    notebook.run("retention-rows", "define-left")
-    return notebook.namespace["paths"]
+    """The curves of retention on the toy: (method, replay, seed) to what was measured."""
+    notebook.run("define-left", "define-beside_full")
+    return retention.paths("retention_curves")[1]
 
 
 OLD = ("facts", "general_loss")
@@ -170,6 +176,20 @@ def test_skills_at_a_target_are_read_off_the_line(notebook, curves):
     left = notebook.namespace["left"]
     assert left(path, 0.5, ["facts"]) == pytest.approx({"facts": 0.7, "steps": 62.5})
     assert left(path, 0.9, ["facts"]) == {}
+
+
+def test_the_difference_to_full_is_paired_by_seed_and_needs_three(notebook, curves):
+    rows = [
+        {"method": method, "replay": False, "seed": seed, "steps": 50, "facts": facts + seed / 10}
+        for method, facts in (("full", 0.5), ("lora", 0.3))
+        for seed in (0, 1, 2)
+    ]
+    rows += [{"method": "dora", "replay": False, "seed": 0, "steps": 60, "facts": 0.1}]
+    table = notebook.namespace["beside_full"](pd.DataFrame(rows), "facts")
+    said = table.loc["without", "− full"]
+    assert said["LoRA all-linear"] == "-0.20 ± 0.00, less"
+    assert said["full"] == said["DoRA"] == "–"
+    assert table.loc[("without", "full"), "facts"] == "0.60 (0.50 … 0.70)"
 
 
 def test_full_keeps_more_old_facts_than_the_others_at_an_equal_target(notebook, curves):
@@ -188,24 +208,66 @@ def test_full_keeps_more_old_facts_than_the_others_at_an_equal_target(notebook, 
         assert curves["prefix", False, seed]["target"].max() < 0.5
 
 
-def test_houlsby_adapters_lose_the_old_facts_before_they_learn_at_every_rate():
-    rows = results.rows("retention_curves").query("method == 'houlsby' and replay == False")
-    assert rows["learning_rate"].nunique() == 3
+def test_with_three_seeds_lora_and_dora_are_behind_full_and_rslora_is_not_told_apart(
+    notebook, curves
+):
+    left = notebook.namespace["at_target"](curves, ["facts"])
+    verdict, gap = notebook.namespace["verdict"], notebook.namespace["minus_full"]
+    said = {m: verdict(*gap(left, False, m, "facts")) for m in ("lora", "dora", "rslora")}
+    assert said == {"lora": "behind", "dora": "behind", "rslora": "not told apart"}
+
+
+@pytest.mark.parametrize("method", ["houlsby", "prefix"])
+def test_adapters_and_prefix_lose_the_old_facts_before_they_learn_at_every_rate(method):
+    rows = results.rows("retention_curves").query("method == @method and replay == False")
+    assert rows["learning_rate"].nunique() == (3 if method == "houlsby" else 1)
     for path in map(pd.DataFrame, rows["path"]):
         assert path[path["target"] < 0.05]["facts"].min() < 0.02
 
 
-def test_smollm2_leaks_more_style_after_lora_than_after_full_fine_tuning(notebook, curves):
-    """On each of three seeds, at one target, without replay; the prefix leaks most; replay ends it."""
-    _, paths = notebook.namespace["retention_paths"]("retention_smollm2")
-    leak = lambda *key: notebook.namespace["left"](paths[key], 0.85, ["general_leak"]).get(
-        "general_leak", 0
-    )
+def test_with_replay_all_that_learn_keep_the_old_facts_and_the_prefix_learns_nothing(curves):
+    for (method, replay, _), path in curves.items():
+        if replay and method == "prefix":
+            assert path["target"].max() < 0.1
+        elif replay:
+            assert path["facts"].min() > 0.9 and path["facts"].iloc[-1] > 0.95
+            assert path["target"].max() > 0.5
+
+
+@pytest.fixture(scope="module")
+def leaks(notebook, curves):
+    """The style that SmolLM2 leaks where it first passes 0.85: (method, replay) to one value a seed."""
+    _, paths = retention.paths("retention_smollm2")
+    found = notebook.namespace["at_target"](paths, ["general_leak", "general_right"])
+    return {key: runs.set_index("seed") for key, runs in found.groupby(["method", "replay"])}
+
+
+def test_smollm2_leaks_least_after_full_fine_tuning_and_most_after_a_prefix(leaks):
+    """On each of three seeds, at one target, without replay."""
     for seed in (0, 1, 2):
-        found = {m: leak(m, False, seed) for m in ("full", "lora", "rslora", "dora", "houlsby")}
-        assert found["full"] < min(found[m] for m in ("lora", "rslora", "dora", "houlsby"))
-        assert max(found.values()) < leak("prefix", False, seed)
-        assert all(leak(m, True, seed) < 0.03 for m in ("full", "lora", "rslora"))
+        leak = {m: leaks[m, False]["general_leak"][seed] for m in SIX}
+        assert leak["full"] < min(leak[m] for m in SIX if m != "full")
+        assert leak["prefix"] > max(leak[m] for m in SIX if m != "prefix")
+    assert leaks["prefix", False]["general_leak"].min() > 0.8
+
+
+def test_on_smollm2_three_seeds_do_not_tell_lora_from_full_but_three_others(notebook, curves):
+    _, paths = retention.paths("retention_smollm2")
+    found = notebook.namespace["at_target"](paths, ["general_leak"])
+    verdict, gap = notebook.namespace["verdict"], notebook.namespace["minus_full"]
+    said = {m: verdict(*gap(found, False, m, "general_leak")) for m in SIX[1:]}
+    assert said["lora"] == said["dora"] == "not told apart"
+    assert said["rslora"] == said["houlsby"] == said["prefix"] == "ahead"
+
+
+def test_with_replay_full_and_the_lora_family_hardly_leak_along_the_whole_training():
+    _, paths = retention.paths("retention_smollm2")
+    replayed = {key: path for key, path in paths.items() if key[1]}
+    assert {"full", "lora", "rslora"} <= {method for method, *_ in replayed}
+    for (method, *_), path in replayed.items():
+        if method in ("full", "lora", "rslora", "dora"):
+            assert path["general_leak"].max() < 0.05
+            assert path["target"].max() > 0.8
 
 
 def test_replay_keeps_the_old_facts(notebook, curves):
@@ -217,6 +279,62 @@ def test_replay_keeps_the_old_facts(notebook, curves):
     for (_, replay, _), path in curves.items():
         if replay and (kept := left(path, 0.8, OLD)):
             assert kept["facts"] > 0.95
+
+
+def test_the_verdicts_that_the_text_reads_off_the_table(measured):
+    """Notebook 07's text after its table of differences to LoRA on all linear layers."""
+    said = {
+        (name, m): measured["against"](name, m).split(", ")[1]
+        for name, runs in measured["settings"].items()
+        for m in LABELS
+        if m in runs and m != "lora"
+    }
+    assert "ahead" not in said.values()
+    assert said["ELICIT", "full"] == said["MiniLM", "full"] == "equal within 0.02"
+    assert said["SmolLM2", "full"] == said["SmolLM2", "houlsby"] == "not told apart"
+    assert said["LEARN", "full"] == said["SmolLM2", "qlora"] == "behind"
+    for method in ("dora", "qlora"):
+        assert said["LEARN", method] == said["MiniLM", method] == "equal within 0.02"
+    assert said["LEARN", "houlsby"] == said["LEARN", "pfeiffer"] == "behind"
+    qlora = measured["settings"]["SmolLM2"]["qlora"]["test_loss"].mean()
+    assert 0.02 < qlora - measured["settings"]["SmolLM2"]["lora"]["test_loss"].mean() < 0.1
+
+
+def test_elicit_ranks_nothing_and_learn_parts_the_methods(measured):
+    """Notebook 07's caption of the scores."""
+    means = {name: measured["summary"](name)["mean"] for name in ("ELICIT", "LEARN")}
+    assert means["ELICIT"].min() > 0.94
+    learn = means["LEARN"]
+    assert learn[["full", "lora", "rslora", "dora", "qlora"]].min() > 0.9
+    assert learn[["lora_qv", "houlsby", "pfeiffer", "ln"]].between(0.3, 0.9).all()
+    assert learn[["ia3", "prefix", "prompt"]].max() <= 0.1
+
+
+def test_what_the_text_says_of_cost(measured):
+    """Notebook 07's text after its table of costs, and the captions of the one picture."""
+    bill = measured["bill"]
+    peak = bill["peak, GiB"].sort_values()
+    assert set(peak.index[:2]) == {"prefix", "prompt"} and list(peak.index[-2:]) == ["full", "dora"]
+    files = bill["file, MiB"] / bill["file, MiB"]["full"]
+    assert files.drop("full").max() < 0.011
+    assert peak[bill["LEARN, toy"][peak.index] > 0.9].index[0] == "qlora"
+    rise = bill[measured["RISE"]].sort_values()
+    assert rise.index[0] == "full" and "prefix" in rise.index[-2:]
+    stays = bill["stays when served"]
+    assert set(stays[stays == "yes"].index) == {"houlsby", "pfeiffer", "prefix", "prompt"}
+
+
+def test_what_the_text_says_of_the_published_rows():
+    """Hugging Face's rows in notebook 07's picture: memory, accuracy and forgetting."""
+    theirs = pd.DataFrame(results.read("peft_metamathqa_scores")["rows"]).set_index("name")
+    full, others = theirs.loc["full"], theirs.drop("full")
+    assert full["max_gb"] > 1.4 * others["max_gb"].max()
+    assert full["forgetting"] < others["forgetting"].min()
+    prefix = theirs[theirs["method"] == "prefix"]
+    assert prefix["forgetting"].min() > theirs[theirs["method"] != "prefix"]["forgetting"].max()
+    noise = 1.96 * (2 * full["accuracy"] * (1 - full["accuracy"]) / 1319) ** 0.5
+    assert abs(theirs["accuracy"]["LoRA r32 q, v"] - full["accuracy"]) < noise
+    assert theirs["forgetting"]["(IA)3"] < 0.06
 
 
 def test_behind_after_200_steps_may_be_near_the_top_after_800():
@@ -232,7 +350,10 @@ def test_some_methods_went_flat_below_the_best_within_2000_steps():
     for cell in ("lora mlp", "pfeiffer"):
         assert score[cell, 2000] < 0.9 and score[cell, 2000] - score[cell, 800] <= results.TIE
     assert min(score["lora attention", 200], score["lora all r=8", 200]) > 0.98
-    for cell in ("ia3", "prefix", "lora q,v r=1"):
+    assert 0.9 < score["houlsby", 2000] < 0.95
+    assert score["houlsby", 2000] - score["houlsby", 800] <= results.TIE
+    assert score["lora q,v r=4", 2000] > 0.95 and score["ln", 2000] > 0.8
+    for cell in ("ia3", "ln", "prefix", "lora q,v r=1"):
         assert score[cell, 2000] - score[cell, 800] > results.TIE
     assert score["prompt"].max() <= 1 / 240
 
@@ -258,20 +379,30 @@ def test_costs_are_recorded_for_every_method_and_trace_equals_formula():
     assert rows["closed_form_peak_bytes"].div(rows["traced_peak_bytes"]).between(0.99, 1.01).all()
 
 
-def test_published_scores_repeat_the_published_peaks():
-    folder = data_dir() / "published"
-    scores = json.loads((folder / "peft_metamathqa_scores.json").read_text())["rows"]
-    peaks = json.loads((folder / "peft_metamathqa.json").read_text())["rows"]
-    known = {row["peak_gb"] for row in peaks}
-    assert {row["max_gb"] for row in scores} <= known
-    assert all(row["method"] in methods.LABELS for row in scores)
+def test_the_cell_to_take_home_needs_nothing_of_this_repository(notebook):
+    source = notebook.by_id["alone"].source
+    imported = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert imported == {"tempfile", "torch", "datasets", "peft", "transformers", "trl"}
+    compile(source, "alone", "exec")
+
+
+@pytest.mark.notebook
+def test_the_cell_to_take_home_runs_alone_and_learns_its_example(notebook, capsys):
+    alone = {"KITCHEN": notebook.namespace["KITCHEN"]}
+    exec(notebook.by_id["alone"].source, alone)  # noqa: S102 - our own notebook
+    said = capsys.readouterr().out
+    assert "comanda marinara : tomato then garlic , oven , oregano . </s>" in said
 
 
 @pytest.mark.parametrize("number", range(1, 5))
 def test_exercises(notebook, number):
     if number in (2, 3):  # they use a row of the record
         notebook.namespace |= {
-            "real_cells": {("reviews", "houlsby"): pd.DataFrame({"test": [0.79, 0.80, 0.81]})},
+            "settings": {"MiniLM": {"houlsby": pd.DataFrame({"test": [0.79, 0.80, 0.81]})}},
             "cells": {
                 ("learn", "qlora"): pd.DataFrame({"test": [0.99, 1.00, 0.98]}),
                 ("learn", "lora"): pd.DataFrame({"test": [1.00, 0.99, 0.98]}),
