@@ -11,7 +11,6 @@ from nbregress import lint, notebooks
 from pefthelpers import results
 from pefthelpers.paths import data_dir
 from studies import readme_figure
-from support.documents import AWAITED
 
 ROOT = data_dir().parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/tools.md")
@@ -60,7 +59,6 @@ def test_every_file_it_names_is_there(document):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / document).read_text(encoding="utf-8"))
     assert paths
     # A path may leave the document's folder, as in ../studies/sweep.py.
-    links = [n for n in links if n.removeprefix("notebooks/").removesuffix(".ipynb") not in AWAITED]
     outside = [n for n in paths + links if n.startswith("../") and not (folder / n).exists()]
     inside = [n for n in paths + links if not n.startswith("../") and not is_there(n, folder)]
     assert outside + inside == []
@@ -116,7 +114,7 @@ def best_rates(rows):
 
 def test_the_readme_has_a_row_for_every_notebook_with_its_badge_s_address():
     there = {path.stem for path in notebooks.find([])}
-    assert there <= ROWS.keys() and ROWS.keys() - there <= AWAITED
+    assert there == ROWS.keys()
     for stem, row in ROWS.items():
         address = lint.badge(notebooks.notebooks_dir() / f"{stem}.ipynb").rsplit("](", 1)[1]
         assert f"[Colab]({address}" in row, stem
@@ -124,7 +122,7 @@ def test_the_readme_has_a_row_for_every_notebook_with_its_badge_s_address():
 
 def test_its_minutes_are_the_recorded_ones():
     """A busy machine takes longer: a half is near enough; studies.readme_figure writes them anew."""
-    for stem in ROWS.keys() - AWAITED:
+    for stem in ROWS:
         for said, recorded in zip(
             ROWS[stem].split("|")[-2:], readme_figure.minutes(stem), strict=True
         ):
