@@ -29,6 +29,8 @@ LEARNED |= {("03_merge", "offload"), ("03_merge", "offload-answers"), ("03_merge
 ON_THE_CPU = {"05b_adapterhub"}
 # 01 counts what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json).
 MEANT = {"01_full_finetuning_memory": "on cpu, not on cuda, since saved"}
+# 07's cell to take home knows no profile: it takes the GPU that there is.
+MEANT["07_comparison"] = "on cuda, not on cpu, since alone"
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
 
