@@ -228,7 +228,13 @@ def _no_pinning(calls, func, args, kwargs):
     return args[0]
 
 
+def _parsed(calls, func, args, kwargs):
+    """Read the arguments of ``Module.to``: a number is a card's, and torch itself knows of none."""
+    return func(*(place_named(x) if type(x) is int else x for x in args), **kwargs)
+
+
 ANSWERS = {
+    torch._C._nn._parse_to: _parsed,
     T.device.__get__: _where,
     T.is_cuda.__get__: lambda calls, func, args, kwargs: on_card(args[0]) or func(*args),
     T.is_cpu.__get__: lambda calls, func, args, kwargs: not on_card(args[0]) and func(*args),
