@@ -128,7 +128,7 @@ BASES = {
             "houlsby": (1.25e-4, 2.5e-4, 5e-4, 1e-3),
             "prefix": (1e-3, 2e-3, 4e-3, 8e-3),
         },
-        replayed=("full", "lora", "rslora"),
+        replayed=("full", "lora", "rslora", "dora", "houlsby", "prefix"),
     ),
 }
 
