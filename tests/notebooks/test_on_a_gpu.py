@@ -24,7 +24,6 @@ SCENARIOS = ("tiny", "gpu")
 # raise then is set aside.
 LEARNED = {("07", "slice-check")}
 # accelerate asks torch itself for the accelerator of an offloaded layer: the simulation has none to name. And
-# peft asks the hub whether a vocabulary has grown: out of reach, it leaves the embedding out of the file.
 LEARNED |= {("03", cell) for cell in ("offload", "offload-answers", "tokens-load")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
