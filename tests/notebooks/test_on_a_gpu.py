@@ -23,8 +23,6 @@ SCENARIOS = ("tiny", "gpu")
 # Of a number's notebook or its companion, cells that assert, or divide by, what a whole training learns: what they
 # raise then is set aside.
 LEARNED = {("07", "slice-check")}
-# accelerate asks torch itself for the accelerator of an offloaded layer: the simulation has none to name. And
-LEARNED |= {("03", cell) for cell in ("offload", "offload-answers", "tokens-load")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
 # 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json). The cells
