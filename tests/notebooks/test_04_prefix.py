@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import PrefixTuningConfig, PromptTuningConfig
 
 from pefthelpers import models, profiles, results
 from pefthelpers.checks import prefix as check
@@ -32,17 +32,9 @@ def book(cells):
     return opened
 
 
-def wrapped(model, config):
-    """Return a PEFT model, its virtual numbers, and a batch of two rows."""
-    torch.manual_seed(3)
-    model = get_peft_model(copy.deepcopy(model), config).eval()
-    numbers = model.prompt_encoder["default"].embedding.weight.detach()
-    return model, numbers, torch.arange(3, 17).reshape(2, 7)
-
-
 @pytest.mark.parametrize("n", [1, 5])
 @torch.no_grad()
-def test_a_prefix_by_hand_equals_peft(llama, book, n):
+def test_a_prefix_by_hand_equals_peft(llama, book, n, wrapped):
     base = llama(num_attention_heads=4, num_key_value_heads=2)
     config = PrefixTuningConfig(**CONFIG, num_virtual_tokens=n)
     theirs, numbers, ids = wrapped(base, config)
@@ -53,7 +45,7 @@ def test_a_prefix_by_hand_equals_peft(llama, book, n):
 
 
 @torch.no_grad()
-def test_a_prefix_by_hand_equals_peft_on_the_kitchen_decoder(book):
+def test_a_prefix_by_hand_equals_peft_on_the_kitchen_decoder(book, wrapped):
     base = models.load("decoder")[0].double()
     config = PrefixTuningConfig(**CONFIG, num_virtual_tokens=8)
     theirs, numbers, ids = wrapped(base, config)
@@ -83,7 +75,7 @@ def test_a_prefix_leaves_the_proportions_among_the_words(book):
 
 
 @torch.no_grad()
-def test_a_prompt_by_hand_equals_peft(llama, book):
+def test_a_prompt_by_hand_equals_peft(llama, book, wrapped):
     base = llama()
     config = PromptTuningConfig(**CONFIG, num_virtual_tokens=4, prompt_tuning_init="RANDOM")
     theirs, numbers, ids = wrapped(base, config)

@@ -24,14 +24,6 @@ def book(cells):
     return opened
 
 
-def wrapped(model, config):
-    """Return a PEFT model, its virtual numbers, and a batch of two rows."""
-    torch.manual_seed(3)
-    model = get_peft_model(copy.deepcopy(model), config).eval()
-    numbers = model.prompt_encoder["default"].embedding.weight.detach()
-    return model, numbers, torch.arange(3, 17).reshape(2, 7)
-
-
 @pytest.mark.parametrize("n", [1, 4])
 @torch.no_grad()
 def test_the_words_look_elsewhere_above_layer_one_and_get_different_mixtures(llama, book, n):
@@ -52,7 +44,7 @@ def test_the_words_look_elsewhere_above_layer_one_and_get_different_mixtures(lla
     assert (alike.min() > 0.9999) == (n == 1)
 
 
-def test_gradient_norms_are_those_of_the_prefix(llama, book):
+def test_gradient_norms_are_those_of_the_prefix(llama, book, wrapped):
     config = PrefixTuningConfig(**CONFIG, num_virtual_tokens=4)
     model, _, ids = wrapped(llama(), config)
     norms = book.namespace["gradient_norms"](model, {"input_ids": ids, "labels": ids}, 2)
@@ -72,7 +64,7 @@ def test_no_prefix_can_be_trained_on_from_its_file(llama, tmp_path, projection):
 
 
 @torch.no_grad()
-def test_only_generate_loses_a_prefix_without_a_cache(llama):
+def test_only_generate_loses_a_prefix_without_a_cache(llama, wrapped):
     model, _, ids = wrapped(llama(), PrefixTuningConfig(**CONFIG, num_virtual_tokens=4))
     assert torch.equal(model(ids, use_cache=False).logits, model(ids).logits)
     with pytest.raises(RuntimeError):

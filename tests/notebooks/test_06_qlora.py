@@ -28,20 +28,6 @@ def book(cells):
     return opened
 
 
-@pytest.fixture(params=["random", "heavy-tailed", "kitchen"])
-def matrix(request):
-    """Return a weight matrix, (d_out, d_in)."""
-    generator = torch.Generator().manual_seed(0)
-    random = torch.randn(320, 192, generator=generator)
-    if request.param == "heavy-tailed":
-        return random.pow(3)
-    if request.param == "kitchen":
-        from pefthelpers import models
-
-        return models.load("decoder")[0].model.layers[1].mlp.up_proj.weight.detach()
-    return random
-
-
 def test_the_levels_are_bitsandbytes(book):
     import bitsandbytes.functional as bnb
 
