@@ -26,6 +26,14 @@ class Cells:
         if last is not None:
             return eval(compile(ast.Expression(last.value), "<cells>", "eval"), self.namespace)
 
+    def verdicts(self, number):
+        """Return what the check says of an exercise as it stands, and with its solution."""
+        stub, solution = (
+            self.by_id[f"exercise-{number}"].source,
+            self.solution(f"solution-{number}"),
+        )
+        return self.execute(stub).status, self.execute(solution).status
+
     def solution(self, name: str) -> str:
         """Return the code folded in a solution cell."""
         return self.by_id[name].source.split("```python\n")[1].split("```")[0]
