@@ -236,9 +236,9 @@ def test_with_replay_all_that_learn_keep_the_old_facts_and_the_prefix_learns_not
 
 @pytest.fixture(scope="module")
 def leaks(notebook, curves):
-    """The style that SmolLM2 leaks where it first passes 0.85: (method, replay) to one value a seed."""
+    """The style that SmolLM2 leaks where it first passes 0.8: (method, replay) to one value a seed."""
     _, paths = retention.paths("retention_smollm2")
-    found = notebook.namespace["at_target"](paths, ["general_leak", "general_right"])
+    found = notebook.namespace["at_target"](paths, ["general_leak", "general_right"], target=0.8)
     return {key: runs.set_index("seed") for key, runs in found.groupby(["method", "replay"])}
 
 
@@ -251,13 +251,12 @@ def test_smollm2_leaks_least_after_full_fine_tuning_and_most_after_a_prefix(leak
     assert leaks["prefix", False]["general_leak"].min() > 0.8
 
 
-def test_on_smollm2_three_seeds_do_not_tell_lora_from_full_but_three_others(notebook, curves):
+def test_on_smollm2_three_seeds_do_not_tell_lora_from_full_but_the_others(notebook, curves):
     _, paths = retention.paths("retention_smollm2")
-    found = notebook.namespace["at_target"](paths, ["general_leak"])
+    found = notebook.namespace["at_target"](paths, ["general_leak"], target=0.8)
     verdict, gap = notebook.namespace["verdict"], notebook.namespace["minus_full"]
     said = {m: verdict(*gap(found, False, m, "general_leak")) for m in SIX[1:]}
-    assert said["lora"] == said["dora"] == "not told apart"
-    assert said["rslora"] == said["houlsby"] == said["prefix"] == "ahead"
+    assert said == dict.fromkeys(SIX[1:], "ahead") | {"lora": "not told apart"}
 
 
 def test_with_replay_smollm2_leaks_little_along_the_training_but_with_a_prefix():
@@ -281,7 +280,7 @@ def test_replay_lowers_every_method_s_leak_and_keeps_more_right_answers(leaks):
         assert with_it["general_right"] > without["general_right"] + 0.1
         assert with_it["steps"] < 1.15 * without["steps"]
     seeds = {method: len(leaks[method, True]) for method in SIX}
-    assert seeds == dict.fromkeys(SIX, 3) | {"rslora": 2, "prefix": 2}
+    assert seeds == dict.fromkeys(SIX, 3)
     assert 0.03 < mean["houlsby", True]["general_leak"] < 0.07
     assert 0.08 < mean["prefix", True]["general_leak"] < 0.12
     others = [mean[m, True]["general_leak"] for m in ("full", "lora", "rslora", "dora")]
