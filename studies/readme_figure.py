@@ -30,8 +30,8 @@ LESS = {"checkpointing": True, "loss": "chunked"}
 STEPS = {
     "full fine-tuning, 16 bits": ("full", {}),
     "LoRA, r = 16": (LORA, {}),
-    "LoRA, checkpointing": (LORA, LESS),
-    "QLoRA, checkpointing": (LORA, LESS | {"precision": "nf4"}),
+    "LoRA, checkpointing,\nchunked loss": (LORA, LESS),
+    "QLoRA, checkpointing,\nchunked loss": (LORA, LESS | {"precision": "nf4"}),
 }
 CARDS_SHOWN = {"t4": "T4", "rtx-4090": "4090", "a6000": "A6000", "a100-80": "A100"}
 # Cells of studies.budget_curves: the method whose colour they have, dashes, what the picture calls them and where.
