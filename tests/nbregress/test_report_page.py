@@ -27,8 +27,8 @@ def broken(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("broken")
     source = (notebooks.notebooks_dir() / "02_lora.ipynb").read_text(encoding="utf-8")
-    assert source.count("processing_class=tokenizer\\n") == 1
-    old = source.replace("processing_class=tokenizer\\n", "tokenizer=tokenizer\\n")
+    assert source.count("processing_class=tokenizer)\\n") == 1
+    old = source.replace("processing_class=tokenizer)\\n", "tokenizer=tokenizer)\\n")
     (folder / "02_lora.ipynb").write_text(old, encoding="utf-8")
     good = notebooks.parse(old, "good")
     good.cells = [cell for cell in good.cells if "parameters" in notebooks.tags(cell)]

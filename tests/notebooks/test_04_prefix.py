@@ -121,6 +121,7 @@ def test_a_recipe_stands_alone(book, role, tmp_path, capsys):
     given = {"FOLDER": str(tmp_path), "DEVICE": "cpu", "MODEL": folder, "T5": folder}
     given["ROWS"] = [{"prompt": e.prompt + " ", "completion": e.answer} for e in rows]
     given["PAIRS"] = [{"source": e.prompt, "target": e.answer} for e in rows]
+    given |= {"ASK": rows[0].prompt, "T5_ASK": rows[0].prompt, "T5_WANTED": rows[0].answer}
     source = book.by_id[f"recipe-{role}"].source
     assert RECIPES[role] in source
     exec(source.replace(RECIPES[role], "max_steps=2"), given)  # noqa: S102 - our own notebook
@@ -168,7 +169,7 @@ def test_the_published_scores_are_the_recorded_ones(book):
     assert f"Full fine-tuning reached {share('full')}" in text
     assert f"LoRA of rank 32 on q and v {share('LoRA r32 q, v')}" in text
     assert f"between {prefixes.min():.0%}"[:-1] in text and f"and {prefixes.max():.0%}"[:-1] in text
-    assert f"a prompt of 200 tokens {share('prompt 200, words')}" in text
+    assert f"a prompt of 200 tokens that started from words {share('prompt 200, words')}" in text
 
 
 def test_every_claim_on_prefixes_has_a_cell_that_shows_it():
