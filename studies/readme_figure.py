@@ -15,6 +15,7 @@ matplotlib.use("Agg")
 import peftguide
 from peftguide.reasons import STANDINGS
 from pefthelpers import figures, results
+from pefthelpers import retention as studied
 from pefthelpers.figures.comparison import LOOKS
 from pefthelpers.figures.memory import KINDS
 from pefthelpers.methods import LABELS, METHODS
@@ -113,13 +114,11 @@ def budgets(axis) -> None:
 
 def retention(axis) -> None:
     """Draw old facts kept against new facts learned, without and with replay."""
-    study = results.rows("retention_curves")
-    runs = study[study["method"].isin(KEPT)].astype({"replay": bool})
-    seeds = runs.groupby(["method", "replay", "learning_rate"])["seed"].transform("nunique")
-    for (key, replay, seed), group in runs[seeds == 3].groupby(["method", "replay", "seed"]):
-        path, (colour, marker) = pd.DataFrame(group["path"].iloc[0]), LOOKS[key]
-        if replay and key != "lora":
+    _, paths = studied.paths("retention_curves")
+    for (key, replay, seed), path in sorted(paths.items()):
+        if key not in KEPT or (replay and key != "lora"):
             continue
+        colour, marker = LOOKS[key]
         label = f"{LABELS[key]}, replay" if replay else LABELS[key]
         looks = {"marker": "" if replay else marker, "ms": 3.5, "color": colour, "alpha": 0.8}
         looks |= {"lw": 2.4, "zorder": 3} if replay else {}

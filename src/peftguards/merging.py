@@ -1,6 +1,7 @@
 """Would a merge store what the adapters do? Each layer is merged in copies and compared."""
 
 import copy
+import math
 
 import torch
 from torch import nn
@@ -181,10 +182,11 @@ def _refuse_loss(name: str, layer: nn.Module, max_loss: float, max_noise: float)
         raise GuardError(f"peft cannot merge {name}: {why}; serve it unmerged.") from error
     if not abs(kept - 1) <= max_loss or not noise <= max_noise:
         dtype = next(layer.get_base_layer().parameters()).dtype
-        nan = " (nan: the training diverged, or the dtype's range is too small)"
+        diverged = " (nan: the training diverged, or the dtype's range is too small)"
+        why = diverged if math.isnan(kept + noise) else ""
         raise GuardError(
             f"Merging into {dtype} keeps {kept:.0%} of the correction of {name}, under noise of {noise:.0%}: "
-            f"serve the adapter unmerged, or merge and serve in float32{nan if kept + noise != kept + noise else ''}."
+            f"serve the adapter unmerged, or merge and serve in float32{why}."
         )
     if distance > 0.01:
         raise GuardError(

@@ -60,9 +60,8 @@ LOGGED = {
         # That a head alone is not in the base's file: each fine-tuning of a classifier starts so.
         r"\w+ForSequenceClassification LOAD REPORT.*\n.*\n[-+]+\n((score|classifier)[\w.]* +\| MISSING.*\n)+\n",
     ),
-    "accelerate.big_modeling": Named(
-        "Some parameters are on the meta device"
-    ),  # device_map asked for it
+    # A device_map asked for it.
+    "accelerate.big_modeling": Named("Some parameters are on the meta device"),
 }
 
 
@@ -87,10 +86,8 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", category=category, module=r"peft(\.|$)")
     for name, named in LOGGED.items():
         logger = logging.getLogger(name)
-        for place in (
-            logger,
-            *logger.handlers,
-        ):  # a logger's own filter is not asked for its children's lines
+        # The handlers too: a logger's own filter is not asked for its children's lines.
+        for place in (logger, *logger.handlers):
             place.addFilter(named)
     if not in_live_notebook():
         import datasets
