@@ -64,7 +64,7 @@ def make_notebook(tmp_path):
 @pytest.fixture
 def run(capsys):
     """Return a function that runs ``pefthelpers run``: exit code and all that it printed."""
-    from nbregress import cli
+    from peftroom import cli
 
     def call(*arguments, command="run"):
         code = cli.main([command, *map(str, arguments)])

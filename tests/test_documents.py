@@ -22,6 +22,7 @@ PACKAGES = (
     "peftruns",
     "peftguide",
     "nbregress",
+    "peftroom",
 )
 PACKAGES += ("studies",)
 CODE = re.compile(r"`([^`\n]+)`")

@@ -22,6 +22,7 @@ OURS = {
     "peftmemory",
     "peftbottleneck",
     "nbregress",
+    "peftroom",
     "studies",
     "support",
 }

@@ -1,0 +1,1 @@
+"""A room: book, slides, solutions, grading, and thirty laptops without a network; imported by no notebook."""

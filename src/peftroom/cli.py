@@ -1,0 +1,8 @@
+"""The whole command line: what a room needs, beside the commands of ``nbregress.cli``."""
+
+import sys
+
+from nbregress.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
