@@ -98,7 +98,7 @@ def main() -> None:
         return random_folder(*sys.argv[2:4])
     if "--table" in sys.argv[1:]:
         for name in RUNS:
-            print(name, peftruns.by_card(name).to_string(index=False), sep="\n")
+            print(name, peftruns.by_card(name).to_string(), sep="\n")
         return None
     keys = [
         {"name": name, "model": model, **way}

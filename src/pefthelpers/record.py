@@ -13,13 +13,14 @@ def readable(value: float) -> str:
     return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:,.4g}"
 
 
-def record(name: str, value: float, unit: str) -> None:
+def record(name: str, value: float, unit: str, *, silent: bool = False) -> None:
     """Show a metric under a notebook cell and keep it for the runner.
 
     Args:
         name: snake_case, unique in the notebook.
         value: a finite number.
         unit: for instance ``share``, ``nats``, ``s``, ``MiB``, ``parameters``.
+        silent: keep it without a line that is seen, where a table of the same cell shows it.
 
     Raises:
         ValueError: the value is NaN or infinite.
@@ -29,13 +30,10 @@ def record(name: str, value: float, unit: str) -> None:
     value = value if isinstance(value, int) else float(value)
     if not math.isfinite(value):
         raise ValueError(f"the metric {name} is {value}: a recorded metric must be finite")
-    display(
-        {
-            METRIC_MIME: {"name": name, "value": value, "unit": unit},
-            "text/plain": f"{name} = {readable(value)} {unit}",
-        },
-        raw=True,
-    )
+    data = {METRIC_MIME: {"name": name, "value": value, "unit": unit}}
+    # An empty line rather than none: some editors complain of an output that they cannot show.
+    line = "" if silent else f"{name.replace('_', ' ')}: {readable(value)} {unit}"
+    display(data | {"text/plain": line}, raw=True)
 
 
 def quote(name: str, text: str) -> None:

@@ -30,6 +30,9 @@ def predicted(name: str, model: str, method: Any, before_trace: Callable) -> Ite
         yield {"model": model, "peak_bytes": found.peak, **way}
 
 
+SETTING = ("model", "method", "batch", "checkpointing", "length")
+
+
 def by_card(name: str):
     """Return a table: for each card the largest listed model that fits, and what it takes.
 
@@ -39,7 +42,7 @@ def by_card(name: str):
         name: ``lora``, ``prefix``, ``adapters`` or ``qlora``.
 
     Returns:
-        A pandas DataFrame, one card a row.
+        A pandas Styler, one card a row; what is the same for each card stands above it.
     """
     import pandas as pd
 
@@ -63,7 +66,13 @@ def by_card(name: str):
                 "minutes (estimated)": float(f"{operations / speed / 60:.2g}"),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows).set_index("card")
+    same = [name for name in SETTING if table[name].nunique() == 1]
+    words = "; ".join(f"{name} {table[name].iloc[0]}" for name in same)
+    shown = table.drop(columns=same).style.format({"GiB": "{:.1f}", "peak, GiB": "{:.1f}"})
+    return shown.format("{:g}", subset=["minutes (estimated)"]).set_caption(
+        f"For each card: {words}"
+    )
 
 
 def choose(candidates: list[Candidate], card_gib: float) -> Candidate:

@@ -43,6 +43,13 @@ class LoRALinear(nn.Module):
         return self.linear(x) + self.scale * (x @ self.A.T @ self.B.T)
 
 
+def added_up(W, dW, n, dtype=torch.float32):
+    """Add dW in n parts, and keep the sum in a dtype."""
+    for _ in range(n):
+        W = (W.float() + dW / n).to(dtype)
+    return W
+
+
 CHECKS = {
     "first_try": start.first_try,
     "model_states": lambda a: memory.model_states(a, parameters=2**30),
@@ -59,6 +66,7 @@ CHECKS = {
         f, distances={"dequantised": 1e-6, "original": 0.2, "re-quantised": 0.3}
     ),
     "concatenated": merge.concatenated,
+    "nightly": merge.nightly,
     "customers": lambda a: merge.customers(
         a, base_bytes=1000, adapter_bytes=100, budget_bytes=10_000
     ),
@@ -363,6 +371,11 @@ RIGHT = {
             np.concatenate([w1 * A1, w2 * A2]), np.concatenate([B1, B2], 1),
         ),
     ],
+    "nightly": [
+        lambda W, dW, n: added_up(W, dW, n).bfloat16(),
+        lambda W, dW, n: (W.double() + dW.double()).bfloat16(),
+        lambda W, dW, n: W.add_(dW).to(torch.bfloat16),
+    ],
     "customers": kinds(90),
     "cache_mib": [*kinds(MIB), MIB * 1.001],
     "without_prefix": [
@@ -541,6 +554,13 @@ WRONG = {
         (lambda A1, B1, A2, B2, w1, w2: (w1 * A1, B1), "half"),
         (lambda A1, B1, A2, B2, w1, w2: (cat([A1, A2], 1), cat([B1, B2])), "form"),
         (lambda A1, B1, A2, B2, w1, w2: (A1, B2), "else"),
+    ],
+    "nightly": [
+        (lambda W, dW, n: added_up(W, dW, n, torch.bfloat16), "each"),
+        (added_up, "not rounded"), (lambda W, dW, n: W + dW, "not rounded"),
+        (lambda W, dW, n: (W + dW / n).bfloat16(), "one part"), (lambda W, dW, n: W.bfloat16(), "base"),
+        (lambda W, dW, n: (W + dW).half(), "half"), (lambda W, dW, n: (W - dW).bfloat16(), "else"),
+        (lambda W, dW, n: [1, 2], "else"), (lambda W, dW, n: "bfloat16", "else"),
     ],
     "customers": [
         (100, "no base"), (10, "whole models"), (9, "base each"), (90.5, "fraction"), (42, "else"),

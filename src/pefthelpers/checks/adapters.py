@@ -3,6 +3,7 @@
 import torch
 
 from pefthelpers.checks.verdict import Verdict, judge, tried
+from pefthelpers.checks.verdict import check as __getattr__
 
 
 def bottleneck(function) -> Verdict:
@@ -16,28 +17,6 @@ def bottleneck(function) -> Verdict:
     return tried("bottleneck", function, linear=linear)
 
 
-def largest_width(answer, *, d: int, layers: int, budget: int) -> Verdict:
-    """Check the widest Houlsby bottleneck whose parameters stay within a budget.
-
-    Args:
-        answer: the learner's m.
-        d: hidden size.
-        layers: transformer layers, two adapters in each.
-        budget: parameters.
-    """
-    return judge("largest_width", answer, d=d, layers=layers, budget=budget)
-
-
-def zero_start(answer) -> Verdict:
-    """Check what learns if down and up both start at zero, biases included."""
-    return judge("zero_start", answer, right="up's bias")
-
-
 def copies(answer, *, full_bytes: int, adapter_bytes: int) -> Verdict:
     """Check how many adapters weigh less than one fully fine-tuned copy."""
     return judge("copies", answer, full=full_bytes, adapter=adapter_bytes)
-
-
-def discordant(function) -> Verdict:
-    """Check ``function(a, b)``: how many only a got right, and how many only b."""
-    return tried("discordant", function)

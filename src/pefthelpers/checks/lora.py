@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pefthelpers.checks.verdict import Verdict, call, judge, tried
+from pefthelpers.checks.verdict import check as __getattr__
 
 
 def largest_rank(answer, *, shapes: list[tuple[int, int]], budget_bytes: int) -> Verdict:
@@ -27,11 +28,6 @@ def lowest(function, *, score, rates: list[float]) -> Verdict:
     live = call(function, score, rates, 0.95, 0.7) if verdict.status == "correct" else verdict
     said = f"{verdict.message} Trained here, it chose {live}."
     return live if isinstance(live, Verdict) else Verdict("correct", said)
-
-
-def labels(function) -> Verdict:
-    """Check ``function(prompt, answer, length, pad)`` on rows in which the end's id also pads."""
-    return tried("labels", function)
 
 
 def replaced(function, *, layer: type) -> Verdict:

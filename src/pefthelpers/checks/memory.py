@@ -3,18 +3,9 @@
 from transformers import LlamaConfig
 
 from pefthelpers.checks.verdict import Verdict, judge, same, tried
+from pefthelpers.checks.verdict import check as __getattr__
 from peftmemory import StepSetting, load_config, method
 from peftmemory.saved_tensors import saved_activations
-
-
-def model_states(answer, *, parameters: int) -> Verdict:
-    """Check the GiB of weights, gradients, states under autocast with accumulation."""
-    return judge("model_states", answer, parameters=parameters)
-
-
-def checkpointed(function) -> Verdict:
-    """Check ``function(h, layers, batch, seq)``: bytes of the layer inputs in bf16."""
-    return tried("checkpointed", function)
 
 
 def lora_kept(function) -> Verdict:

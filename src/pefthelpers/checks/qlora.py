@@ -2,12 +2,8 @@
 
 import torch
 
-from pefthelpers.checks.verdict import Verdict, judge, tried
-
-
-def bits(function) -> Verdict:
-    """Check ``function(block, group)``: bits per weight; ``group`` None: no double quantisation."""
-    return tried("bits", function)
+from pefthelpers.checks.verdict import Verdict, tried
+from pefthelpers.checks.verdict import check as __getattr__
 
 
 def quantise_block(function) -> Verdict:
@@ -21,25 +17,3 @@ def quantise_block(function) -> Verdict:
         return levels[codes] * torch.as_tensor(pair[1])
 
     return tried("quantise_block", function, restored=restored)
-
-
-def weights_gib(answer, *, linear: int, rest: int, bits: float) -> Verdict:
-    """Check the size, in GiB, of a model whose linear layers are in 4 bits and whose rest is not.
-
-    Args:
-        answer: the learner's figure, in GiB (2**30 bytes).
-        linear: weights that are quantised.
-        rest: weights that stay in bfloat16.
-        bits: per quantised weight.
-    """
-    return judge("weights_gib", answer, linear=linear, rest=rest, bits=bits)
-
-
-def input_gradient(function) -> Verdict:
-    """Check ``function(g, W)``: what a frozen linear layer hands back to its input."""
-    return tried("input_gradient", function)
-
-
-def adam_bytes(function) -> Verdict:
-    """Check ``function(n)``: bytes of 8-bit Adam's states for a tensor of ``n`` parameters."""
-    return tried("adam_bytes", function)

@@ -9,7 +9,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from types import CodeType
@@ -95,6 +95,17 @@ def tried(exercise: str, function: object, /, **given: object) -> Verdict:
         if all(mistake in each for each in fits):  # it explains all that is wrong
             return Verdict("not yet", fits[0][mistake], ((mistake, fits[0][mistake]),))
     return missed[-1] if missed else found[0]
+
+
+def check(name: str) -> Callable[..., Verdict]:
+    """Return the check of an exercise that needs no more than ``exercises.yaml``: a module's ``__getattr__``.
+
+    Raises:
+        AttributeError: there is no exercise of this name.
+    """
+    if name not in SAYS:
+        raise AttributeError(f"there is no exercise {name!r}")
+    return partial(tried if "cases" in SAYS[name] else judge, name)
 
 
 def judge(

@@ -12,6 +12,7 @@ DRAWINGS = Path(__file__).with_name("drawings")
 # Okabe and Ito (2008): distinguishable with every common kind of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+PURPLE, BROWN = "#5E3C99", "#8C4A2F"  # two descendants of LoRA, beside its blue
 FROZEN, TRAINED = "#c9d3dd", ORANGE  # the two colours of every drawing
 CYCLE = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK)
 
@@ -54,6 +55,28 @@ def image(figure, alt: str) -> str:
 def show(figure, alt: str) -> None:
     """Show a figure as an image with alt text, and close it; arguments as for ``image``."""
     _display(image(figure, alt), alt)
+
+
+def dots(table, looks: dict[str, tuple[str, str]], *, xlabel: str, at: float) -> None:
+    """Show a row of points for each row of a table, beside a dotted line.
+
+    Args:
+        table: a DataFrame whose index names the rows.
+        looks: by column, the colour and the marker of its points.
+        xlabel: what the values are.
+        at: where the line stands.
+    """
+    figure, axis = axes(width=9, height=1 + 0.32 * len(table))
+    for column, (colour, marker) in looks.items():
+        axis.plot(table[column], range(len(table)), marker, color=colour, label=column, ms=7)
+    axis.axvline(at, color="grey", ls=":")
+    axis.grid(axis="x", color="#e3e6ea", lw=0.8)
+    axis.set(yticks=range(len(table)), yticklabels=table.index, xlabel=xlabel, axisbelow=True)
+    axis.invert_yaxis()
+    axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    rows = table[[*looks]].round(2).to_dict("index").items()
+    said = "; ".join(f"{row}: {', '.join(map(str, found.values()))}" for row, found in rows)
+    show(figure, f"{xlabel} ({', '.join(looks)}). {said}")
 
 
 def drawing(name: str, **numbers: int) -> None:

@@ -11,9 +11,12 @@ from pefthelpers.methods import LABELS
 LOOKS = {
     "full": (figures.BLACK, "s"),
     "lora_qv": (figures.SKY, "o"),
-    **dict.fromkeys(("lora", "rslora", "dora", "qlora"), (figures.BLUE, "o")),
+    **dict.fromkeys(("lora", "qlora"), (figures.BLUE, "o")),
+    "rslora": (figures.PURPLE, "P"),
+    "dora": (figures.BROWN, "X"),
     **dict.fromkeys(("houlsby", "pfeiffer"), (figures.GREEN, "^")),
-    **dict.fromkeys(("ia3", "ln", "head"), (figures.PINK, "D")),
+    **dict.fromkeys(("ia3", "ln"), (figures.PINK, "D")),
+    "head": (figures.PINK, "*"),
     **dict.fromkeys(("prefix", "prompt"), (figures.RED, "v")),
 }
 DASHES = {"rslora": "--", "dora": ":"}  # the other methods of a family in one plot
