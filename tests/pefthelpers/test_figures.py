@@ -5,9 +5,11 @@ import re
 import string
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from pefthelpers import figures
+from pefthelpers.record import METRIC_MIME, record
 from support.browser import browser, tab  # noqa: F401 - a fixture
 
 NAMES = sorted(path.stem for path in figures.DRAWINGS.glob("*.svg"))
@@ -68,6 +70,27 @@ def test_a_plot_keeps_its_alt_text(monkeypatch):
     figures.show(figure, 'A line, "rising".')
     assert 'alt="A line, &quot;rising&quot;."' in displays[0]["text/html"]
     assert displays[0]["text/plain"] == 'A line, "rising".'
+
+
+def test_dots_say_every_value_in_the_alt_text(monkeypatch):
+    displays = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: displays.append(data))
+    table = pd.DataFrame(
+        {"ours": {"full": 0.952, "LoRA": 1.022}, "theirs": {"full": 1.0, "LoRA": 1.1}}
+    )
+    figures.dots(
+        table, {"ours": (figures.BLUE, "o"), "theirs": (figures.ORANGE, "D")}, xlabel="ratio", at=1
+    )
+    assert displays[0]["text/plain"] == "ratio (ours, theirs). full: 0.95, 1.0; LoRA: 1.02, 1.1"
+
+
+def test_a_silent_metric_is_kept_and_not_seen(monkeypatch):
+    displays = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: displays.append(data))
+    record("exact_match", 0.5, unit="share")
+    record("hidden_one", 2, unit="bytes", silent=True)
+    assert [data["text/plain"] for data in displays] == ["exact match: 0.5 share", ""]
+    assert displays[1][METRIC_MIME] == {"name": "hidden_one", "value": 2, "unit": "bytes"}
 
 
 INSIDE = """() => {
