@@ -72,7 +72,7 @@ def dots(table, looks: dict[str, tuple[str, str]], *, xlabel: str, at: float) ->
     axis.axvline(at, color="grey", ls=":")
     axis.grid(axis="x", color="#e3e6ea", lw=0.8)
     axis.set(yticks=range(len(table)), yticklabels=table.index, xlabel=xlabel, axisbelow=True)
-    axis.invert_yaxis()
+    axis.set_ylim(len(table) - 0.5, -0.5)
     axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     rows = table[[*looks]].round(2).to_dict("index").items()
     said = "; ".join(f"{row}: {', '.join(map(str, found.values()))}" for row, found in rows)
