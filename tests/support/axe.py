@@ -1,6 +1,6 @@
 """What keeps people out of a page, as axe-core finds it in headless Chromium."""
 
-from axe_playwright_python.sync_playwright import AXE_FILE_PATH
+from axe_playwright_python.base import AXE_FILE_PATH
 
 
 def violations(page, *, leave_out=()):
@@ -12,9 +12,7 @@ def violations(page, *, leave_out=()):
     """
     page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     rules = {rule: {"enabled": False} for rule in leave_out}
-    found = page.evaluate(
-        "rules => axe.run(document, {resultTypes: ['violations'], rules})", rules
-    )
+    found = page.evaluate("rules => axe.run(document, {resultTypes: ['violations'], rules})", rules)
     return [
         (rule["id"], rule["impact"], len(rule["nodes"]), rule["nodes"][0]["html"][:200])
         for rule in found["violations"]
