@@ -115,7 +115,7 @@ def convert(ready: nbformat.NotebookNode, template: str, **resources: object) ->
     light, dark = (HtmlFormatter(style=f"a11y-high-contrast-{name}") for name in ("light", "dark"))
     colours = {"light": light.get_style_defs(".highlight"), "dark": dark.get_style_defs(".highlight")}
     kind = SlidesExporter if template == "deck" else HTMLExporter
-    exporter = kind(template_name=template, extra_template_basedirs=[str(TEMPLATES)])
+    exporter = kind(template_name=template, extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True)
     title = re.search(r"^# (.+)", ready.cells[0].source, re.MULTILINE)
     ready.metadata.title = title[1] if title else "Notebook"
     return exporter.from_notebook_node(ready, {"colours": colours, **resources})[0]

@@ -19,7 +19,7 @@ MOST_LINES = 15  # of code that a room can read
 FENCES = re.compile(r"(```.*?```|<details>.*?</details>|\$\$.*?\$\$)", re.DOTALL)
 # What of a text is shown whole: a formula, a table, a list, a quotation, and what begins in bold.
 SHOWN = re.compile(r"\$\$|\||[-*] |\d+\. |> |\*\*|\*Above")
-SENTENCE = re.compile(r".+?[.?!:](?=\s|$)", re.DOTALL)
+SENTENCE = re.compile(r".+?[.?!](?=\s|$)", re.DOTALL)
 BOLD = re.compile(r"\*\*(?:Predict|Claim|Question|Figure)")
 LIVE = ("<script", "<button", "<progress")  # belongs to a notebook, and its answer grows
 
@@ -103,6 +103,17 @@ def of_code(cell: NotebookNode) -> Iterator[NotebookNode]:
     yield typed(cell, "subslide")
 
 
+def kind_of(cell: NotebookNode) -> str:
+    """Return which slide a cell is."""
+    return cell.metadata.get("slideshow", {}).get("slide_type", "-")
+
+
+def headed(cells: list[NotebookNode]) -> bool:
+    """Tell whether the last slide of these has a heading and nothing below it but text."""
+    last = next((each for each in reversed(cells) if kind_of(each) != "notes"), None)
+    return last is not None and last.source.startswith("#") and kind_of(last) != "-"
+
+
 def rule(ready: NotebookNode) -> None:
     """Make a notebook's cells those of its deck."""
     cells: list[NotebookNode] = []
@@ -111,7 +122,9 @@ def rule(ready: NotebookNode) -> None:
         if chosen:
             cells += [cell] if chosen != "skip" else []
         elif cell.cell_type == "code":
-            cells += of_code(cell)
+            for each in of_code(cell):  # the first one stands below its section's heading
+                begun = cells and cells[-1].cell_type == "markdown" and headed(cells)
+                cells.append(typed(each, "-") if begun and kind_of(each) == "subslide" else each)
         elif "generated" not in notebooks.tags(cell):
             cells += of_text(cell)
     ready.cells = cells

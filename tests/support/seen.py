@@ -24,7 +24,7 @@ SLIDES = """() => [...document.querySelectorAll('.slides section')].filter(s => 
   let small = 1000, walk = document.createTreeWalker(s, NodeFilter.SHOW_TEXT), node;
   while (node = walk.nextNode()) if (node.data.trim() && !node.parentElement.closest('.notes, mjx-container, script, style'))
     small = Math.min(small, parseFloat(getComputedStyle(node.parentElement).fontSize));
-  const lines = Math.max(0, ...[...s.querySelectorAll('pre')].map(p => p.textContent.trimEnd().split('\\n').length));
+  const lines = Math.max(0, ...[...s.querySelectorAll('pre')].filter(p => !p.closest('.notes')).map(p => p.textContent.trimEnd().split('\\n').length));
   const inner = [...s.querySelectorAll('*')].filter(e => !e.closest('.notes, mjx-container') && e.scrollWidth > e.clientWidth + 1 && e.clientWidth && getComputedStyle(e).overflowX != 'visible').length;
   const found = [s.scrollHeight, s.scrollWidth, small, lines, inner];
   s.style.cssText = old; if (above) above.style.cssText = was; return found; })"""
