@@ -138,6 +138,18 @@ def of_telling(notebook) -> Iterator[tuple[bool, str]]:
         yield no_words, f"cell {number} shows a table, and no text follows that says what to see"
 
 
+def of_headings(notebook) -> Iterator[tuple[bool, str]]:
+    """Check that headings are a table of contents: one title, and no level left out on the way down."""
+    words = [
+        NO_PROSE.sub("", cell.source) for cell in notebook.cells if cell.cell_type == "markdown"
+    ]
+    found = re.findall(r"^(#+) +(.+)$", "\n\n".join(words), re.MULTILINE)
+    depths = [0, *(len(signs) for signs, _ in found)]
+    yield depths.count(1) != 1, f"{depths.count(1)} headings of the first level, not one"
+    for above, (signs, title) in zip(depths, found, strict=False):
+        yield len(signs) > above + 1, f"a level is left out above the heading {title!r}"
+
+
 def prose(cell) -> int:
     """Count a Markdown cell's words of prose."""
     return len(NO_PROSE.sub("", cell.source).split())
@@ -172,6 +184,7 @@ def problems(path: Path) -> list[str]:
     if not notebook.cells:
         return ["it has no cells: there is nothing to check"]
     checks = [*of_file(notebook, path), *of_structure(notebook, path), *of_telling(notebook)]
+    checks += of_headings(notebook)
     for number, cell in enumerate(notebook.cells):
         private = PRIVATE.search(str(cell.source) + str(cell.get("outputs", "")))
         found = [*(of_code if cell.cell_type == "code" else of_markdown)(cell)]

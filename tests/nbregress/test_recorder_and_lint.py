@@ -187,6 +187,10 @@ CODE = nbformat.v4.new_code_cell("y = 2")
         (shows("<svg></svg>"), "cell 2 shows a figure, and no caption follows"),
         (shows(FIGURE.replace("A curve.", ""), CAPTION), "a figure without alt text"),
         (shows("<table></table>"), "cell 2 shows a table, and no text follows"),
+        (nothing, "0 headings of the first level, not one"),
+        (markdown("# One\n\n# Two"), "2 headings of the first level, not one"),
+        (markdown("# One\n\n### Three"), "a level is left out above the heading 'Three'"),
+        (markdown("## Two"), "a level is left out above the heading 'Two'"),
     ],
 )
 def test_a_reader_is_led(make_notebook, change, problem):
@@ -205,6 +209,12 @@ def test_a_telling_that_leads_is_welcome(make_notebook):
     said = found(make_notebook, change, "x = 1")
     for rule in ("cells, more", "per code cell", "in a row", "figure", "table", "without a word"):
         assert rule not in said
+
+
+def test_headings_in_order_are_welcome(make_notebook):
+    text = "# One\n\n## Two\n\n### Three\n\n```python\n# a comment\n```\n\n## Two again"
+    said = found(make_notebook, markdown(text), "x = 1")
+    assert "heading" not in said
 
 
 def test_a_cited_number_is_welcome(make_notebook):

@@ -15,9 +15,11 @@ from torch import nn
 from transformers import AutoModel
 
 from peftbottleneck import BottleneckConfig, BottleneckLayer
-from pefthelpers import results
+from pefthelpers import figures, results
 from pefthelpers.checks import adapters as check
 from pefthelpers.classification import MeanPooledClassifier
+from pefthelpers.figures import comparison as draw
+from pefthelpers.methods import LABELS
 from pefthelpers.paths import data_dir
 from pefthelpers.results import mildest
 from studies.adapterhub_fixture import inputs
@@ -146,7 +148,7 @@ def compared(book, method, reference):
     """The notebook's comparison of two methods, from the record."""
     reviews = SimpleNamespace(test=range(2006))
     book.namespace |= {"np": np, "pd": pd, "math": math, "stats": stats, "reviews": reviews}
-    book.namespace |= {"results": results}
+    book.namespace |= {"results": results, "figures": figures, "draw": draw, "NAMES": LABELS}
     book.run("study", "define-paired_p", "paired")
     return book.namespace["compare"](method, reference)
 

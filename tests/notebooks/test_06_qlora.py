@@ -23,7 +23,7 @@ def book(cells):
         "NormalDist": NormalDist,
         "check": check,
     }
-    names = ("bits", "nf4_levels", "quantise", "dequantise", "FourBit", "QLoRALinear")
+    names = ("bits", "nf4_levels", "quantise", "FourBit", "QLoRALinear")  # quantise: and dequantise
     opened.run(*(f"define-{name}" for name in names))
     return opened
 

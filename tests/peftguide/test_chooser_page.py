@@ -46,7 +46,7 @@ def test_the_page_holds_the_answer_to_every_combination_of_its_choices():
     asked = product(*([options[name][word] for word in words] for name, words in found["fields"]))
     for place, values in zip(found["places"], asked, strict=True):
         parts = [found["parts"][part] for part in found["answers"][place]]
-        text = "\n<h4>".join("\n".join(found["lines"][line] for line in part) for part in parts)
+        text = "\n<h3>".join("\n".join(found["lines"][line] for line in part) for part in parts)
         assert text == chooser.answer(**dict(zip(names, values, strict=True)))
 
 
@@ -99,7 +99,7 @@ def test_moved_in_a_page_without_a_kernel_it_changes_the_answer(tab, tmp_path):
     tab.get_by_label("model").select_option(label="roberta-base")
     assert "roberta-base is for task" in root.get_by_role("alert").inner_text()
     tab.locator("select[name=task]").select_option(value="3")
-    assert root.locator("h4").count() == 3
+    assert root.locator("h3").count() == 3
     tab.set_viewport_size({"width": 500, "height": 900})
     assert tab.evaluate("document.getElementById('chooser-page').scrollWidth") <= 500
     screenshot(tab, "chooser-page-narrow")

@@ -3,8 +3,10 @@
 import html
 import re
 import string
+from itertools import combinations
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from pefthelpers import figures
@@ -14,7 +16,7 @@ NAMES = sorted(path.stem for path in figures.DRAWINGS.glob("*.svg"))
 SMALL = {"d_in": 192, "d_out": 512, "r": 8, "layers": 4, "d_model": 384, "m": 24}
 LARGE = {"d_in": 14336, "d_out": 14336, "r": 64, "layers": 80, "d_model": 4096, "m": 256}
 BLOCKS = {"block": 64, "group": 256, "dishes": 65, "pizzas": 24, "parameters": "1,685,184"}
-PALETTE = {figures.FROZEN, figures.TRAINED, *figures.CYCLE, "#333333", "#777777", "#999999"}
+PALETTE = {figures.FROZEN, figures.TRAINED, *figures.CYCLE, "#333333", "#777777"}
 PALETTE |= {"#ffffff", "#f7deab", "#e3c47a", "#9fc5e8"}  # paper, computed, merged, constants
 
 
@@ -97,3 +99,57 @@ def test_no_text_leaves_its_box_or_meets_another(tab):  # noqa: F811
             svg = string.Template(source(name)).substitute(numbers | BLOCKS)
             tab.set_content(f"<body style='margin:0'>{svg}</body>")
             assert tab.evaluate(INSIDE) == [], name
+
+
+def linear(colour):
+    """Return red, green and blue as amounts of light, of a colour such as #005A96."""
+    parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(colour, paper="#ffffff"):
+    """Return the contrast of two colours (WCAG 2.2, relative luminance)."""
+    dark, light = sorted(linear(each) @ [0.2126, 0.7152, 0.0722] for each in (colour, paper))
+    return (light + 0.05) / (dark + 0.05)
+
+
+# How red, green and blue look without one kind of cone (Machado et al. 2009, severity 1).
+SEEN = {
+    "all cones": np.eye(3),
+    "no red": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "no green": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "no blue": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def lab(light):
+    """Return CIE L*a*b* of amounts of red, green and blue light."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(to_xyz @ np.clip(light, 0, 1) / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("colour", [*figures.CYCLE, "#777777"])
+def test_a_line_of_each_colour_is_seen_on_white(colour):
+    assert contrast(colour) >= 3
+
+
+@pytest.mark.parametrize("colour", ["#333333", "#000000"])
+@pytest.mark.parametrize(
+    "paper", ["#ffffff", figures.FROZEN, figures.TRAINED, "#f7deab", "#e3c47a"]
+)
+def test_words_are_read_on_every_part_of_a_drawing(colour, paper):
+    assert contrast(colour, paper) >= 4.5
+
+
+@pytest.mark.parametrize("cones", SEEN)
+def test_two_colours_stay_apart_for_colour_blind_eyes(cones):
+    seen = [lab(np.array(SEEN[cones]) @ linear(colour)) for colour in figures.CYCLE]
+    assert min(np.linalg.norm(one - two) for one, two in combinations(seen, 2)) > 14
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_drawing_s_words_are_dark(name):
+    words = re.findall(r"<text\b[^>]*>", source(name))
+    assert words and all("opacity" not in each for each in words)
+    assert set(re.findall(r'fill="(#\w+)"', " ".join(words))) <= {"#333333", "#000000"}

@@ -107,7 +107,7 @@ def numbers() -> dict[str, Any]:
     answers, parts, lines = (defaultdict(count().__next__) for _ in range(3))
     for values in product(*(options.values() for options in shown.values())):
         text = answer(**dict(zip(shown, values, strict=True)))
-        cut = [part.split("\n") for part in text.split("\n<h4>")]
+        cut = [part.split("\n") for part in text.split("\n<h3>")]
         places.append(answers[tuple(parts[tuple(lines[line] for line in part)] for part in cut)])
     pools = {"answers": list(answers), "parts": list(parts), "lines": list(lines)}
     return {"fields": [[n, list(words)] for n, words in shown.items()], "places": places, **pools}

@@ -15,7 +15,7 @@ def head(weights: torch.Tensor, words: list[str], *, n: int) -> None:
     """
     figure, axis = figures.axes(width=8.5, height=3.6)
     image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axis.axvspan(-0.5, n - 0.5, facecolor="none", edgecolor=figures.TRAINED, linewidth=3)
+    axis.axvspan(-0.5, n - 0.5, facecolor="none", edgecolor=figures.ORANGE, linewidth=3)
     axis.set_xticks(range(n + len(words)), [f"p{i + 1}" for i in range(n)] + words)
     axis.tick_params(axis="x", labelrotation=45)
     for label in axis.get_xticklabels():
