@@ -21,6 +21,7 @@ PARTS = {"Start": 0, "Methods": 6, "Comparison": 7, "Beyond": 99}
 DOCUMENTS = {
     "TEACHING.md": "For a room",
     "docs/tools.md": "Tools",
+    "docs/pages.md": "For a room",
     "CONTRIBUTING.md": "For maintainers",
     "data/README.md": "For maintainers",
     "docs/moved.md": "For maintainers",
@@ -76,7 +77,9 @@ def stage(paths: list[Path], root: Path, folder: Path) -> None:
         near = os.path.dirname(name) or "."
         seen = {each: os.path.relpath(other, near) for each, other in placed.items()}
         lead, target = prepared.leads(file, seen), folder / name
-        in_output = lambda to, lead=lead: re.sub(r"\.(ipynb|md)(?=#|$)", ".html", anchored(lead(to)))
+        in_output = lambda to, lead=lead: re.sub(
+            r"\.(ipynb|md)(?=#|$)", ".html", anchored(lead(to))
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".ipynb":
             ready = prepared.notebook(file, lambda to, lead=lead: anchored(lead(to)), in_output)
@@ -134,7 +137,9 @@ def finished(page: str) -> str:
         return match[0] if f'id="{anchor}"' in page else name(match)
 
     page = HEADING.sub(unless_there, page)
-    return page.replace("<p><strong>Figure.</strong>", '<p class="caption"><strong>Figure.</strong>')
+    return page.replace(
+        "<p><strong>Figure.</strong>", '<p class="caption"><strong>Figure.</strong>'
+    )
 
 
 def build(paths: list[Path], out: Path) -> list[Path]:

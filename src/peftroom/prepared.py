@@ -16,7 +16,7 @@ from pefthelpers.errors import UserError
 TEMPLATES = Path(__file__).with_name("templates")
 # What is code stays; a link or an image of Markdown: its text, where it leads to.
 LINK = re.compile(
-    r"(?P<code>```.*?```|`[^`\n]+`)|(?P<open>\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<to>[^)\s]+)\)", re.S
+    r"(?P<code>```.*?```|`[^`\n]+`)|(?P<open>\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<to>[^)\s]+)\)", re.DOTALL
 )
 PICTURE_ELSEWHERE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
 QUIZ = re.compile(r"quiz\.show\(\s*[\"'](\w+)[\"']")
@@ -75,9 +75,9 @@ def linked(text: str, to: Where) -> str:
 
 
 def output_linked(page: str, to: Where) -> str:
-    """Return an output's HTML with its links led elsewhere."""
-    lead = lambda match: f'href="{html.escape(to(html.unescape(match[1])))}"'
-    return re.sub(r'(?<=<a )href="([^"]*)"', lead, page)
+    """Return an output's HTML with its links led elsewhere; scripts stay as they are."""
+    lead = lambda match: match[1] or f'href="{html.escape(to(html.unescape(match[2])))}"'
+    return re.sub(r'(<script.*?</script>)|(?<=<a )href="([^"]*)"', lead, page, flags=re.DOTALL)
 
 
 def notebook(path: Path, to: Where, out: Where | None = None) -> nbformat.NotebookNode:
@@ -113,9 +113,14 @@ def convert(ready: nbformat.NotebookNode, template: str, **resources: object) ->
 
     installed("a11y_pygments")
     light, dark = (HtmlFormatter(style=f"a11y-high-contrast-{name}") for name in ("light", "dark"))
-    colours = {"light": light.get_style_defs(".highlight"), "dark": dark.get_style_defs(".highlight")}
+    colours = {
+        "light": light.get_style_defs(".highlight"),
+        "dark": dark.get_style_defs(".highlight"),
+    }
     kind = SlidesExporter if template == "deck" else HTMLExporter
-    exporter = kind(template_name=template, extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True)
+    exporter = kind(
+        template_name=template, extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+    )
     title = re.search(r"^# (.+)", ready.cells[0].source, re.MULTILINE)
     ready.metadata.title = title[1] if title else "Notebook"
     return exporter.from_notebook_node(ready, {"colours": colours, **resources})[0]

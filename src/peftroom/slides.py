@@ -77,6 +77,21 @@ def of_text(cell: NotebookNode) -> Iterator[NotebookNode]:
             yield typed(new_markdown_cell(said), "notes")
 
 
+def of_quiz(number: str) -> Iterator[NotebookNode]:
+    """Yield a slide of each question of a quiz for the room; the answers are said."""
+    from pefthelpers import quiz
+
+    for each in quiz.load(number):
+        options = [f"1. {quiz.words(option['say'])}" for option in each["options"]]
+        answers = [
+            f"1. {'**Right.**' if option.get('right') else 'Not so.'} {quiz.words(option['why'])}"
+            for option in each["options"]
+        ]
+        asked = f"### {quiz.words(each['ask'])}\n\n" + "\n".join(options)
+        yield typed(new_markdown_cell(asked), "subslide")
+        yield typed(new_markdown_cell("\n".join(answers)), "notes")
+
+
 def of_code(cell: NotebookNode) -> Iterator[NotebookNode]:
     """Yield the slide of a cell of code: a picture or table without it, a definition, a short cell."""
     tags, pages = notebooks.tags(cell), []
@@ -90,7 +105,10 @@ def of_code(cell: NotebookNode) -> Iterator[NotebookNode]:
     defines = any(tag.startswith("define-") for tag in tags) or "exercise" in tags
     if {"setup", "parameters", "generated"} & {*tags} or cell.id == "imports":
         return
-    if "quiz" in tags or not (cell.outputs or defines):
+    if asked := "quiz" in tags and prepared.QUIZ.search(cell.source):
+        yield from of_quiz(asked[1])
+        return
+    if not (cell.outputs or defines):
         yield typed(new_markdown_cell(f"```python\n{cell.source}\n```"), "notes")
         return
     if any(re.search("<img|<svg|<table", page) for page in pages) and not defines:

@@ -1,6 +1,6 @@
 """What keeps people out of a page, as axe-core finds it in headless Chromium."""
 
-from axe_playwright_python.sync_playwright import AXE_FILE_PATH
+from axe_playwright_python.base import AXE_FILE_PATH
 
 
 def violations(page, *, leave_out=()):

@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from support.axe import violations
 from support.browser import CHROMIUM
 
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -52,7 +53,11 @@ def browser():
     """Start headless Chromium; every name but this machine's leads nowhere."""
     from playwright.sync_api import sync_playwright
 
-    args = ["--no-sandbox", "--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    args = [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         yield started
@@ -71,16 +76,6 @@ def served(folder):
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
-
-
-def axe(page):
-    """Return axe-core's violations of a page: rule, impact, number of places, the first place."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(page).response["violations"]
-    return [
-        (one["id"], one["impact"], len(one["nodes"]), one["nodes"][0]["html"][:160]) for one in found
-    ]
 
 
 def look(started, address, *, phone=False, dark=False, shot=None, check_axe=True):
@@ -105,7 +100,7 @@ def look(started, address, *, phone=False, dark=False, shot=None, check_axe=True
     page.wait_for_timeout(150)
     seen.wider = page.evaluate(WIDER)
     seen.slides = page.evaluate(SLIDES) if page.query_selector(".reveal .slides") else []
-    seen.axe = axe(page) if check_axe else []
+    seen.axe = violations(page) if check_axe else []
     if shot:
         page.screenshot(path=str(shot), timeout=120_000)
     return seen, page
@@ -119,20 +114,37 @@ def main(arguments):
     rules, total = Counter(), Counter()
     files = sorted(folder.rglob("*.html"))
     with browser() as started, contextlib.ExitStack() as stack:
-        base = stack.enter_context(served(folder)) if "--served" in arguments else folder.absolute().as_uri()
+        base = (
+            stack.enter_context(served(folder))
+            if "--served" in arguments
+            else folder.absolute().as_uri()
+        )
         for file in files:
             name = file.relative_to(folder).as_posix()
-            shot = shots and shots / f"{name.replace('/', '_')}{'-phone' * phone}{'-dark' * dark}.png"
+            shot = (
+                shots and shots / f"{name.replace('/', '_')}{'-phone' * phone}{'-dark' * dark}.png"
+            )
             seen, page = look(started, f"{base}/{name}", phone=phone, dark=dark, shot=shot)
             page.close()
             row = {
-                "requests": seen.requests, "elsewhere": len(seen.elsewhere), "failed": len(seen.failed),
-                "errors": len(seen.errors), "wider": max(0, seen.wider), "serious": len(seen.serious()),
-                "slides": len(seen.slides), "over": sum(s[0] > 720 or s[1] > 1280 or s[4] > 0 for s in seen.slides),
-                "small": sum(s[2] < 24 for s in seen.slides), "long": sum(s[3] > 15 for s in seen.slides),
+                "requests": seen.requests,
+                "elsewhere": len(seen.elsewhere),
+                "failed": len(seen.failed),
+                "errors": len(seen.errors),
+                "wider": max(0, seen.wider),
+                "serious": len(seen.serious()),
+                "slides": len(seen.slides),
+                "over": sum(s[0] > 720 or s[1] > 1280 or s[4] > 0 for s in seen.slides),
+                "small": sum(s[2] < 24 for s in seen.slides),
+                "long": sum(s[3] > 15 for s in seen.slides),
             }
             total.update(row)
-            print(name, " ".join(f"{k}={v}" for k, v in row.items()), [one[:3] for one in seen.axe], flush=True)
+            print(
+                name,
+                " ".join(f"{k}={v}" for k, v in row.items()),
+                [one[:3] for one in seen.axe],
+                flush=True,
+            )
             for one in [*seen.failed, *seen.errors, *seen.elsewhere]:
                 print("   ", one[:300])
             for rule, impact, count, place in seen.axe:
