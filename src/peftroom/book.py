@@ -137,6 +137,9 @@ def finished(page: str) -> str:
         return match[0] if f'id="{anchor}"' in page else name(match)
 
     page = HEADING.sub(unless_there, page)
+    page = page.replace(
+        '<summary><span class="toctree', '<summary aria-label="companions"><span class="toctree'
+    )
     return page.replace(
         "<p><strong>Figure.</strong>", '<p class="caption"><strong>Figure.</strong>'
     )
@@ -166,7 +169,9 @@ def build(paths: list[Path], out: Path) -> list[Path]:
     plain = re.sub(r"\x1b\[[\d;]*m", "", warnings.getvalue()).replace(f"{source}{os.sep}", "")
     if faults := [line for line in plain.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]:
         raise UserError(f"The book has {len(faults)} faults, the first: {faults[0]}")
-    pages = sorted(page for page in out.rglob("*.html") if "_static" not in page.parts)
+    for template in out.glob("_static/*.html"):  # of the theme: no pages
+        template.unlink()
+    pages = sorted(out.rglob("*.html"))
     for page in pages:
         page.write_text(finished(page.read_text(encoding="utf-8")), encoding="utf-8")
     return [out / "index.html", *(page for page in pages if page.name != "index.html")]

@@ -16,7 +16,8 @@ from pefthelpers.errors import UserError
 TEMPLATES = Path(__file__).with_name("templates")
 # What is code stays; a link or an image of Markdown: its text, where it leads to.
 LINK = re.compile(
-    r"(?P<code>```.*?```|`[^`\n]+`)|(?P<open>\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<to>[^)\s]+)\)", re.DOTALL
+    r"(?P<code>```.*?```|`[^`\n]+`)|(?P<open>\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?P<to>[^)\s]+)\)",
+    re.DOTALL,
 )
 PICTURE_ELSEWHERE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
 QUIZ = re.compile(r"quiz\.show\(\s*[\"'](\w+)[\"']")

@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbregress.cli import main
 from pefthelpers.errors import UserError
 from peftroom import links, prepared, slides
+from peftroom.cli import main
 from support import seen
 from support.browser import browser
 

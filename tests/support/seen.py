@@ -64,13 +64,18 @@ def browser():
         started.close()
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A server of files that says nothing."""
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
 @contextlib.contextmanager
 def served(folder):
     """Serve a folder on this machine; yield its address."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *_: None
+    handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.RequestHandlerClass.log_message = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -84,6 +89,8 @@ def look(started, address, *, phone=False, dark=False, shot=None, check_axe=True
     page = started.new_page(
         viewport=PHONE if phone else DESKTOP, color_scheme="dark" if dark else "light"
     )
+
+    page.set_default_navigation_timeout(240_000)  # a busy machine takes its time
 
     def asked(request):
         seen.requests += 1
@@ -100,7 +107,10 @@ def look(started, address, *, phone=False, dark=False, shot=None, check_axe=True
     page.wait_for_timeout(150)
     seen.wider = page.evaluate(WIDER)
     seen.slides = page.evaluate(SLIDES) if page.query_selector(".reveal .slides") else []
-    seen.axe = violations(page) if check_axe else []
+    if check_axe:  # it asks for style sheets itself, and not always where they are
+        failed, errors, requests = [*seen.failed], [*seen.errors], seen.requests
+        seen.axe = violations(page)
+        seen.failed, seen.errors, seen.requests = failed, errors, requests
     if shot:
         page.screenshot(path=str(shot), timeout=120_000)
     return seen, page
