@@ -9,6 +9,7 @@ import pytest
 
 from nbregress import notebooks, report
 from nbregress.result import Result
+from support.axe import violations
 from support.browser import CHROMIUM
 
 SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -73,6 +74,11 @@ def test_the_first_screen_says_what_broke(page):
     box = error.bounding_box()
     assert box["y"] + box["height"] < page.viewport_size["height"]
     assert box["x"] + box["width"] <= page.viewport_size["width"]
+
+
+def test_nothing_keeps_people_out(page):
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert [each for each in violations(page) if each[0] != "empty-table-header"] == []
 
 
 def test_the_page_needs_nothing_else_and_never_scrolls_sideways(page):

@@ -12,9 +12,7 @@ def violations(page, *, leave_out=()):
     """
     page.evaluate(AXE_FILE_PATH.read_text(encoding="utf-8"))
     rules = {rule: {"enabled": False} for rule in leave_out}
-    found = page.evaluate(
-        "rules => axe.run(document, {resultTypes: ['violations'], rules})", rules
-    )
+    found = page.evaluate("rules => axe.run(document, {resultTypes: ['violations'], rules})", rules)
     return [
         (rule["id"], rule["impact"], len(rule["nodes"]), rule["nodes"][0]["html"][:200])
         for rule in found["violations"]
