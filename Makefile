@@ -1,4 +1,4 @@
-# make run | test | lab | laptop | matrix : each sets itself up in .venv and goes.
+# make run | test | lab | laptop | matrix | book | slides : each sets itself up in .venv and goes.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test recipes devices lab laptop matrix pins audit gates adapterhub clean
+.PHONY: run test book slides recipes devices lab laptop matrix pins audit gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -29,6 +29,13 @@ recipes: $(INSTALLED)
 # Every notebook on a simulated GPU, in two profiles: about 20 minutes of CPU.
 devices: $(INSTALLED)
 	$(BIN)/python -m pytest tests/notebooks/test_on_a_gpu.py -m every_device
+
+# Of the recorded notebooks, without executing them: an offline site, and a deck of each. See docs/pages.md.
+book: $(INSTALLED)
+	$(BIN)/pefthelpers book --out runs/book
+
+slides: $(INSTALLED)
+	$(BIN)/pefthelpers slides --out runs/slides
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks

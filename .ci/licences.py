@@ -25,6 +25,7 @@ FREE = {
         "Zlib",
         "CC0-1.0",
         "BSL-1.0",
+        "Public Domain",
     ),
     *(
         "BSD",
@@ -42,6 +43,11 @@ FREE = {
         "Apache License, Version 2.0",
     ),
     *("LLVM-exception", "CNRI-Python", "MPL-2.0", "Mozilla Public License 2.0 (MPL 2.0)"),
+}
+# Of these the files were read: one declares nothing, the other names the GPL of an editor's mode that its wheel lacks.
+READ = {
+    "axe-playwright-python": "MIT AND MPL-2.0",
+    "docutils": "Public Domain AND BSD-2-Clause",
 }
 PAGE = """# Licences of the pinned packages
 
@@ -65,6 +71,8 @@ def pins() -> list[Requirement]:
 
 def declared(name: str) -> str:
     """Return a package's licence: its expression, else its classifiers, else its one-line text."""
+    if name in READ:
+        return READ[name]
     said = metadata(name)
     classifiers = [
         each for each in said.get_all("Classifier") or [] if each.startswith("License ::")

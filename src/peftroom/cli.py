@@ -3,6 +3,7 @@
 import sys
 
 from nbregress.cli import main
+from peftroom import pages  # noqa: F401  book, slides, export
 
 if __name__ == "__main__":
     sys.exit(main())
