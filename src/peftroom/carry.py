@@ -45,6 +45,8 @@ def _packed(value: object) -> object:
         return {"tensor": [kind, [*value.shape], text(flat), value.requires_grad]}
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"array": [value.dtype.str, [*value.shape], text(value)]}
+    if isinstance(value, np.ndarray):
+        return _packed(value.tolist())
     if isinstance(value, torch.nn.Module):
         return {"module": [[name, *parts(module)] for name, module in value.named_modules()]}
     if value is ... or isinstance(value, Decimal | Fraction):
@@ -86,7 +88,11 @@ def unpacked(value: object, classes: dict[str, type], model: torch.nn.Module | N
     if kind == "dict":
         return {inner(key): inner(each) for key, each in held}
     if kind == "number":
-        return ... if held[0] == "ellipsis" else {"Decimal": Decimal, "Fraction": Fraction}[held[0]](held[1])
+        return (
+            ...
+            if held[0] == "ellipsis"
+            else {"Decimal": Decimal, "Fraction": Fraction}[held[0]](held[1])
+        )
     if kind == "array":
         return np.frombuffer(base64.b64decode(held[2]), np.dtype(held[0])).reshape(held[1]).copy()
     if kind == "tensor":
@@ -115,8 +121,10 @@ def rebuilt(rows: list, classes: dict[str, type], model: torch.nn.Module) -> tor
             if had is not None and found is not None and had.shape == found.shape:  # it may be tied
                 had.data, had.requires_grad = found.detach(), found.requires_grad
             else:
-                module._parameters[own] = found if found is None else torch.nn.Parameter(
-                    found.detach(), requires_grad=found.requires_grad
+                module._parameters[own] = (
+                    found
+                    if found is None
+                    else torch.nn.Parameter(found.detach(), requires_grad=found.requires_grad)
                 )
     for path in known.keys() - {row[0] for row in rows} - {""}:
         parent, _, child = path.rpartition(".")

@@ -2,8 +2,9 @@
 
 import sys
 
+import peftroom.grade
+import peftroom.solve  # noqa: F401 - its commands
 from nbregress.cli import main
-from peftroom import grade  # noqa: F401 - its commands
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,11 +22,11 @@ import jinja2
 from nbregress import notebooks
 from nbregress.cli import FROM_1, command, option
 from nbregress.isolation import kill_tree
+from pefthelpers.errors import UserError
+from pefthelpers.paths import atomic_path
 from peftmemory.command import reads
 from peftroom import hand_ins, sandbox
 from peftroom.hand_ins import Exercise, HandIn, Official
-from pefthelpers.errors import UserError
-from pefthelpers.paths import atomic_path
 
 SIGNS = {"correct": "✓", "not yet": "✗", "not attempted": "○", "broken": "!", "no notebook": "–"}
 STARTUP_S = 900  # for our own cells of a notebook, on a slow machine
@@ -57,7 +57,11 @@ def notebook_of(hand_in: HandIn) -> Official | None:
     if best.shared(hand_in.cells) >= hand_ins.SHARED:
         return best
     stem = Path(hand_in.file).stem
-    named = [one for one in collection() if re.match(rf"{one.stem}\b|{one.stem}[ _(-]|{one.stem.split('_')[0]}(?![0-9a-z])", stem)]
+    named = [
+        one
+        for one in collection()
+        if re.match(rf"{one.stem}\b|{one.stem}[ _(-]|{one.stem.split('_')[0]}(?![0-9a-z])", stem)
+    ]
     return max(named, key=lambda one: len(one.stem)) if named else None
 
 
@@ -71,12 +75,16 @@ def table_of(found: list[HandIn]) -> tuple[list[Row], list[tuple[Row, Exercise, 
             said = hand_in.problem or "none of our notebooks with exercises"
             notes.append(f"{hand_in.file}: {said}")
         if official and (official.stem, hand_in.learner) in kept:
-            notes.append(f"{hand_in.file}: graded instead of {kept[official.stem, hand_in.learner].file}")
+            notes.append(
+                f"{hand_in.file}: graded instead of {kept[official.stem, hand_in.learner].file}"
+            )
         if official:
             kept[official.stem, hand_in.learner] = hand_in
     rows, runs = [], []
     wanted = [one for one in collection() if any(one.stem == stem for stem, _ in kept)]
-    unknown = {each.learner: each.problem for each in found if each.problem and not notebook_of(each)}
+    unknown = {
+        each.learner: each.problem for each in found if each.problem and not notebook_of(each)
+    }
     for learner in sorted({each.learner for each in found}):
         for official in wanted:
             hand_in = kept.get((official.stem, learner))
@@ -105,7 +113,13 @@ def job(official: Official, runs: list, held: str, timeout_s: float) -> str:
     ]
     folder = str(notebooks.notebooks_dir().resolve())
     return json.dumps(
-        {"cells": official.cells, "rows": rows, "held": held, "timeout_s": timeout_s, "folder": folder}
+        {
+            "cells": official.cells,
+            "rows": rows,
+            "held": held,
+            "timeout_s": timeout_s,
+            "folder": folder,
+        }
     )
 
 
@@ -125,7 +139,9 @@ def lines_of(process: subprocess.Popen, text: str, each_s: float) -> Iterator[di
         limit_s = each_s
 
 
-def grade_notebook(official: Official, runs: list, held: str, timeout_s: float, hidden: Path) -> float:
+def grade_notebook(
+    official: Official, runs: list, held: str, timeout_s: float, hidden: Path
+) -> float:
     """Fill in the rows of one notebook; return the seconds that our own cells took.
 
     A grader's process that a learner ended is started again for the learners after that one.
@@ -134,7 +150,7 @@ def grade_notebook(official: Official, runs: list, held: str, timeout_s: float, 
     while left:
         runs = runs[-len(left) :]
         with tempfile.TemporaryDirectory(prefix="pefthelpers-grade-") as scratch:
-            home = "/tmp" if held == "bubblewrap" else scratch
+            home = sandbox.SCRATCH if held == "bubblewrap" else scratch
             before = sandbox.bubblewrap(hidden) if held == "bubblewrap" else []
             process = subprocess.Popen(
                 [*before, sys.executable, "-m", "peftroom.host"],
@@ -146,7 +162,9 @@ def grade_notebook(official: Official, runs: list, held: str, timeout_s: float, 
                 start_new_session=True,
             )
             try:
-                lines = lines_of(process, job(official, runs, held, timeout_s), 50 * timeout_s + 120)
+                lines = lines_of(
+                    process, job(official, runs, held, timeout_s), 50 * timeout_s + 120
+                )
                 head = next(lines, {"failed": "the grader's process was ended before it was ready"})
                 for row in left if "failed" in head else ():
                     row.mark, row.why = "broken", head["failed"]
@@ -178,13 +196,20 @@ def terminal(rows: list[Row], notes: list[str]) -> str:
         right = sum(row.mark == "correct" for row in own)
         lines.append("  ".join([f"{learner:{width}}", *signs, f"{right} of {len(own)}"]))
     legend = "   ".join(f"{sign} {mark}" for mark, sign in SIGNS.items())
-    said = [f"{r.learner}, {r.notebook} {r.exercise} ({r.name}): {SIGNS[r.mark]} {r.why}" for r in rows if r.why]
+    said = [
+        f"{r.learner}, {r.notebook} {r.exercise} ({r.name}): {SIGNS[r.mark]} {r.why}"
+        for r in rows
+        if r.why
+    ]
     return "\n".join([*lines, "", legend, "", *said, *notes]).rstrip()
 
 
 def by_learner(rows: list[Row]) -> dict[str, list[Row]]:
     """Return each learner's rows."""
-    return {name: [row for row in rows if row.learner == name] for name in dict.fromkeys(r.learner for r in rows)}
+    return {
+        name: [row for row in rows if row.learner == name]
+        for name in dict.fromkeys(r.learner for r in rows)
+    }
 
 
 def spreadsheet(rows: list[Row]) -> str:
@@ -210,8 +235,13 @@ def page(rows: list[Row], notes: list[str], held: str) -> str:
     option("folder", type=Path, help="with a subfolder, notebook or zip file a learner"),
     option("--out", type=Path, default=Path("grades"), help="for grades.csv, .json, .html"),
     option("--jobs", type=FROM_1, default=1, help="notebooks at a time; default: 1"),
-    option("--timeout", type=reads(float, "a number of seconds from 1", least=1), default=20.0,
-           metavar="SECONDS", help="of a learner's code, for an exercise; default: 20"),
+    option(
+        "--timeout",
+        type=reads(float, "a number of seconds from 1", least=1),
+        default=20.0,
+        metavar="SECONDS",
+        help="of a learner's code, for an exercise; default: 20",
+    ),
     option("--unprotected", action="store_true", help="run learners' code without a sandbox too"),
 )
 def grade(options: argparse.Namespace) -> None:
@@ -228,10 +258,16 @@ def grade(options: argparse.Namespace) -> None:
         ]
     ours = sum(each.result() for each in started)
     told = {"rows": [*map(asdict, rows)], "notes": notes, "sandbox": held}
-    files = {"csv": spreadsheet(rows), "html": page(rows, notes, held), "json": json.dumps(told, indent=1)}
+    files = {
+        "csv": spreadsheet(rows),
+        "html": page(rows, notes, held),
+        "json": json.dumps(told, indent=1),
+    }
     for kind, text in files.items():
         with atomic_path(options.out / f"grades.{kind}") as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(terminal(rows, notes), "", sandbox.PROMISES[held], sep="\n")
     learners, seconds = len(by_learner(rows)), time.monotonic() - start
-    print(f"{learners} learners in {seconds:.0f} s, {ours:.0f} s of it in our own cells; {options.out}/grades.html")
+    print(
+        f"{learners} learners in {seconds:.0f} s, {ours:.0f} s of it in our own cells; {options.out}/grades.html"
+    )

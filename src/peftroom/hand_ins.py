@@ -148,12 +148,17 @@ def collect(folder: Path) -> list[HandIn]:
         UserError: there is no such folder, or nothing in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: grade takes one with a subfolder or file a learner.")
+        raise UserError(
+            f"{folder} is no folder: grade takes one with a subfolder or file a learner."
+        )
     found: list[HandIn] = []
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        before, files = len(found), [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry)
+        before, files = (
+            len(found),
+            [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry),
+        )
         for file in files:
             learner = entry.name if file != entry else entry.stem
             if file.suffix == ".zip" and not file.is_symlink():
@@ -172,6 +177,8 @@ def inside(folder: Path) -> list[Path]:
     found = []
     for at, folders, files in os.walk(folder):
         linked = [name for name in folders if (Path(at) / name).is_symlink()]
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in linked)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in linked
+        )
         found += [Path(at) / name for name in sorted(files + linked) if not name.startswith(".")]
     return found[:500]

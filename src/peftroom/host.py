@@ -12,7 +12,6 @@ import select
 import socket
 import sys
 import time
-from pathlib import Path
 
 from peftroom import learner, sandbox
 from peftroom.carry import Channel, Foreign, unpacked
@@ -57,7 +56,7 @@ class Learner(Channel):
             if too_much := sandbox.excess(self.seconds):
                 raise Stopped(f"it {too_much}")
             if time.monotonic() - start > self.left:
-                raise Stopped(f"it took longer than {WAITS * self.seconds:g} s, most of them idle")
+                raise Stopped(f"it took longer than {WAITS * self.seconds:g} s")
         try:
             found = json.loads(self.receive())
             self.left -= time.monotonic() - start
@@ -138,14 +137,19 @@ def judged(shell, row: dict, seconds: float) -> dict:
     there.close()
     names, torch = shell.user_ns, sys.modules["torch"]
     known = [each for each in (*vars(torch.nn).values(), *names.values()) if isinstance(each, type)]
-    channel = Learner(here, seconds, {each.__name__: each for each in known if issubclass(each, torch.nn.Module)})
+    channel = Learner(
+        here, seconds, {each.__name__: each for each in known if issubclass(each, torch.nn.Module)}
+    )
     try:
         first = channel.wait()
         if first["error"]:
             return {"mark": "broken", "why": str(first["error"])}
         answer = Called(channel) if first["function"] else channel.read_value(first["answer"])
         verdict = checked(row["official"], row["answer"], answer, names)
-        return {"mark": verdict.status, "why": verdict.message if verdict.status == "not yet" else ""}
+        return {
+            "mark": verdict.status,
+            "why": verdict.message if verdict.status == "not yet" else "",
+        }
     except Stopped as stopped:
         return {"mark": "broken", "why": str(stopped)}
 
@@ -154,7 +158,7 @@ def checked(source: str, name: str, answer: object, names: dict):
     """Return the verdict of an official exercise cell whose stub, the variable ``name``, is the answer."""
     tree = ast.parse(source)
     last = ast.Expression(tree.body.pop().value)
-    exec(compile(tree, "<exercise>", "exec"), names)
+    exec(compile(tree, "<exercise>", "exec"), names)  # noqa: S102 - our own cell
     names[name] = answer
     return eval(compile(last, "<check>", "eval"), names)
 
@@ -178,7 +182,10 @@ def judge(shell, row: dict, seconds: float) -> dict:
         said = pipe.read() if ready else ""
     sandbox.end_all()
     if not said:
-        return {"mark": "broken", "why": "its judge was ended" if ready else "its check took too long"}
+        return {
+            "mark": "broken",
+            "why": "its judge was ended" if ready else "its check took too long",
+        }
     return json.loads(said)
 
 

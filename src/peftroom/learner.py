@@ -31,9 +31,10 @@ def answer_of(shell, row: dict) -> tuple[object, str]:
         shell.run_cell(source)
     for source in row["cells"]:
         ran = shell.run_cell(source)
-        if error := ran.error_before_exec or ran.error_in_exec:
-            if row["name"] not in check.answers:
-                return ..., f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        error = ran.error_before_exec or ran.error_in_exec
+        if error and row["name"] not in check.answers:
+            said = words(error).partition("\n")[0]
+            return ..., f"{type(error).__name__}: {said}"
     left = shell.user_ns.get(row["answer"], ...)
     return check.answers.get(row["name"], left), ""
 

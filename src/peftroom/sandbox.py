@@ -16,13 +16,17 @@ from pathlib import Path
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir, notebooks_dir
 
-NOBODY = 65534
+NOBODY, SCRATCH = 65534, "/scratch"
 DISK, FILE, MEMORY = 256 * 2**20, 64 * 2**20, 2 * 2**30  # bytes
 PROCESSES = 32
-NEW = 0x10000000 | 0x20000 | 0x8000000 | 0x20000000 | 0x40000000  # user, mount, ipc, process, network
+NEW = (
+    0x10000000 | 0x20000 | 0x8000000 | 0x20000000 | 0x40000000
+)  # user, mount, ipc, process, network
 SUBREAPER, DUMPABLE, NO_NEW_PRIVILEGES = 36, 4, 38  # of prctl
 CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # Landlock's system calls
-WRITES = sum(1 << bit for bit in (1, *range(4, 15)))  # Landlock's rights: write, remove, make, truncate
+WRITES = sum(
+    1 << bit for bit in (1, *range(4, 15))
+)  # Landlock's rights: write, remove, make, truncate
 PROMISES = {
     "bubblewrap": "Learners' code ran in bubblewrap: no network, nothing to write to but a memory disk, no file "
     "of yours to read beside Python and the collection; all its processes ended with it.",
@@ -44,10 +48,8 @@ def choose(unprotected: bool) -> str:
     Raises:
         UserError: nothing can, and ``unprotected`` does not ask for it all the same.
     """
-    with suppress(OSError, subprocess.TimeoutExpired):
-        tried = [*bubblewrap(Path("/nowhere")), sys.executable, "-c", ""]
-        if not subprocess.run(tried, capture_output=True, check=False, timeout=30).returncode:
-            return "bubblewrap"
+    if bubblewrap_works():
+        return "bubblewrap"
     if landlock() and os.geteuid():  # root may do what Landlock does not know of
         return "landlock"
     if unprotected:
@@ -58,18 +60,36 @@ def choose(unprotected: bool) -> str:
     )
 
 
+def bubblewrap_works() -> bool:
+    """Tell whether bubblewrap is here and may make its namespaces."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        tried = [*bubblewrap(Path("/nowhere")), sys.executable, "-c", ""]
+        return not subprocess.run(tried, capture_output=True, check=False, timeout=60).returncode
+    return False
+
+
 def bubblewrap(hand_ins: Path) -> list[str]:
     """Return the command, up to the program, that runs one with what Python needs to read and no more.
 
     Args:
         hand_ins: the learners' folder, hidden even where it lies in what Python needs.
     """
-    apart = ["user"] if os.geteuid() else []  # root needs none to make the others, and becomes nobody
+    apart = (
+        ["user"] if os.geteuid() else []
+    )  # root needs none to make the others, and becomes nobody
     words = ["bwrap", "--die-with-parent", "--new-session"]
     words += [f"--unshare-{name}" for name in (*apart, "ipc", "pid", "net", "uts")]
     words += [] if apart else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     needed = ["/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/fonts", "/etc/ssl"]
     needed += [sys.base_prefix, sys.prefix, *sys.path, data_dir(), notebooks_dir()]
+    words += [
+        "--perms",
+        "1777",
+        "--size",
+        "1048576",
+        "--tmpfs",
+        "/tmp",
+    ]  # what is needed may lie in it
     bound: list[Path] = []
     for path in sorted({form for each in needed if str(each) for form in forms(each)}):
         if not any(path.is_relative_to(outer) for outer in bound):
@@ -80,8 +100,8 @@ def bubblewrap(hand_ins: Path) -> list[str]:
     if any(hand_ins.is_relative_to(path) for path in bound):
         words += ["--tmpfs", str(hand_ins)]
     words += ["--proc", "/proc", "--dev", "/dev", "--size", "1048576", "--tmpfs", "/dev/shm"]
-    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", "/tmp"]
-    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+    words += ["--perms", "1777", "--size", str(DISK), "--tmpfs", SCRATCH]
+    return [*words, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH]
 
 
 def forms(path: object) -> set[Path]:
@@ -91,11 +111,20 @@ def forms(path: object) -> set[Path]:
 
 def environment(scratch: str) -> dict[str, str]:
     """Return all the variables that the grader's process has: no secret of the teacher's is among them."""
-    quiet = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     quiet |= {"PEFTHELPERS_HEADLESS": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"}
     folders = dict.fromkeys(("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "HF_HOME"), scratch)
     fixed = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TORCHDYNAMO_DISABLE": "1"} | quiet | folders | fixed
+    return (
+        {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TORCHDYNAMO_DISABLE": "1"}
+        | quiet
+        | folders
+        | fixed
+    )
 
 
 def settle(held: str, scratch: str) -> None:
@@ -141,7 +170,11 @@ def isolate(scratch: str) -> bool:
     libc.prctl(DUMPABLE, 1, 0, 0, 0)  # else its own entries in /proc are not its own
     if libc.unshare(NEW):
         return False
-    for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
         Path("/proc/self", name).write_text(line)
     libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None)  # what is mounted here stays here
     libc.mount(b"scratch", scratch.encode(), b"tmpfs", 6, f"size={DISK},mode=1777".encode())
@@ -153,7 +186,11 @@ def limit(timeout_s: float) -> None:
     if sys.platform == "linux":
         nothing = (ctypes.c_uint32 * 6)()
         ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), nothing)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
+    used = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if sys.platform == "linux"
+        else 0
+    )
     for name, most in {
         "RLIMIT_AS": used + MEMORY,
         "RLIMIT_FSIZE": FILE,

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 from nbregress import notebooks
 from support.cells import Cells
@@ -100,3 +102,11 @@ def room(folder, stem: str, *, places=(), port: int = 9) -> None:
     (folder / "link").mkdir()
     (folder / "link" / f"{stem}.ipynb").symlink_to("/etc/passwd")
     (folder / "plain.ipynb").write_text(cells_of(stem, **right))
+
+
+def remove(path: Path) -> None:
+    """Remove a learner's file or folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
