@@ -8,10 +8,14 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run test book slides recipes devices lab laptop matrix pins audit gates adapterhub clean
+.PHONY: run solutions test book slides recipes devices lab laptop matrix pins audit gates adapterhub clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
+
+# The collection as `make run` has it, with every exercise solved: each check must say so.
+solutions: $(INSTALLED)
+	$(BIN)/pefthelpers run --answers solutions --profile tiny --jobs $(JOBS) --out runs/solutions
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

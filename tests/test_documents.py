@@ -13,7 +13,7 @@ from pefthelpers.paths import data_dir
 from studies import readme_figure
 
 ROOT = data_dir().parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "data/README.md", "docs/tools.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "data/README.md", "docs/tools.md")
 PACKAGES = (
     "pefthelpers",
     "peftmemory",

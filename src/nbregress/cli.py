@@ -83,6 +83,7 @@ BASELINES = option("--baselines", type=Path, metavar="FOLDER", help="default: th
 SEVERAL = {"action": "append", "default": []}
 FROM_1 = reads(int, "a whole number from 1", least=1)
 LIMIT = {"type": reads(float, "a number of seconds from 0", least=0), "metavar": "SECONDS"}
+ANSWERS = "what exercises run with; each check must then say not attempted, or correct"
 EACH = "for a {}; default: %(default)s; 0: no limit"
 PYTHON = "another Python for a stack, e.g. floor=python3.10; default: the running one"
 SHARED = (
@@ -100,6 +101,7 @@ SHARED = (
     option("--timeout", dest="timeout_s", default=3600, help=EACH.format("notebook"), **LIMIT),
     option("--cell-timeout", dest="cell_timeout_s", default=0, help=EACH.format("cell"), **LIMIT),
     option("--resume", action="store_true", help="keep what passed with the same source"),
+    option("--answers", default="", choices=("stubs", "solutions"), help=ANSWERS),
     option("--fail-fast", action="store_true", help="stop at the first failure"),
     option("--shard", metavar="I/N", help="one of N parts of even recorded time"),
     option("--cluster", metavar="ADDRESS", help="a Dask scheduler, tcp://HOST:PORT"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from nbregress import failures, notebooks, recorded
+from nbregress import answers, failures, notebooks, recorded
 from nbregress.result import GOOD, Job, Outcome, Result
 from pefthelpers.errors import UserError
 
@@ -133,6 +133,7 @@ def execute(job: Job) -> Outcome:
         executed = executed_notebook(folder, job)
     metrics, texts, misrecorded = recorded.read(executed)
     failure = failures.find(executed, problem or end.pop("problem")) or misrecorded
+    failure = failure or answers.misjudged(executed, job.answers)
     result = Result(
         notebook=job.notebook,
         status="failed" if failure else GOOD,

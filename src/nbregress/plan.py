@@ -25,6 +25,9 @@ class Plan:
     cell_timeout_s: float = 0  # for a cell; 0 is no limit
     resume: bool = False  # keep what the folder holds of the same source and parameters
     fail_fast: bool = False  # stop at the first notebook that is not good
+    answers: str = (
+        ""  # stubs or solutions: run with these, and hold the checks' verdicts against them
+    )
     baselines: Path | None = None  # folder of recorded metrics; None is the collection's own
 
     @property

@@ -7,7 +7,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import nbformat
 
-from nbregress import notebooks
+from nbregress import answers, notebooks
 
 GOOD = "passed"
 STATUSES = (GOOD, "failed", "drifted", "stopped")
@@ -24,13 +24,16 @@ class Job:
     threads: int = 1  # of OpenMP
     timeout_s: float = 0  # for the whole notebook; 0 is no limit
     cell_timeout_s: float = 0  # for one cell; 0 is no limit
+    answers: str = ""  # stubs or solutions: what every exercise's check must say
     caller: str = ""  # who wants it, as ``isolation.caller`` names it, and may stop it
 
     @classmethod
     def of(cls, path: Path, values: dict[str, object], **limits) -> "Job":
         """Read a notebook file into a job: as the runner reads it, so that ids of cells are the same."""
-        folder = str(path.resolve().parent)
-        return cls(path.stem, nbformat.writes(notebooks.read(path)), folder, values, **limits)
+        folder, book = str(path.resolve().parent), notebooks.read(path)
+        if limits.get("answers") == "solutions":
+            answers.solve(book)
+        return cls(path.stem, nbformat.writes(book), folder, values, **limits)
 
     @property
     def source_hash(self) -> str:

@@ -47,7 +47,10 @@ def run(
     recorded = {path.stem: baselines.read(path_of(path)) for path in paths}
     with claimed(out):
         store = RunStore(out, plan, recorded, [path.stem for path in paths])
-        own = {name: getattr(plan, name) for name in ("threads", "timeout_s", "cell_timeout_s")}
+        own = {
+            name: getattr(plan, name)
+            for name in ("threads", "timeout_s", "cell_timeout_s", "answers")
+        }
         own["caller"] = isolation.caller()
         ordered = longest_first(paths, plan.profile)
         jobs = [Job.of(path, plan.parameters, **own) for path in ordered]

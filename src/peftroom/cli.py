@@ -2,6 +2,8 @@
 
 import sys
 
+import peftroom.grade
+import peftroom.solve  # noqa: F401 - its commands
 from nbregress.cli import main
 from peftroom import pages  # noqa: F401  book, slides, export
 

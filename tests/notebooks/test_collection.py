@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from nbregress import lint, notebooks, schedule
+from nbregress import answers, lint, notebooks, schedule
 from nbregress.plan import Plan
 
 NOTEBOOKS = notebooks.find([])
@@ -31,11 +31,16 @@ def test_the_readme_links_it(path):
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
+def store(tmp_path_factory):
     """Run the whole collection once, two notebooks at a time, as ``make run`` does."""
     plan = Plan(timeout_s=600)
     with ThreadPoolExecutor(2) as pool:
-        store = schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
+        return schedule.run(NOTEBOOKS, tmp_path_factory.mktemp("runs"), plan, executor=pool)
+
+
+@pytest.fixture(scope="session")
+def runs(store):
+    """Return each notebook's result."""
     return store.results
 
 
@@ -46,6 +51,18 @@ def test_it_runs_and_measures_what_was_recorded(runs, stem):
     if runs[stem].left_out:
         pytest.skip(runs[stem].left_out)  # .ci/run builds what is missing here
     assert runs[stem].notes == [], f"run pefthelpers record {stem}"
+
+
+@pytest.mark.notebook
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_exercise_is_a_stub_that_its_check_calls_not_attempted(store, stem):
+    said = answers.verdicts(notebooks.parse(store.executed[stem], stem))
+    solutions = [
+        c
+        for c in notebooks.read(NOTEBOOKS[STEMS.index(stem)]).cells
+        if "solution" in notebooks.tags(c)
+    ]
+    assert set(said.values()) <= {"not attempted"} and len(said) == len(solutions)
 
 
 @pytest.mark.notebook
