@@ -2,6 +2,9 @@
 
 import sys
 
+import peftroom.bundle
+import peftroom.machines
+import peftroom.server  # noqa: F401 - they register their commands
 from nbregress.cli import main
 
 if __name__ == "__main__":
