@@ -247,24 +247,30 @@ def worst(rows: list[dict], reader) -> float:
     return max(map(reader, rows))
 
 
+def private(row: dict, moment: str) -> float:
+    """Return what server and kernel of a learner have for themselves at a moment, in MiB."""
+    return row[moment]["server"]["private"] + row[moment]["kernel"]["private"]
+
+
 def summary(hub: dict, rows: list[dict]) -> dict:
-    """Return what ``learners_held`` needs for learners who read, and for learners who all train."""
-    shared = sum(
-        worst(rows, lambda row, k=k: row["after"][k]["shared"]) for k in ("server", "kernel")
-    )
-    fixed = round(hub["pss"] + shared, 1)
-    idle = worst(rows, lambda row: sum(row["idle"][k]["private"] for k in ("server", "kernel")))
-    peak = worst(
-        rows, lambda row: max(row[k]["peak_private"] for k in ("00", "02_imports", "02_training"))
-    )
-    cases = {"idle": idle, "training": peak}
-    found = {
-        key: {"fixed_mib": fixed, "private_mib": round(value, 1)} for key, value in cases.items()
+    """Return what ``learners_held`` needs for three moments of a learner, each the worst of all.
+
+    ``reading``: one notebook open, its imports run; ``trained``: after the training, the kernel still open;
+    ``training``: the peak of all that was run.
+    """
+    parts = ("server", "kernel")
+    shared = sum(worst(rows, lambda row, k=k: row["after"][k]["shared"]) for k in parts)
+    runs = ("00", "02_imports", "02_training")
+    cases = {
+        "reading": worst(rows, lambda row: private(row, "idle")),
+        "trained": worst(rows, lambda row: private(row, "after")),
+        "training": worst(rows, lambda row: max(row[run]["peak_private"] for run in runs)),
     }
+    fixed = round(hub["pss"] + shared, 1)
+    found = {key: {"fixed_mib": fixed, "private_mib": round(mib, 1)} for key, mib in cases.items()}
     for case in found.values():
-        case["learners"] = {
-            gib: server.learners_held(int(gib), case) for gib in ("8", "16", "32", "64")
-        }
+        held = {str(gib): server.learners_held(gib, case) for gib in (8, 16, 32, 64)}
+        case["learners"] = held
     return found
 
 
@@ -327,6 +333,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results.write(options.out, measure(Path(folder), options.port))
+    print("now: python -m studies.room_guide")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ PLATFORMS = {
 }
 SYSTEMS = {"linux": ("Linux", "posix"), "darwin": ("Darwin", "posix"), "win32": ("Windows", "nt")}
 PYTHONS = ("3.11", "3.12", "3.13")
+MICRO = 7  # the oldest release of each that the wheels are chosen for
 BATCH = 12  # packages that pip brings at a time: what it brought stays when it is stopped
 NO_NETWORK = re.compile(
     "NewConnectionError|NameResolution|name resolution|unreachable|Max retries|Timeout"
@@ -56,7 +57,7 @@ def marker_values(platform: str, python: str) -> dict[str, str]:
         "os_name": os_name,
         "platform_machine": machine,
         "python_version": python,
-        "python_full_version": f"{python}.9",
+        "python_full_version": f"{python}.{MICRO}",
         "extra": "",
     }
 
@@ -132,7 +133,7 @@ def pip(*arguments: str | Path) -> str:
 def target(platform: str, python: str) -> list[str]:
     """Return pip's options that ask for the wheels of another system and Python."""
     tags = [f"--platform={tag}" for tag in PLATFORMS[platform][0]]
-    return ["--only-binary=:all:", "--no-deps", "--quiet", f"--python-version={python}", *tags]
+    return ["--only-binary=:all:", "--no-deps", "--quiet", f"--python-version={python}.{MICRO}", *tags]
 
 
 def bring_pins(wanted: dict[str, str], options: list[str], part: Path, report) -> dict[str, str]:
