@@ -13,7 +13,7 @@ import pytest
 
 from pefthelpers.errors import UserError
 from pefthelpers.paths import data_dir
-from peftroom import bundle, cli
+from peftroom import bundle, cli, wheels
 from peftroom.laptop import install
 
 HERE = install.this_platform()
@@ -43,34 +43,47 @@ def pin(path):
     )
 
 
-@pytest.fixture
-def registry(tmp_path, monkeypatch):
-    """A registry of three wheels, a checkout that pins them, and a package of our own."""
-    wheels, root = tmp_path / "registry", tmp_path / "checkout"
-    for folder in (wheels, root / "data", root / "notebooks"):
-        folder.mkdir(parents=True)
-    pinned = [wheel(wheels, "kitchen_knife", "1.0"), wheel(wheels, "oven", "2.0")]
-    wheel(wheels, "torch", "2.13.0")
+def open_registry(base, monkeypatch):
+    """Make a registry of three wheels, a checkout that pins two of them, and a package of our own."""
+    folder, root = base / "registry", base / "checkout"
+    for each in (folder, root / "data", root / "notebooks"):
+        each.mkdir(parents=True)
+    pinned = [wheel(folder, "kitchen_knife", "1.0"), wheel(folder, "oven", "2.0")]
+    wheel(folder, "torch", "2.13.0")
     (root / "requirements-hashed.txt").write_text("".join(map(pin, pinned)))
     (root / "requirements-torch.txt").write_text("torch==2.13.0\n")
     (root / "pyproject.toml").write_text("")
     (root / "notebooks" / "00_start.ipynb").write_text("{}")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setattr(bundle, "data_dir", lambda: root / "data")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(wheels, "data_dir", lambda: root / "data")
     monkeypatch.setattr(bundle, "notebooks_dir", lambda: root / "notebooks")
-    monkeypatch.setattr(bundle, "needed", lambda roots, values: {"kitchen-knife", "oven", "torch"})
-    monkeypatch.setattr(
-        bundle, "bring_own", lambda part: wheel(part / "wheels", "pefthelpers", "0.1.0")
-    )
-    return SimpleNamespace(wheels=wheels, root=root)
+    monkeypatch.setattr(wheels, "needed", lambda values: {"kitchen-knife", "oven", "torch"})
+    own = lambda part: wheel(part / "wheels", "pefthelpers", "0.1.0")
+    monkeypatch.setattr(wheels, "bring_own", own)
+    return SimpleNamespace(wheels=folder, root=root)
 
 
 @pytest.fixture
-def made(registry, tmp_path):
-    """A whole bundle for this machine."""
-    bundle.make(tmp_path / "made", [HERE], PYTHON, report=lambda line: None)
-    return tmp_path / "made"
+def registry(tmp_path, monkeypatch):
+    """The registry, for one test."""
+    return open_registry(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A whole bundle for this machine, made once."""
+    base = tmp_path_factory.mktemp("bundle")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        open_registry(base, monkeypatch)
+        bundle.make(base / "made", [HERE], PYTHON, report=lambda line: None)
+    return base / "made"
+
+
+@pytest.fixture
+def made(whole, tmp_path):
+    """A copy of it, to harm."""
+    return shutil.copytree(whole, tmp_path / "made")
 
 
 def names(folder):
@@ -84,7 +97,7 @@ def run_installer(folder, *arguments):
     return subprocess.run(call, check=False, capture_output=True, text=True)
 
 
-def test_it_holds_wheels_notebooks_installer_and_a_manifest_of_all(made, capsys):
+def test_it_holds_wheels_notebooks_installer_and_a_manifest_of_all(whole, made):
     assert names(made) == {
         "kitchen_knife-1.0-py3-none-any.whl",
         "oven-2.0-py3-none-any.whl",
@@ -100,7 +113,7 @@ def test_it_holds_wheels_notebooks_installer_and_a_manifest_of_all(made, capsys)
     manifest = json.loads((made / "manifest.json").read_text())
     assert len(manifest["files"]) == 9 and manifest["python"] == PYTHON
     assert cli.main(["bundle", "--check", str(made)]) == 0
-    assert not made.with_name("made.part").exists()
+    assert not whole.with_name("made.part").exists()
 
 
 def damaged(folder):
@@ -215,7 +228,7 @@ def test_torch_for_cuda_is_refused(registry, tmp_path):
 )
 def test_a_full_disk_and_no_network_are_one_sentence(stderr, said, registry, monkeypatch, capsys):
     done = subprocess.CompletedProcess([], 1, "", stderr)
-    monkeypatch.setattr(bundle.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(wheels.subprocess, "run", lambda *_, **__: done)
     out = registry.root / "made"
     assert cli.main(["bundle", "--out", str(out)]) == 2
     assert said in capsys.readouterr().err and not out.exists()
@@ -242,12 +255,12 @@ def test_a_folder_that_is_there_is_left_alone(made, capsys):
     assert "is there already" in capsys.readouterr().err and names(made) == before
 
 
-@pytest.mark.parametrize("platform", bundle.PLATFORMS)
-@pytest.mark.parametrize("python", bundle.PYTHONS)
+@pytest.mark.parametrize("platform", wheels.PLATFORMS)
+@pytest.mark.parametrize("python", wheels.PYTHONS)
 def test_every_package_that_a_laptop_needs_is_pinned_for_its_system(platform, python):
-    values = bundle.marker_values(platform, python)
+    values = wheels.marker_values(platform, python)
     text = (data_dir().parent / "requirements-hashed.txt").read_text(encoding="utf-8")
-    known, wanted = bundle.pins(text, values), bundle.needed(bundle.ROOTS, values)
+    known, wanted = wheels.pins(text, values), wheels.needed(values)
     assert wanted - known.keys() == {"torch", "pefthelpers"}
     assert {"papermill", "jupyterlab", "peft", "ipykernel"} <= wanted
     assert not {"pytest", "ruff", "playwright", "tox"} & wanted
