@@ -2,10 +2,9 @@
 
 import sys
 
-import peftroom.grade
-import peftroom.solve  # noqa: F401 - its commands
+# Importing them registers their commands.
 from nbregress.cli import main
-from peftroom import pages  # noqa: F401  book, slides, export
+from peftroom import bundle, grade, machines, pages, server, solve  # noqa: F401
 
 if __name__ == "__main__":
     sys.exit(main())
