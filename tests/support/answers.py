@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from pefthelpers.checks import adapters, comparison, lora, memory, merge, prefix, qlora, start
+from pefthelpers.checks import (
+    adapters,
+    comparison,
+    lora,
+    memory,
+    merge,
+    prefix,
+    qlora,
+    scaling,
+    start,
+)
 from peftmemory import load_config
 
 LLAMA = load_config("llama-3.1-8b")
@@ -88,6 +98,11 @@ CHECKS = {
     "half_width": lambda a: comparison.half_width(a, values=SCORES),
     "sentence": lambda a: comparison.sentence(a, low=-0.1, high=0.2),
     "facts_at": comparison.facts_at,
+    "ring_bytes": scaling.ring_bytes,
+    "held_bytes": scaling.held_bytes,
+    "combined": scaling.combined,
+    "rows_of": scaling.rows_of,
+    "newest": scaling.newest,
 }
 SCORED = {
     2e-3: {"validation": 1.0, "other texts": 0.82},
@@ -316,6 +331,26 @@ def prefix_share(w, v):
     return w[:, : len(v)] @ v, w[:, : len(v)].sum(-1, keepdim=True)
 
 
+# Exercises 3 and 5 of 10b.
+
+
+def weighted_mean(means, tokens):
+    """Return the gradient of the mean over all tokens."""
+    return sum(m * t for m, t in zip(means, tokens, strict=True)) / sum(tokens)
+
+
+def weighted_in_place(means, tokens):
+    """Return it, and spoil what was given."""
+    found = weighted_mean(means, tokens)
+    means[0].zero_()
+    return found
+
+
+def steps_of(names):
+    """Return the steps of whole checkpoints, as listed."""
+    return [int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()]
+
+
 RIGHT = {
     "first_try": [FIRST, tuple(FIRST), np.array(FIRST), [word.title() for word in FIRST]],
     "model_states": kinds(18),
@@ -442,6 +477,33 @@ RIGHT = {
         lambda path, target: float(np.interp(target, *zip(*path, strict=True))),
         lambda path, target: np.interp(target, *zip(*path, strict=True)),
         lambda path, target: torch.tensor(between(line)(path, target)),
+    ],
+    "ring_bytes": [
+        lambda size, ranks: 2 * (ranks - 1) / ranks * size,
+        lambda size, ranks: 2 * (ranks - 1) * size // ranks,
+        lambda size, ranks: torch.tensor(2.0 * size * (ranks - 1) / ranks),
+        lambda size, ranks: Fraction(2 * size * (ranks - 1), ranks),
+    ],
+    "held_bytes": [
+        lambda frozen, trained, devices: (2 * frozen + 16 * trained) / devices,
+        lambda frozen, trained, devices: (2 * frozen + 16 * trained) // devices,
+        lambda frozen, trained, devices: np.float64(2 * frozen + 16 * trained) / devices,
+    ],
+    "combined": [
+        lambda means, tokens: weighted_mean(means, tokens),
+        lambda means, tokens: weighted_mean(means, tokens).double(),
+        lambda means, tokens: weighted_mean(means, tokens).tolist(),
+        lambda means, tokens: weighted_mean(means, tokens).numpy(),
+    ],
+    "rows_of": [
+        lambda rows, n, k: (min(rows, k * -(-rows // n)), min(rows, (k + 1) * -(-rows // n))),
+        lambda rows, n, k: [min(rows, (k + j) * math.ceil(rows / n)) for j in (0, 1)],
+        lambda rows, n, k: torch.tensor([min(rows, (k + j) * -(-rows // n)) for j in (0, 1)]),
+    ],
+    "newest": [
+        lambda names: max(steps_of(names), default=0),
+        lambda names: float(max([0, *steps_of(names)])),
+        lambda names: np.int64(max([0, *steps_of(names)])),
     ],
 }  # fmt: skip
 
@@ -717,5 +779,39 @@ WRONG = {
         (lambda path, target: target, "the target"), (lambda path, target: 0.6, "else"),
         (lambda path, target: path[0][1] + target * (path[-1][1] - path[0][1]), "ends"),
         (lambda path, target: path[1], "no number"), (lambda path, target: -1, "else"),
+    ],
+    "ring_bytes": [
+        (lambda size, ranks: (ranks - 1) / ranks * size, "once"), (lambda size, ranks: 2 * size, "twice whole"),
+        (lambda size, ranks: size, "whole"), (lambda size, ranks: 2 * (ranks - 1) * size, "all ranks"),
+        (lambda size, ranks: size * ranks, "else"), (lambda size, ranks: size / ranks, "else"),
+    ],
+    "held_bytes": [
+        (lambda f, t, n: 2 * f + 16 * t, "whole"), (lambda f, t, n: 2 * f + 16 * t / n, "base whole"),
+        (lambda f, t, n: 2 * f / n + 16 * t, "base parted"), (lambda f, t, n: (2 * f + 8 * t) / n, "states alone"),
+        (lambda f, t, n: (2 * f + 12 * t) / n, "no gradients"), (lambda f, t, n: 16 * (f + t) / n, "frozen states"),
+        (lambda f, t, n: (4 * f + 16 * t) / n, "single"), (lambda f, t, n: f, "else"),
+    ],
+    "combined": [
+        (lambda means, tokens: sum(means) / len(means), "mean of means"), (lambda means, tokens: sum(means), "summed"),
+        (lambda means, tokens: weighted_mean(means, tokens) * sum(tokens), "sum over tokens"),
+        (lambda means, tokens: weighted_mean(means, tokens) * sum(tokens) / len(means), "by ranks"),
+        (lambda means, tokens: weighted_mean(means, [1 / t for t in tokens]), "inverse"),
+        (lambda means, tokens: means[0], "else"), (weighted_in_place, "changed"),
+    ],
+    "rows_of": [
+        (lambda rows, n, k: (k * -(-rows // n), (k + 1) * -(-rows // n)), "beyond"),
+        (lambda rows, n, k: (k * -(-rows // n), min(rows, (k + 1) * -(-rows // n))), "stop beyond"),
+        (lambda rows, n, k: (k * (rows // n), (k + 1) * (rows // n)), "floor"),
+        (lambda rows, n, k: (k * (rows // n), rows if k == n - 1 else (k + 1) * (rows // n)), "floor with rest"),
+        (lambda rows, n, k: np.array_split(np.arange(rows), n)[k][[0, -1]] + [0, 1], "balanced"),
+        (lambda rows, n, k: (0, rows), "else"), (lambda rows, n, k: rows // n, "else"),
+    ],
+    "newest": [
+        (lambda names: max([int(n[5:].split(".")[0]) for n in names if n.startswith("step-")], default=0), "half"),
+        (lambda names: int(max([f"{s}" for s in steps_of(names)], default="0")), "by letters"),
+        (lambda names: min(steps_of(names), default=0), "oldest"), (lambda names: len(steps_of(names)), "count"),
+        (lambda names: ([0] + steps_of(names))[-1], "last listed"),
+        (lambda names: f"step-{max(steps_of(names), default=0)}", "named"), (lambda names: -1, "else"),
+        (lambda names: max(steps_of(names), default=0) * (names.clear() is None), "changed"),
     ],
 }  # fmt: skip
