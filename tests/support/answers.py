@@ -11,6 +11,7 @@ from torch import nn
 
 from pefthelpers.checks import adapters, comparison, lora, memory, merge, prefix, qlora, start
 from peftmemory import load_config
+from support import answers_preference
 
 LLAMA = load_config("llama-3.1-8b")
 MIB = 8 * 100 * 2 * LLAMA.layers * LLAMA.kv_dim * 2 / 2**20
@@ -699,3 +700,10 @@ WRONG = {
         (lambda path, target: path[1], "no number"), (lambda path, target: -1, "else"),
     ],
 }  # fmt: skip
+
+for mine, more in (
+    (CHECKS, answers_preference.CHECKS),
+    (RIGHT, answers_preference.RIGHT),
+    (WRONG, answers_preference.WRONG),
+):
+    mine.update(more)
