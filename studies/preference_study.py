@@ -53,9 +53,9 @@ class Table:
         self.profile, book = profile, nine()
         if profile == "tiny":
             task, kept = kitchen.elicit(0), kitchen.retention()
-            self.start, self.tokenizer = book.make_house(
-                *models.load("decoder"), task.train, seed=0
-            )
+            base, self.tokenizer = models.load("decoder")
+            torch.manual_seed(0)
+            self.start = book.make_house(base, self.tokenizer, task.train, random.Random(0))
             self.parts = {"train": task.train, "validation": task.validation, "test": task.test}
             self.pairs = {name: book.pairs_of(part, 0) for name, part in self.parts.items()}
             self.guest, self.other = book.guest, kept["documents"]
