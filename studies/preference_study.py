@@ -289,10 +289,13 @@ def decoder() -> None:
     rule, words = {"reward": "rule"}, {"reward": "words"}
     by_rates(study, "grpo", rl("grpo"), (5e-4, 1e-3), **about, **rule, steps=24, beta=0.0)
     by_rates(study, "ppo", rl("ppo"), (1e-3,), **about, **rule, steps=24, beta=0.02)
-    by_rates(study, "grpo", rl("grpo"), (1e-3,), **about, **words, steps=24, beta=0.0)
     by_rates(study, "dpo", run_dpo, (5e-4, 1e-3), **about, steps=40, size=8)
     by_rates(study, "reward", run_reward, (5e-4, 1e-3), **about, steps=40, size=8)
-    by_rates(study, "grpo", rl("grpo"), (1e-3,), **about, **words, steps=24, beta=0.2)
+    # Cheating takes longer: at half this rate 24 steps raised the pay, and the guests had not noticed yet.
+    by_rates(study, "grpo", rl("grpo"), (1e-3,), **about, **words, steps=24, beta=0.0)
+    by_rates(study, "grpo", rl("grpo"), (2e-3,), **about, **words, steps=40, beta=0.0)
+    leashed = {"method": "grpo", **about, **words, "steps": 40, "beta": 0.2}
+    study.one(lambda method, **options: run_rl(method=method, **options), leashed, 2e-3)
 
 
 def main() -> None:
