@@ -167,15 +167,15 @@ def test_the_value_and_the_policy_learn_and_nothing_else(defined, decoder):
 
 
 def test_grpos_loss_is_near_zero_and_its_gradient_is_not(defined, decoder, staff):
-    base, tokenizer = decoder
+    tokenizer = decoder[1]
     losses, descend = [], defined("descend")
 
-    def watched(parameters, loss, **options):
-        def kept(step):
-            losses.append(loss(step))
+    def watched(parameters, loss, drawn, **options):
+        def kept(batch):
+            losses.append(loss(batch))
             return losses[-1]
 
-        descend(parameters, kept, **options)
+        descend(parameters, kept, drawn, **options)
 
     before = [p.detach().clone() for p in staff.trained("policy")]
     namespace = defined("train_grpo").__globals__
