@@ -21,6 +21,7 @@ from pefthelpers.checks import (
     start,
 )
 from peftmemory import load_config
+from support import answers_preference
 
 LLAMA = load_config("llama-3.1-8b")
 MIB = 8 * 100 * 2 * LLAMA.layers * LLAMA.kv_dim * 2 / 2**20
@@ -815,3 +816,10 @@ WRONG = {
         (lambda names: max(steps_of(names), default=0) * (names.clear() is None), "changed"),
     ],
 }  # fmt: skip
+
+for mine, more in (
+    (CHECKS, answers_preference.CHECKS),
+    (RIGHT, answers_preference.RIGHT),
+    (WRONG, answers_preference.WRONG),
+):
+    mine.update(more)
