@@ -64,7 +64,9 @@ def build(profile: str, arm: Arm, seed: int):
     return engine.tunable(config if arm.r else None, profile=profile, seed=seed, **loading)
 
 
-def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int) -> dict:
+def train(
+    model, tokenizer, examples, task: str, learning_rate: float, seed: int, fit=fit
+) -> dict:
     """Train; return the loss of the last quarter of the steps and CPU seconds a step."""
     start = time.process_time()
     losses = fit(
@@ -86,16 +88,16 @@ def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int
     }
 
 
-def pizza_scores(model, tokenizer, learning_rate: float, seed: int) -> dict:
+def pizza_scores(model, tokenizer, learning_rate: float, seed: int, fit=fit) -> dict:
     """Train on the pizza card (at rate 0: do not) and measure target and retention.
 
-    Half of the validation, test and general questions are used.
+    Half of the validation, test and general questions are used. ``fit`` trains, as ``training.fit`` does.
     """
     chat = lambda examples: data.chat_examples(tokenizer, examples[::2])
     task = data.pizza()
     train_examples = data.chat_examples(tokenizer, task.train)
     row = (
-        train(model, tokenizer, train_examples, "pizza", learning_rate, seed)
+        train(model, tokenizer, train_examples, "pizza", learning_rate, seed, fit)
         if learning_rate
         else {"steps": 0}
     )
