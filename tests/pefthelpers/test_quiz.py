@@ -10,6 +10,7 @@ from nbregress import notebooks
 from nbregress.lint import MEASURED
 from pefthelpers import quiz
 from pefthelpers.errors import UserError
+from support.axe import violations
 from support.browser import browser, screenshot
 
 NUMBERS = sorted(path.stem for path in quiz.FOLDER.glob("*.yaml"))
@@ -119,7 +120,8 @@ def opened(tab, tmp_path):
     def open_(*numbers):
         body = "".join(map(quiz.html, numbers))
         page = tmp_path / "quiz.html"
-        page.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><title>q</title>{body}")
+        head = "<!doctype html><html lang=en><meta charset=utf-8><title>q</title><main><h1>q</h1>"
+        page.write_text(f"{head}{body}</main>")
         tab.goto(page.as_uri())
         return tab
 
@@ -157,6 +159,14 @@ def test_the_keyboard_reaches_every_option(opened):
             assert outline == "solid"
             heard.add(group.get_by_role("status").inner_text())
         assert len(heard) == len(each["options"])
+
+
+@browser
+def test_nothing_keeps_people_out_of_a_quiz(opened):
+    page = opened("02")
+    for option in page.locator("label:first-child").all():
+        option.click()
+    assert violations(page) == []
 
 
 @browser
