@@ -28,7 +28,10 @@ DOCUMENTS = {
     "docs/licences.md": "For maintainers",
 }
 TREE = "```{{toctree}}\n{options}\n\n{entries}\n```"
-HEADING = re.compile(r'(<h[1-6]>)(.*?)(?=<a class="headerlink")', re.DOTALL)
+# Not a heading in the words of a script.
+HEADING = re.compile(
+    r'(<h[1-6]>)((?:(?!<h\d|</h\d|</script).)*)(?=<a class="headerlink")', re.DOTALL
+)
 
 
 def slug(title: str) -> str:

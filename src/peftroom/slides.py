@@ -82,14 +82,13 @@ def of_quiz(number: str) -> Iterator[NotebookNode]:
     from pefthelpers import quiz
 
     for each in quiz.load(number):
-        options = [f"1. {quiz.words(option['say'])}" for option in each["options"]]
-        answers = [
-            f"1. {'**Right.**' if option.get('right') else 'Not so.'} {quiz.words(option['why'])}"
+        asked = [f"### {each['ask']}\n", *(f"1. {option['say']}" for option in each["options"])]
+        said = [
+            f"1. {'**Right.**' if option.get('right') else 'Not so.'} {option['why']}"
             for option in each["options"]
         ]
-        asked = f"### {quiz.words(each['ask'])}\n\n" + "\n".join(options)
-        yield typed(new_markdown_cell(asked), "subslide")
-        yield typed(new_markdown_cell("\n".join(answers)), "notes")
+        yield typed(new_markdown_cell("\n".join(asked)), "subslide")
+        yield typed(new_markdown_cell("\n".join(said)), "notes")
 
 
 def of_code(cell: NotebookNode) -> Iterator[NotebookNode]:
