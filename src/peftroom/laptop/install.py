@@ -90,7 +90,7 @@ def fitting(folder):
 
 
 def install(folder, target):
-    """Make the environment, install the wheels, copy notebooks and models.
+    """Make the environment, install the wheels, hand out the notebooks; return its Python.
 
     Raises:
         Refused: a step failed; what it said last.
@@ -115,14 +115,19 @@ def install(folder, target):
             raise Refused(
                 f"Could not make {said}: {last}. On Debian and Ubuntu venv is a package, python3-venv."
             )
-    for name in sorted(path.name for path in (folder / "notebooks").iterdir()):
-        (target / "notebooks").mkdir(exist_ok=True)
-        if not (target / "notebooks" / name).exists():  # what a learner changed stays
-            shutil.copyfile(folder / "notebooks" / name, target / "notebooks" / name)
+    hand_out(folder, target)
+    return python
+
+
+def hand_out(folder, target):
+    """Copy the notebooks that are not there yet, and the laptop profile's model into the cache."""
+    (target / "notebooks").mkdir(parents=True, exist_ok=True)
+    for path in (folder / "notebooks").iterdir():
+        if not (target / "notebooks" / path.name).exists():  # what a learner changed stays
+            shutil.copyfile(path, target / "notebooks" / path.name)
     if (folder / "models").is_dir():
         cache = os.environ.get("PEFTHELPERS_CACHE") or Path.home() / ".cache" / "pefthelpers"
         shutil.copytree(folder / "models", cache, dirs_exist_ok=True)
-    return python
 
 
 def main():
