@@ -98,7 +98,7 @@ def install(folder, target):
     requirements, environment = fitting(folder), target / ".venv"
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
-    # Of ten thousand modules a notebook imports a third: Python compiles those when they are first asked for.
+    # A notebook imports a part of them, and Python compiles that when it is first asked for.
     pip += ["--no-compile", "--disable-pip-version-check"]
     pip += [f"--find-links={folder / 'wheels'}", "-r", requirements]
     target.mkdir(parents=True, exist_ok=True)
@@ -112,9 +112,10 @@ def install(folder, target):
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=isolated)
         if done.returncode:
             last = ((done.stderr + done.stdout).strip().splitlines() or ["no reason given"])[-1]
-            raise Refused(
-                f"Could not make {said}: {last}. On Debian and Ubuntu venv is a package, python3-venv."
+            hint = (
+                " On Debian and Ubuntu venv is a package, python3-venv." if "venv" in last else ""
             )
+            raise Refused(f"Could not make {said}: {last}.{hint}")
     hand_out(folder, target)
     return python
 
