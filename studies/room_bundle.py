@@ -38,7 +38,7 @@ def timed(command: list, **given) -> dict:
         "rc": done.returncode,
         "wall_s": round(wall_s, 1),
         "cpu_s": round(cpu_s, 1),
-        "said": said[-12:],
+        "said": said[-2:],
     }
 
 
@@ -70,7 +70,15 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.resolve()
     bundle, laptop = folder / "bundle", folder / "laptop"
-    program = [laptop / ".venv/bin/pefthelpers", "run", *options.notebooks, "--out", laptop / "run"]
+    program = [
+        laptop / ".venv/bin/pefthelpers",
+        "run",
+        *options.notebooks,
+        "--jobs",
+        "2",
+        "--out",
+        laptop / "run",
+    ]
     clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PEFTHELPERS_CACHE")}
     steps = {
         "make": lambda: timed([sys.executable, "-m", "peftroom.cli", "bundle", "--out", bundle]),
@@ -90,7 +98,8 @@ def main() -> None:
     record = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}
     for name, step in steps.items():
         if name not in record:
-            record[name] = step() | {"load": round(os.getloadavg()[0], 1)}
+            row = step() | {"load": round(os.getloadavg()[0], 1)}
+            record[name] = json.loads(json.dumps(row).replace(str(folder), "FOLDER"))
             results.write(options.out, record)
             print(name, record[name], flush=True)
 

@@ -58,18 +58,20 @@ def minutes(seconds: float) -> str:
 
 
 def bundle_text() -> str:
-    """Return the sizes and minutes of a bundle."""
+    """Return the sizes and minutes of a bundle, of those steps that were measured."""
     found = results.read("room_bundle")
-    run = found["run"]
+    names = ", ".join(found.get("run", {}).get("notebooks", []))
     lines = ["| Linux x86_64, Python 3.11 | MB | wall time | CPU time |", "|---|---|---|---|"]
-    for key, text, size in (
-        ("make", "make the bundle (network)", f"{found['size']['mb']:,.0f}"),
-        ("check", "compare its files with the manifest", ""),
-        ("install", "install it (no network)", f"{found['installed']['mb']:,.0f}"),
-        ("run", f"run notebooks {', '.join(run['notebooks'])} (no network)", ""),
+    for key, text, sized in (
+        ("make", "make the bundle (network)", "size"),
+        ("check", "compare its files with the manifest", None),
+        ("install", "install it (no network)", "installed"),
+        ("run", f"run notebooks {names} (no network)", None),
     ):
-        step = found[key]
-        lines.append(f"| {text} | {size} | {minutes(step['wall_s'])} | {minutes(step['cpu_s'])} |")
+        if step := found.get(key):
+            size = f"{found[sized]['mb']:,.0f}" if sized else ""
+            times = f"{minutes(step['wall_s'])} | {minutes(step['cpu_s'])}"
+            lines.append(f"| {text} | {size} | {times} |")
     return "\n".join(lines)
 
 

@@ -168,7 +168,7 @@ def test_it_installs_in_a_fresh_environment(made, tmp_path):
     call = [python, "-c", "import kitchen_knife, oven, torch, pefthelpers; print(oven.version)"]
     assert subprocess.run(call, check=True, capture_output=True, text=True).stdout == "2.0\n"
     (laptop / "notebooks" / "00_start.ipynb").write_text("mine")
-    assert bundle.install.install(made, laptop) == python
+    install.hand_out(made, laptop)
     assert (laptop / "notebooks" / "00_start.ipynb").read_text() == "mine"
 
 
@@ -186,13 +186,11 @@ def test_what_an_earlier_run_left_is_taken_up_and_never_taken_as_whole(registry,
     part = tmp_path / "made.part"
     (part / "wheels").mkdir(parents=True)
     (part / "incoming").mkdir()
-    whole = registry.wheels / "kitchen_knife-1.0-py3-none-any.whl"
-    shutil.copy(whole, part / "wheels")
+    shutil.copy(registry.wheels / "kitchen_knife-1.0-py3-none-any.whl", part / "wheels")
     (part / "wheels" / "oven-2.0-py3-none-any.whl").write_bytes(b"PK cut off")
     (part / "wheels" / "spoon-1.0-py3-none-any.whl").write_bytes(b"of other pins")
     for place in (part / "incoming", part / "wheels"):
         (place / "torch-2.13.0-py3-none-any.whl").write_bytes(b"PK cut off")
-    whole.unlink()  # it is there already: nobody asks for it again
     bundle.make(tmp_path / "made", [HERE], PYTHON, report=lambda line: None)
     assert install.damage(tmp_path / "made") == []
     assert "spoon-1.0-py3-none-any.whl" not in names(tmp_path / "made")

@@ -90,7 +90,7 @@ def fitting(folder):
 
 
 def install(folder, target):
-    """Make the environment, install the wheels, copy notebooks and models.
+    """Make the environment, install the wheels, hand out the notebooks; return its Python.
 
     Raises:
         Refused: a step failed; what it said last.
@@ -98,7 +98,9 @@ def install(folder, target):
     requirements, environment = fitting(folder), target / ".venv"
     python = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [python, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
-    pip += ["--disable-pip-version-check", f"--find-links={folder / 'wheels'}", "-r", requirements]
+    # A notebook imports a part of them, and Python compiles that when it is first asked for.
+    pip += ["--no-compile", "--disable-pip-version-check"]
+    pip += [f"--find-links={folder / 'wheels'}", "-r", requirements]
     target.mkdir(parents=True, exist_ok=True)
     isolated = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
     isolated["PIP_CONFIG_FILE"] = os.devnull
@@ -110,17 +112,23 @@ def install(folder, target):
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=isolated)
         if done.returncode:
             last = ((done.stderr + done.stdout).strip().splitlines() or ["no reason given"])[-1]
-            raise Refused(
-                f"Could not make {said}: {last}. On Debian and Ubuntu venv is a package, python3-venv."
+            hint = (
+                " On Debian and Ubuntu venv is a package, python3-venv." if "venv" in last else ""
             )
-    for name in sorted(path.name for path in (folder / "notebooks").iterdir()):
-        (target / "notebooks").mkdir(exist_ok=True)
-        if not (target / "notebooks" / name).exists():  # what a learner changed stays
-            shutil.copyfile(folder / "notebooks" / name, target / "notebooks" / name)
+            raise Refused(f"Could not make {said}: {last}.{hint}")
+    hand_out(folder, target)
+    return python
+
+
+def hand_out(folder, target):
+    """Copy the notebooks that are not there yet, and the laptop profile's model into the cache."""
+    (target / "notebooks").mkdir(parents=True, exist_ok=True)
+    for path in (folder / "notebooks").iterdir():
+        if not (target / "notebooks" / path.name).exists():  # what a learner changed stays
+            shutil.copyfile(path, target / "notebooks" / path.name)
     if (folder / "models").is_dir():
         cache = os.environ.get("PEFTHELPERS_CACHE") or Path.home() / ".cache" / "pefthelpers"
         shutil.copytree(folder / "models", cache, dirs_exist_ok=True)
-    return python
 
 
 def main():
