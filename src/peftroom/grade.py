@@ -108,7 +108,14 @@ def table_of(found: list[HandIn]) -> tuple[list[Row], list[tuple[Row, Exercise, 
 def job(official: Official, runs: list, held: str, timeout_s: float) -> str:
     """Return what the grader's process of one notebook is to do."""
     rows = [
-        {**to_run, "official": e.source, "check": e.check, "name": e.name, "answer": e.answer}
+        {
+            **to_run,
+            "held": held,
+            "official": e.source,
+            "check": e.check,
+            "name": e.name,
+            "answer": e.answer,
+        }
         for _, e, to_run in runs
     ]
     folder = str(notebooks.notebooks_dir().resolve())
