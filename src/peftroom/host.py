@@ -219,7 +219,7 @@ def main() -> None:
         os.chdir(job["folder"])
         shell = prepared(job["cells"])
     except Exception as error:  # noqa: BLE001
-        tell(failed=f"our own notebook did not run here: {str(error)[:300]}")
+        tell(failed=f"{sandbox.OURS}: {str(error)[:300]}")
         return
     tell(prepared=round(time.monotonic() - start, 1))
     for row in job["rows"]:

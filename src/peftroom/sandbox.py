@@ -28,6 +28,7 @@ CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # Landlock's system calls
 WRITES = sum(
     1 << bit for bit in (1, *range(4, 15))
 )  # Landlock's rights: write, remove, make, truncate
+OURS = "our own notebook did not run here"
 PROMISES = {
     "bubblewrap": "Learners' code ran in bubblewrap: no network, nothing to write to but a memory disk, no file "
     "of yours to read beside Python and the collection; all its processes ended with it.",
