@@ -1,4 +1,4 @@
-# make run | test | lab | laptop | matrix : each sets itself up in .venv and goes.
+# make run | test | lab | laptop | matrix | room : each sets itself up in .venv and goes.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run solutions test recipes devices lab laptop matrix pins audit gates adapterhub clean
+.PHONY: run solutions test recipes devices lab laptop matrix pins audit gates adapterhub room clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -74,7 +74,7 @@ $(INSTALLED): requirements-torch.txt requirements-hashed.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .venv .venv-adapterhub runs
+	rm -rf .venv .venv-adapterhub .venv-room runs
 
 # AdapterHub's own library runs on transformers 4 alone: an environment beside ours that reuses the
 # installed torch, a check that files of both libraries give the same outputs, and notebook 05b.
@@ -90,4 +90,22 @@ adapterhub: .venv-adapterhub/installed
 	$(BIN)/python -m pip --python $(HUB) install --quiet --no-deps -r requirements-adapterhub-hashed.txt
 	$(BIN)/python -c "import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])" \
 	    > $$($(HUB) -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main-environment.pth
+	touch $@
+
+# JupyterHub for a room (docs/room.md): an environment beside ours that sees all of ours and adds the hub.
+# NAMES has a name a line: make room NAMES=names.txt ROOM=FOLDER
+ROOM ?= runs/room
+NAMES ?= names.txt
+
+room: .venv-room/installed
+	$(BIN)/pefthelpers room $(NAMES) --out $(ROOM)
+	PEFTHELPERS_VENV=$(CURDIR)/.venv .venv-room/bin/jupyterhub -f $(ROOM)/jupyterhub_config.py
+
+.venv-room/installed: docs/room/requirements.txt docs/room/package.json docs/room/package-lock.json $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip .venv-room
+	$(BIN)/python -m pip --python .venv-room/bin/python install --quiet --no-deps -r docs/room/requirements.txt
+	$(BIN)/python -c "import pathlib, torch; print('import site; site.addsitedir(%r)' % str(pathlib.Path(torch.__file__).parents[1]))" \
+	    > $$(.venv-room/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main-environment.pth
+	cp docs/room/package.json docs/room/package-lock.json .venv-room
+	npm ci --prefix .venv-room --silent
 	touch $@

@@ -2,8 +2,11 @@
 
 import sys
 
+import peftroom.bundle
 import peftroom.grade
-import peftroom.solve  # noqa: F401 - its commands
+import peftroom.machines
+import peftroom.server
+import peftroom.solve  # noqa: F401 - they register their commands
 from nbregress.cli import main
 
 if __name__ == "__main__":
