@@ -41,7 +41,9 @@ def rehearsed() -> str:
     heads += ["processor seconds, *measured*", "seconds by the clock, *measured*"]
     note = (
         f"Rehearsed on {found['about']['date']}, two cores ({found['about']['processor']}) that other work kept busy: "
-        "the processor seconds are what a machine with nothing else to do takes at most."
+        "processor seconds say what the "
+        "step costs, seconds by the clock what it took there. Of the grading the processor seconds are the command's own; its "
+        "sandbox, which runs notebook 00 once, is not counted."
     )
     return f"{table(heads, rows)}\n\n{note}"
 

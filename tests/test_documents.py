@@ -32,7 +32,15 @@ OTHERS = (  # files of other projects, named as sources
     "nytEditorialSnippets_GroundTruth.txt",
     "method_comparison/",
 )
-MADE_BY_A_RUN = ("runs/", "report.html", "metrics.json", "junit.xml", "config.json", "lora.py")
+MADE_BY_A_RUN = (
+    "runs/",
+    "grades/",
+    "report.html",
+    "metrics.json",
+    "junit.xml",
+    "config.json",
+    "lora.py",
+)
 
 
 def mentioned(document):

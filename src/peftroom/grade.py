@@ -108,7 +108,14 @@ def table_of(found: list[HandIn]) -> tuple[list[Row], list[tuple[Row, Exercise, 
 def job(official: Official, runs: list, held: str, timeout_s: float) -> str:
     """Return what the grader's process of one notebook is to do."""
     rows = [
-        {**to_run, "official": e.source, "check": e.check, "name": e.name, "answer": e.answer}
+        {
+            **to_run,
+            "held": held,
+            "official": e.source,
+            "check": e.check,
+            "name": e.name,
+            "answer": e.answer,
+        }
         for _, e, to_run in runs
     ]
     folder = str(notebooks.notebooks_dir().resolve())
@@ -244,8 +251,8 @@ def page(rows: list[Row], notes: list[str], held: str) -> str:
     ),
     option("--unprotected", action="store_true", help="run learners' code without a sandbox too"),
 )
-def grade(options: argparse.Namespace) -> None:
-    """Check the exercises of all learners' notebooks; their code runs in a sandbox alone."""
+def grade(options: argparse.Namespace) -> int:
+    """Check the exercises of all learners' notebooks in a sandbox; 1 if a notebook of ours failed."""
     found = hand_ins.collect(options.folder)
     held = sandbox.choose(options.unprotected)
     rows, runs, notes = table_of(found)
@@ -271,3 +278,4 @@ def grade(options: argparse.Namespace) -> None:
     print(
         f"{learners} learners in {seconds:.0f} s, {ours:.0f} s of it in our own cells; {options.out}/grades.html"
     )
+    return int(any(row.why.startswith(sandbox.OURS) for row in rows))

@@ -131,7 +131,7 @@ def judged(shell, row: dict, seconds: float) -> dict:
             there.close()
             os.waitpid(inner, 0)
             os._exit(0)
-        sandbox.limit(seconds)
+        sandbox.limit(seconds, row["held"], os.environ["HOME"])
         os.chdir(os.environ["HOME"])
         learner.start(shell, row, Channel(there))
     there.close()
@@ -213,13 +213,13 @@ def main() -> None:
     tell = lambda **line: print(json.dumps(line), file=out, flush=True)
     for stream in range(3):
         os.dup2(null, stream)
-    sandbox.settle(job["held"], os.environ["HOME"])
+    sandbox.settle(job["held"])
     start = time.monotonic()
     try:
         os.chdir(job["folder"])
         shell = prepared(job["cells"])
     except Exception as error:  # noqa: BLE001
-        tell(failed=f"our own notebook did not run here: {str(error)[:300]}")
+        tell(failed=f"{sandbox.OURS}: {str(error)[:300]}")
         return
     tell(prepared=round(time.monotonic() - start, 1))
     for row in job["rows"]:

@@ -10,6 +10,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,12 +28,15 @@ CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # Landlock's system calls
 WRITES = sum(
     1 << bit for bit in (1, *range(4, 15))
 )  # Landlock's rights: write, remove, make, truncate
+OURS = "our own notebook did not run here"
 PROMISES = {
     "bubblewrap": "Learners' code ran in bubblewrap: no network, nothing to write to but a memory disk, no file "
     "of yours to read beside Python and the collection; all its processes ended with it.",
-    "landlock": "Learners' code ran WITHOUT bubblewrap (apt install bubblewrap). Landlock refused writing outside "
-    "a scratch folder, and TCP from Linux 6.7 on. It could read your files, change their times and permissions, "
-    "and send UDP; its processes were found and ended one by one.",
+    "namespaces": "Learners' code ran WITHOUT bubblewrap (apt install bubblewrap), in namespaces and under Landlock: no "
+    "network, nothing to write to but a memory disk; but it could read your files.",
+    "landlock": "Learners' code ran WITHOUT bubblewrap (apt install bubblewrap) and without namespaces. Landlock refused "
+    "writing outside a scratch folder, and TCP from Linux 6.7 on; the code could read your files, change their "
+    "permissions and times, and send UDP.",
     "nothing": "Learners' code ran UNPROTECTED, with your rights: only time, memory and file size were limited.",
 }
 
@@ -43,17 +47,17 @@ def landlock() -> int:
 
 
 def choose(unprotected: bool) -> str:
-    """Return what can hold learners' code here: ``bubblewrap``, ``landlock`` or ``nothing``.
+    """Return what can hold learners' code here, a key of ``PROMISES``.
 
     Raises:
         UserError: nothing can, and ``unprotected`` does not ask for it all the same.
     """
     if bubblewrap_works():
         return "bubblewrap"
-    if landlock() and os.geteuid():  # root may do what Landlock does not know of
-        return "landlock"
+    if landlock() and os.geteuid() and can_isolate():  # root is not held by either
+        return "namespaces"
     if unprotected:
-        return "nothing"
+        return "landlock" if landlock() else "nothing"
     raise UserError(
         "Learners' code needs a sandbox: `apt install bubblewrap` on Linux or WSL, or --unprotected on a "
         "machine that holds nothing else."
@@ -127,8 +131,8 @@ def environment(scratch: str) -> dict[str, str]:
     )
 
 
-def settle(held: str, scratch: str) -> None:
-    """Make this process the grader's: nobody instead of root, unreadable to others, under Landlock if asked."""
+def settle(held: str) -> None:
+    """Make this process the grader's: nobody instead of root, unreadable to others."""
     libc = ctypes.CDLL(None)
     if held == "bubblewrap" and os.geteuid() == 0:
         os.setgroups([])
@@ -138,8 +142,6 @@ def settle(held: str, scratch: str) -> None:
         libc.prctl(SUBREAPER, 1, 0, 0, 0)
         libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         libc.prctl(DUMPABLE, 0, 0, 0, 0)  # learners' processes cannot look into it
-    if held == "landlock":
-        refuse_writing(libc, scratch)
 
 
 def refuse_writing(libc: ctypes.CDLL, scratch: str) -> None:
@@ -176,13 +178,27 @@ def isolate(scratch: str) -> bool:
         ("gid_map", f"{group} {group} 1"),
     ):
         Path("/proc/self", name).write_text(line)
-    libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None)  # what is mounted here stays here
-    libc.mount(b"scratch", scratch.encode(), b"tmpfs", 6, f"size={DISK},mode=1777".encode())
-    return True
+    steps = (
+        libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None),  # what is mounted here stays here
+        # All is read-only (mount_setattr): Landlock does not know of permissions and times.
+        libc.syscall(442, -100, b"/", 0x8000, struct.pack("4Q", 1, 0, 0, 0), 32),
+        libc.mount(b"scratch", scratch.encode(), b"tmpfs", 6, f"size={DISK},mode=1777".encode()),
+    )
+    return not any(steps)
 
 
-def limit(timeout_s: float) -> None:
+def can_isolate() -> bool:
+    """Tell whether this kernel gives a process namespaces of its own, with all that is mounted read-only."""
+    tried = "import sys; from peftroom import sandbox; sys.exit(not sandbox.isolate(sys.argv[1]))"
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-c", tried, scratch]
+        return not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def limit(timeout_s: float, held: str, scratch: str) -> None:
     """Take this process's last rights and set its limits: it is about to run a learner's code."""
+    if held in ("landlock", "namespaces"):
+        refuse_writing(ctypes.CDLL(None), scratch)
     if sys.platform == "linux":
         nothing = (ctypes.c_uint32 * 6)()
         ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), nothing)
