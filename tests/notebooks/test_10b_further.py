@@ -205,4 +205,4 @@ def test_the_recorded_traces_follow_the_formula_where_nothing_large_is_gathered_
     assert found["about"]["layers_traced"] == [2, 4]
     for row in found["rows"]:
         assert row["traced_bytes"] == sum(row["kinds"].values())
-        assert 0.8 < row["traced_bytes"] / row["closed_form_bytes"] < 1.5, row
+        assert 0.7 < row["traced_bytes"] / row["closed_form_bytes"] < 1.5, row
