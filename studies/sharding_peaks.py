@@ -39,7 +39,7 @@ from peftmemory.tracing.step import packed, quiet
 MODELS, DEVICES = ("llama-3.1-8b", "llama-3.1-70b"), (8, 2, 64)
 STEP = {"batch": 1, "seq": 512, "checkpointing": True, "optimizer": "adamw_torch_fused"}
 FEW = (2, 4)  # layers
-GROUPINGS = ("root", "accelerate")
+GROUPINGS = ("accelerate", "root")
 WHOLE = {
     "model": "llama-3.1-8b",
     "precision": "nf4",

@@ -285,6 +285,6 @@ def several(asked: Requirements, method: str) -> str:
     label = METHODS[method].label
     each = memory_need.sharded(asked.model, method, cards, *options[1:])
     said = f"; so do {cards} cards of {asked.card_gib:g} GB with FSDP and {label}, about {each:.1f} GiB each"
-    if cards == 2:
-        return said
-    return f"{said} (two need {two:.1f}, or a part of the weights in RAM: Answer.AI 2024)"
+    if cards > 2:
+        said += f" (two need {two:.1f}, or a part of the weights in RAM: Answer.AI 2024)"
+    return f"{said}; notebook 10b starts such a run and checks it"
