@@ -262,8 +262,7 @@ def test_generate_keeps_fifty_tokens_unless_told(decoder):
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_an_exercise_is_a_stub_and_its_solution_is_right(notebook, number):
-    blank, filled = notebook.exercise(number)
-    assert (blank.status, filled.status) == ("not attempted", "correct"), filled
+    assert notebook.verdicts(number) == ("not attempted", "correct")
 
 
 def test_the_house_answers_in_all_voices(defined, decoder):
@@ -301,10 +300,10 @@ def test_the_reward_rises_on_each_of_three_seeds(runs, method):
 
 
 def test_the_flawed_rule_is_cheated_on_each_of_three_seeds(runs):
-    rows = runs.query("reward == 'words' and beta == 0")
+    rows = runs.query("reward == 'words' and beta == 0 and learning_rate == 2e-3")
     assert {*rows["seed"]} == {0, 1, 2}
     for curve, scores in zip(rows["curve"], rows["rewards"], strict=True):
-        assert scores[-1] > scores[0] + 0.2 and curve["guest"][-1] < curve["guest"][0]
+        assert scores[-1] > scores[0] + 0.2 and curve["guest"][-1] < curve["guest"][0] / 2
 
 
 @pytest.mark.parametrize("record", ["preference_kitchen", "preference_smollm2"])
