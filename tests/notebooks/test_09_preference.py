@@ -181,7 +181,7 @@ def test_grpos_loss_is_near_zero_and_its_gradient_is_not(defined, decoder, staff
     namespace = defined("train_grpo").__globals__
     namespace["descend"] = watched
     try:
-        reward = lambda asked, pairs, texts: torch.tensor([float(len(t) % 3) for t in texts])
+        reward = lambda asked, pairs, texts: torch.rand(len(texts))
         task = kitchen.elicit(0).train[:16]
         defined("train_grpo")(staff, tokenizer, task, reward, learning_rate=1e-3, steps=2, groups=2)
     finally:
@@ -248,9 +248,11 @@ def test_dpo_cuts_the_ends_of_answers_in_silence(defined, decoder, tmp_path, rec
             peft_config=LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
         )
         assert trainer.ref_model is None
-        batch = trainer.data_collator([trainer.train_dataset[i] for i in range(8)])
-        seen[length] = batch["completion_mask"].sum().item()
-    assert seen[12] < seen[64] / 2
+        kept = trainer.train_dataset
+        batch = trainer.data_collator([kept[i] for i in range(len(kept))])
+        seen[length] = len(kept), batch["completion_mask"].sum().item()
+    assert seen[64][0] == 8 and seen[12][0] < 8  # nothing was left of some answers: the pair is gone
+    assert seen[12][1] < seen[64][1] / 2
     assert not [each for each in recwarn if "trunc" in str(each.message).lower()]
 
 
