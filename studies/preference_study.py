@@ -294,8 +294,6 @@ def decoder() -> None:
     # Cheating takes longer: at half this rate 24 steps raised the pay, and the guests had not noticed yet.
     by_rates(study, "grpo", rl("grpo"), (1e-3,), **about, **words, steps=24, beta=0.0)
     by_rates(study, "grpo", rl("grpo"), (2e-3,), **about, **words, steps=40, beta=0.0)
-    leashed = {"method": "grpo", **about, **words, "steps": 40, "beta": 0.2}
-    study.one(lambda method, **options: run_rl(method=method, **options), leashed, 2e-3)
 
 
 def main() -> None:
