@@ -64,9 +64,7 @@ def build(profile: str, arm: Arm, seed: int):
     return engine.tunable(config if arm.r else None, profile=profile, seed=seed, **loading)
 
 
-def train(
-    model, tokenizer, examples, task: str, learning_rate: float, seed: int, fit=fit
-) -> dict:
+def train(model, tokenizer, examples, task: str, learning_rate: float, seed: int, fit=fit) -> dict:
     """Train; return the loss of the last quarter of the steps and CPU seconds a step."""
     start = time.process_time()
     losses = fit(

@@ -63,7 +63,7 @@ def configuration(method: str, small: bool = True) -> object:
     everywhere = {"task_type": "CAUSAL_LM", "target_modules": "all-linear"}
     if method == "vera":  # peft's default of 256 is wider than the kitchen's layers
         return VeraConfig(r=64 if small else 256, **everywhere)
-    if method == "pissa":  # on SmolLM2 by 16 rounds of power iteration: 210 whole SVDs take a minute
+    if method == "pissa":  # fast on SmolLM2: its 210 whole SVDs take a minute
         start = "pissa" if small else "pissa_niter_16"
         return LoraConfig(r=8, lora_alpha=16, init_lora_weights=start, **everywhere)
     return methods.config("lora" if method == "loraplus" else method, "decoder")
@@ -102,9 +102,7 @@ def measure(method: str, task: str, steps: int, learning_rate: float, seed: int)
         return pizza_scores(*made, learning_rate, seed, fit=fit, answers=False)
     data = TASKS[task](seed)
     model, tokenizer = engine.tunable(configuration(method), seed=seed)
-    losses = fit(
-        model, tokenizer, data.train, learning_rate=learning_rate, steps=steps, seed=seed
-    )
+    losses = fit(model, tokenizer, data.train, learning_rate=learning_rate, steps=steps, seed=seed)
     row = {
         "trainable_parameters": count_parameters(model)[0],
         "train_loss": sum(losses[-10:]) / 10,

@@ -19,6 +19,8 @@ from pefthelpers.checks import (
     qlora,
     scaling,
     start,
+    start,
+    variants,
 )
 from peftmemory import load_config
 from support import answers_preference
@@ -104,6 +106,10 @@ CHECKS = {
     "combined": scaling.combined,
     "rows_of": scaling.rows_of,
     "newest": scaling.newest,
+    "pissa_init": variants.pissa_init,
+    "dora_forward": variants.dora_forward,
+    "plus_groups": variants.plus_groups,
+    "flat_scale": variants.flat_scale,
 }
 SCORED = {
     2e-3: {"validation": 1.0, "other texts": 0.82},
@@ -350,6 +356,42 @@ def weighted_in_place(means, tokens):
 def steps_of(names):
     """Return the steps of whole checkpoints, as listed."""
     return [int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()]
+# Exercises of 08.
+
+
+def pissa(*, scaled=True, first=True, residual=True, even=True, turned=False):
+    """Return PiSSA's start, changed where asked."""
+
+    def split(W, r, scale):
+        U, S, V = torch.linalg.svd(W, full_matrices=False)
+        pick = slice(None, r) if first else slice(len(S) - r, None)
+        values = S[pick] / (scale if scaled else 1)
+        left = values.sqrt() if even else torch.ones(r)
+        A, B = (values / left)[:, None] * V[pick], U[:, pick] * left
+        kept = W - scale * B @ A if residual else W
+        return (B, A, kept) if turned else (A, B, kept)
+
+    return split
+
+
+def plus(*, rule=lambda name, p: "lora_B" in name, frozen=False, times=True):
+    """Return LoRA+'s groups, by another rule where asked."""
+
+    def groups(named, rate, ratio):
+        kept = [(name, p) for name, p in named if frozen or p.requires_grad]
+        fast = [p for name, p in kept if rule(name, p)]
+        slow = [p for name, p in kept if not rule(name, p)]
+        return [
+            {"params": slow, "lr": rate if times else rate / ratio},
+            {"params": fast, "lr": rate * ratio if times else rate},
+        ]
+
+    return groups
+
+
+def unit(V):
+    """Return rows of length one."""
+    return V / V.norm(dim=1, keepdim=True)
 
 
 RIGHT = {
@@ -507,8 +549,33 @@ RIGHT = {
         lambda names: np.int64(max([0, *steps_of(names)])),
     ],
 }  # fmt: skip
+    "pissa_init": [
+        pissa(),
+        lambda *a: [*pissa()(*a)],
+        lambda *a: tuple(each.numpy() for each in pissa()(*a)),
+        lambda *a: tuple(each.double() for each in pissa()(*a)),
+    ],
+    "dora_forward": [
+        lambda x, W, A, B, m, s: m * (x @ unit(W + s * B @ A).T),
+        lambda x, W, A, B, m, s: x @ (m[:, None] * unit(W + s * B @ A)).T,
+        lambda x, W, A, B, m, s: m / (W + s * B @ A).norm(dim=1) * (x @ W.T + s * (x @ A.T @ B.T)),
+        lambda x, W, A, B, m, s: (m * (x @ unit(W + s * B @ A).T)).numpy(),
+    ],
+    "plus_groups": [
+        plus(),
+        lambda *a: tuple(plus()(*a)),
+        lambda named, rate, ratio: [
+            {"params": [p], "lr": ratio * rate if "lora_B" in name else rate}
+            for name, p in named if p.requires_grad
+        ],
+    ],
+    "flat_scale": [
+        lambda alpha, r, optimizer: alpha / (r if optimizer == "AdamW" else r**0.5),
+        lambda alpha, r, optimizer: torch.tensor(alpha / r ** (0.5 + 0.5 * (optimizer == "AdamW"))),
+        lambda alpha, r, optimizer: np.float64(alpha / r ** (1.0 if "Adam" in optimizer else 0.5)),
+    ],
+}
 
-# By exercise, what is plausible and wrong, and the mistake that it is told ("else": none of its own).
 WRONG = {
     "first_try": [
         (["fine-tuning", *FIRST[1:]], "tone"), ([FIRST[0], "fine-tuning", *FIRST[2:]], "prices"),
@@ -814,6 +881,36 @@ WRONG = {
         (lambda names: ([0] + steps_of(names))[-1], "last listed"),
         (lambda names: f"step-{max(steps_of(names), default=0)}", "named"), (lambda names: -1, "else"),
         (lambda names: max(steps_of(names), default=0) * (names.clear() is None), "changed"),
+    "pissa_init": [
+        (pissa(scaled=False), "unscaled"), (pissa(first=False), "smallest"),
+        (pissa(residual=False), "whole"), (pissa(even=False), "one side"),
+        (pissa(turned=True), "turned"), (lambda *a: pissa()(*a)[:2], "count"),
+        (lambda W, r, scale: (torch.zeros(r, 5), torch.zeros(6, r), W), "else"),
+        (lambda W, r, scale: (torch.zeros(1, 1), torch.zeros(1, 1), W), "form"),
+    ],
+    "dora_forward": [
+        (lambda x, W, A, B, m, s: x @ (W + s * B @ A).T, "lora"),
+        (lambda x, W, A, B, m, s: m * (x @ (W + s * B @ A).T), "no norm"),
+        (lambda x, W, A, B, m, s: m / W.norm(dim=1) * (x @ (W + s * B @ A).T), "base norm"),
+        (lambda x, W, A, B, m, s: x @ unit(W + s * B @ A).T, "no magnitude"),
+        (lambda x, W, A, B, m, s: m * (x @ unit(W + B @ A).T), "no scale"),
+        (lambda x, W, A, B, m, s: m * (x @ unit(W).T), "base alone"),
+        (lambda x, W, A, B, m, s: x @ W.T, "else"),
+    ],
+    "plus_groups": [
+        (plus(frozen=True), "frozen"), (plus(rule=lambda name, p: "lora_A" in name), "exchanged"),
+        (plus(rule=lambda name, p: False), "one rate"), (plus(times=False), "divided"),
+        (plus(rule=lambda name, p: "lora_B" in name or p.ndim == 1), "vectors"),
+        (lambda named, rate, ratio: plus()(named, rate, ratio)[1:], "lost"),
+        (lambda named, rate, ratio: [p for _, p in named], "no groups"),
+    ],
+    "flat_scale": [
+        (lambda alpha, r, optimizer: alpha / r, "lora"),
+        (lambda alpha, r, optimizer: alpha / r**0.5, "rslora"),
+        (lambda alpha, r, optimizer: alpha / (r if optimizer == "SGD" else r**0.5), "exchanged"),
+        (lambda alpha, r, optimizer: alpha, "constant"),
+        (lambda alpha, r, optimizer: alpha / r ** (2 - (optimizer == "AdamW")), "twice"),
+        (lambda alpha, r, optimizer: alpha * r, "grows"), (lambda alpha, r, optimizer: "1/r", "no number"),
     ],
 }  # fmt: skip
 
