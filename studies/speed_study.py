@@ -276,10 +276,10 @@ def counts(pairs: list[Pair], tokenizer, setting: dict) -> dict:
     }
 
 
-def held_out_loss(model, tokenizer, pairs: list[Pair]) -> float:
+def held_out_loss(model, tokenizer, pairs: list[Pair], rows: str) -> float:
     """Return the mean loss of the held-out answers' tokens, dropout off."""
     model.eval()
-    setting = {"rows": "packed", "loss": "answers"}
+    setting = {"rows": "flat" if rows == "flat" else "packed", "loss": "answers"}
     total = count = 0.0
     with torch.no_grad():
         for start in range(0, len(pairs), EXAMPLES):
@@ -295,13 +295,13 @@ def curve(recipe: str, learning_rate: float, seed: int) -> dict:
     setting = LITERAL | VARIANTS[recipe]
     model, tokenizer, optimizer = build(setting, seed)
     held = training.encode(tokenizer, data.chat_examples(tokenizer, mix("validation")))[::4]
-    tokens, points = 0, [(0, held_out_loss(model, tokenizer, held))]
+    tokens, points = 0, [(0, held_out_loss(model, tokenizer, held, setting["rows"]))]
     for number, pairs in enumerate(drawn(seed, tokenizer, STEPS), start=1):
         rate = learning_rate * training.learning_rate_factor(number - 1, STEPS)
         step(model, tokenizer, optimizer, pairs, setting, rate)
         tokens += sum(len(a) for _, a in pairs)
         if number % EVERY == 0:
-            points.append((tokens, held_out_loss(model, tokenizer, held)))
+            points.append((tokens, held_out_loss(model, tokenizer, held, setting["rows"])))
     last = points[-1][1]
     return {"validation": -last, "validation_loss": last, "trained": points, "held_out": len(held)}
 
