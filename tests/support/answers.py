@@ -21,6 +21,8 @@ from pefthelpers.checks import (
     start,
     start,
     variants,
+    speed,
+    start,
 )
 from peftmemory import load_config
 from support import answers_preference
@@ -110,6 +112,11 @@ CHECKS = {
     "dora_forward": variants.dora_forward,
     "plus_groups": variants.plus_groups,
     "flat_scale": variants.flat_scale,
+    "padding_share": speed.padding_share,
+    "grouped_batches": speed.grouped_batches,
+    "best_fit": speed.best_fit,
+    "packed_mask": speed.packed_mask,
+    "label_log_probs": speed.label_log_probs,
 }
 SCORED = {
     2e-3: {"validation": 1.0, "other texts": 0.82},
@@ -392,6 +399,58 @@ def plus(*, rule=lambda name, p: "lora_B" in name, frozen=False, times=True):
 def unit(V):
     """Return rows of length one."""
     return V / V.norm(dim=1, keepdim=True)
+def cut(order, size):
+    """Cut a list into pieces."""
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def padding_share(lengths, size, whole=False, last=False):
+    """Return the share of padding, with a mistake or without."""
+    wide = [max(lengths) if whole else max(batch) for batch in cut(lengths, size)]
+    high = [size if last else len(batch) for batch in cut(lengths, size)]
+    return 1 - sum(lengths) / sum(w * h for w, h in zip(wide, high, strict=True))
+
+
+def by_length(lengths, *, up=False):
+    """Return positions, the longest first, or last."""
+    return sorted(range(len(lengths)), key=lambda i: lengths[i] if up else -lengths[i])
+
+
+def fitted(choose, order=by_length):
+    """Return a packing function that chooses among (tokens, row) of the rows with room."""
+
+    def rows_of(lengths, room):
+        rows, used = [], []
+        for i in order(lengths):
+            fits = [(used[r], r) for r in range(len(rows)) if used[r] + lengths[i] <= room]
+            r = choose(fits)[1] if fits else len(rows)
+            rows, used = (rows, used) if fits else ([*rows, []], [*used, 0])
+            rows[r].append(i)
+            used[r] += lengths[i]
+        return rows
+
+    return rows_of
+
+
+fullest = fitted(lambda fits: max(fits, key=lambda fit: fit[0]))
+
+
+def packed_mask(lengths):
+    """Return the mask of a packed row."""
+    return torch.block_diag(*(torch.ones(n, n).tril() for n in lengths)).bool()
+
+
+def pieces(hidden, weight, labels, size):
+    """Return log-probabilities, made in pieces."""
+    found = []
+    for h, y in zip(hidden.split(size), labels.split(size), strict=True):
+        found.append(torch.log_softmax(h @ weight.T, -1).gather(1, y[:, None])[:, 0])
+    return cat(found)
+
+
+def at_once(hidden, weight, labels, size):
+    """Return log-probabilities, all logits at once."""
+    return pieces(hidden, weight, labels, len(labels))
 
 
 RIGHT = {
@@ -548,6 +607,20 @@ RIGHT = {
         lambda names: float(max([0, *steps_of(names)])),
         lambda names: np.int64(max([0, *steps_of(names)])),
     ],
+    "padding_share": [
+        padding_share, lambda l, n: np.float64(padding_share(l, n)),
+        lambda l, n: torch.tensor(padding_share(l, n), dtype=torch.float64),
+    ],
+    "grouped_batches": [
+        lambda l, n: cut(by_length(l), n), lambda l, n: cut(by_length(l), n)[::-1],
+        lambda l, n: [tuple(batch) for batch in cut(by_length(l), n)],
+    ],
+    "best_fit": [fullest, lambda l, room: [tuple(row) for row in fullest(l, room)]],
+    "packed_mask": [
+        packed_mask, lambda l: packed_mask(l).float(), lambda l: packed_mask(l).numpy(),
+        lambda l: packed_mask(l).tolist(),
+    ],
+    "label_log_probs": [pieces, lambda *a: pieces(*a).tolist(), lambda *a: pieces(*a[:3], 1)],
 }  # fmt: skip
     "pissa_init": [
         pissa(),
@@ -911,6 +984,41 @@ WRONG = {
         (lambda alpha, r, optimizer: alpha, "constant"),
         (lambda alpha, r, optimizer: alpha / r ** (2 - (optimizer == "AdamW")), "twice"),
         (lambda alpha, r, optimizer: alpha * r, "grows"), (lambda alpha, r, optimizer: "1/r", "no number"),
+    "padding_share": [
+        (lambda l, n: padding_share(l, n, whole=True), "whole"), (0.5, ""),
+        (lambda l, n: padding_share(l, n, last=True), "full last"),
+        (lambda l, n: 1 - padding_share(l, n), "real"), (lambda l, n: -3.0, "else"),
+        (lambda l, n: padding_share(sorted(l), n), "sorted"),
+        (lambda l, n: 1 / (1 - padding_share(l, n)) - 1, "per token"),
+    ],
+    "grouped_batches": [
+        (lambda l, n: cut([*range(len(l))], n), "unsorted"), (lambda l, n: cut(sorted(l), n), "lists"),
+        (lambda l, n: cut(by_length(l, up=True), n), "ascending"),
+        (lambda l, n: cut(by_length(l), n)[1:], "missing"), (lambda l, n: l.sort() or l, "changed"),
+        (lambda l, n: [[i] for i in by_length(l)], "wrong sizes"), (lambda l, n: 3, "else"),
+    ],
+    "best_fit": [
+        (fitted(lambda fits: min(fits, key=lambda fit: fit[1])), "first fit"),
+        (fitted(lambda fits: min(fits, key=lambda fit: fit[0])), "worst fit"),
+        (fitted(lambda fits: max(fits, key=lambda fit: fit[0]), lambda l: range(len(l))), "as drawn"),
+        (lambda l, room: [by_length(l)], "too full"), (lambda l, room: fullest(l, room)[1:], "missing"),
+        (lambda l, room: l.sort() or fullest(l, room), "changed"), (lambda l, room: 3, "else"),
+    ],
+    "packed_mask": [
+        (lambda l: ~packed_mask(l), "inverted"), (lambda l: packed_mask([sum(l)]), "contaminated"),
+        (lambda l: packed_mask(l) | packed_mask(l).T, "future"), (lambda l: packed_mask(l).T, "upward"),
+        (lambda l: packed_mask(l).tril(-1), "not itself"),
+        (lambda l: packed_mask(l).float().log(), "additive"),
+        (lambda l: torch.ones(sum(l), sum(l) + 1).bool(), "form"),
+        (lambda l: torch.zeros(sum(l), sum(l)).bool(), "else"),
+    ],
+    "label_log_probs": [
+        (at_once, "whole"), (lambda *a: -pieces(*a), "negative"),
+        (lambda *a: pieces(*a).exp(), "probability"), (lambda *a: pieces(*a).sum(), "summed"),
+        (lambda *a: pieces(*a)[:, None], "column"), (lambda *a: pieces(*a)[:-1], "last"),
+        (lambda h, w, y, size: (h @ w.T).gather(1, y[:, None])[:, 0], "logit"),
+        (lambda h, w, y, size: torch.log_softmax(h @ w.T, -1), "all words"),
+        (lambda *a: torch.zeros(len(a[2])), "else"),
     ],
 }  # fmt: skip
 

@@ -1,0 +1,102 @@
+"""Notebook 10: what it packs, groups and sums, against the libraries; what it says of TRL and of the record."""
+
+import random
+
+import pytest
+import torch
+from torch.nn import functional as F
+from trl import SFTConfig
+
+from pefthelpers import kitchen, models, results, training
+from studies import speed_study
+
+
+@pytest.fixture(scope="module")
+def notebook(cells):
+    import itertools
+
+    opened = cells("10_faster")
+    opened.namespace |= {"torch": torch, "F": F, "random": random, "training": training}
+    opened.namespace |= {"chain": itertools.chain, "lengths": [1], "drawn": [], "BATCH": 4}
+    return opened
+
+
+def defined(notebook, cell, name):
+    """Return what a cell defines, without the lines that use it."""
+    source = notebook.by_id[cell].source
+    kept = [part for part in source.split("\n\n") if part.startswith(("class", "def", "    "))]
+    exec("\n\n".join(kept), notebook.namespace)  # noqa: S102 - our own notebook
+    return notebook.namespace[name]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_first_fit_is_the_studys_and_keeps_its_rows(notebook, seed):
+    ours = defined(notebook, "define-orders", "first_fit")
+    lengths = [random.Random(seed).randint(1, 60) for _ in range(40)]
+    rows = ours(lengths, 64)
+    assert rows == speed_study.first_fit(lengths, 64)
+    assert sorted(i for row in rows for i in row) == [*range(40)]
+    assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_the_loss_in_pieces_equals_cross_entropy(notebook, size):
+    torch.manual_seed(size)
+    hidden, weight = torch.randn(20, 8), torch.randn(50, 8)
+    labels = torch.randint(50, (20,))
+    for loss in (
+        defined(notebook, "define-chunked", "ChunkedCrossEntropy"),
+        speed_study.ChunkedCrossEntropy,
+    ):
+        one, other = (hidden.clone().requires_grad_() for _ in range(2))
+        found = loss.apply(one, weight, labels, size)
+        wanted = F.cross_entropy(other @ weight.T, labels, reduction="sum")
+        found.backward()
+        wanted.backward()
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+        assert (one.grad - other.grad).abs().max() < 1e-5
+
+
+def test_only_positions_without_cache_and_mask_keep_examples_apart():
+    base, tokenizer = models.load("decoder")
+    first, second = (p + a for p, a in training.encode(tokenizer, kitchen.elicit(0).train[:2]))
+    ids = torch.tensor([first + second])
+    positions = torch.tensor([[*range(len(first)), *range(len(second))]])
+    with torch.no_grad():
+        alone = base(torch.tensor([second])).logits[0]
+        gap = lambda **more: (base(ids, **more).logits[0, len(first) :] - alone).abs().max()
+        assert gap(position_ids=positions, use_cache=False) < 1e-3
+        assert gap(position_ids=positions) > 1
+        ones = torch.ones_like(ids)
+        assert gap(position_ids=positions, use_cache=False, attention_mask=ones) > 1
+
+
+def test_what_the_text_says_of_trls_settings(tmp_path):
+    with pytest.raises(ValueError, match="bf16"):
+        SFTConfig(output_dir=str(tmp_path))
+    on_cpu = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
+    assert SFTConfig(**on_cpu).gradient_checkpointing
+    assert SFTConfig(**on_cpu).packing_strategy == "bfd"
+    with pytest.raises(TypeError, match="group_by_length"):
+        SFTConfig(**on_cpu, group_by_length=True)
+    assert SFTConfig(**on_cpu, train_sampling_strategy="group_by_length")
+
+
+def test_the_recorded_fast_step_is_twice_as_fast_as_the_literal_one():
+    rows = results.rows("speed_smollm2").query("part == 'time'")
+    rate = (rows["answer_tokens"] / rows["step_cpu_s"]).groupby(rows["variant"]).median()
+    assert rate["fast"] > 2 * rate["literal"]
+    losses = rows.query("repeat == 0").set_index("variant")["loss"]
+    same = ["literal", "grouped by length", "packed, masked", "packed, by example", "chunked loss"]
+    assert losses[same].max() - losses[same].min() < 1e-4
+
+
+def test_the_recorded_curves_are_equal_within_the_margin():
+    rows = results.rows("speed_smollm2").query("part == 'curve'")
+    if set(rows["recipe"]) != {"literal", "fast"} or len(rows) < 6:
+        pytest.skip("the curves are not complete: python -m studies.speed_study")
+    ends = rows.set_index(["recipe", "learning_rate", "seed"])["validation_loss"]
+    literal = ends["literal"]
+    assert len(literal) == 3
+    apart = [ends["fast"][key] - value for key, value in literal.items()]
+    assert sum(apart) / 3 < speed_study.MARGIN
