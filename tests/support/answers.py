@@ -18,11 +18,9 @@ from pefthelpers.checks import (
     prefix,
     qlora,
     scaling,
-    start,
-    start,
-    variants,
     speed,
     start,
+    variants,
 )
 from peftmemory import load_config
 from support import answers_preference
@@ -363,6 +361,8 @@ def weighted_in_place(means, tokens):
 def steps_of(names):
     """Return the steps of whole checkpoints, as listed."""
     return [int(n[5:]) for n in names if n.startswith("step-") and n[5:].isdigit()]
+
+
 # Exercises of 08.
 
 
@@ -399,6 +399,8 @@ def plus(*, rule=lambda name, p: "lora_B" in name, frozen=False, times=True):
 def unit(V):
     """Return rows of length one."""
     return V / V.norm(dim=1, keepdim=True)
+
+
 def cut(order, size):
     """Cut a list into pieces."""
     return [order[i : i + size] for i in range(0, len(order), size)]
@@ -621,7 +623,6 @@ RIGHT = {
         lambda l: packed_mask(l).tolist(),
     ],
     "label_log_probs": [pieces, lambda *a: pieces(*a).tolist(), lambda *a: pieces(*a[:3], 1)],
-}  # fmt: skip
     "pissa_init": [
         pissa(),
         lambda *a: [*pissa()(*a)],
@@ -647,7 +648,7 @@ RIGHT = {
         lambda alpha, r, optimizer: torch.tensor(alpha / r ** (0.5 + 0.5 * (optimizer == "AdamW"))),
         lambda alpha, r, optimizer: np.float64(alpha / r ** (1.0 if "Adam" in optimizer else 0.5)),
     ],
-}
+}  # fmt: skip
 
 WRONG = {
     "first_try": [
@@ -954,6 +955,7 @@ WRONG = {
         (lambda names: ([0] + steps_of(names))[-1], "last listed"),
         (lambda names: f"step-{max(steps_of(names), default=0)}", "named"), (lambda names: -1, "else"),
         (lambda names: max(steps_of(names), default=0) * (names.clear() is None), "changed"),
+    ],
     "pissa_init": [
         (pissa(scaled=False), "unscaled"), (pissa(first=False), "smallest"),
         (pissa(residual=False), "whole"), (pissa(even=False), "one side"),
@@ -984,6 +986,7 @@ WRONG = {
         (lambda alpha, r, optimizer: alpha, "constant"),
         (lambda alpha, r, optimizer: alpha / r ** (2 - (optimizer == "AdamW")), "twice"),
         (lambda alpha, r, optimizer: alpha * r, "grows"), (lambda alpha, r, optimizer: "1/r", "no number"),
+    ],
     "padding_share": [
         (lambda l, n: padding_share(l, n, whole=True), "whole"), (0.5, ""),
         (lambda l, n: padding_share(l, n, last=True), "full last"),
