@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, RLOOConfig, RLOOTrainer
 from pefthelpers import kitchen, measure, models, results, training
 from pefthelpers.checks import preference as check
 
-DEFINED = ("imports", "define-lora", "define-guests", "define-house", "define-sample")
+DEFINED = ("imports", "define-guests", "define-house", "define-sample")
 DEFINED += ("define-pairs", "define-staff", "define-descend", "define-log-probs")
 DEFINED += ("define-bradley-terry", "define-reward", "define-train-reward", "define-dpo")
 DEFINED += ("define-advantages", "define-clip", "define-k3", "define-grpo", "define-judge")

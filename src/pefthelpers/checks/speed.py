@@ -4,26 +4,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pefthelpers.checks.verdict import Verdict, tried
-
-
-def padding_share(function) -> Verdict:
-    """Check ``function(lengths, size)``: the share of positions that are padding."""
-    return tried("padding_share", function)
-
-
-def grouped_batches(function) -> Verdict:
-    """Check ``function(lengths, size)``: batches of positions with the least padding."""
-    return tried("grouped_batches", function)
-
-
-def best_fit(function) -> Verdict:
-    """Check ``function(lengths, room)``: rows of positions, by best fit, the longest first."""
-    return tried("best_fit", function)
-
-
-def packed_mask(function) -> Verdict:
-    """Check ``function(lengths)``: who may look at whom in a packed row, boolean (n, n)."""
-    return tried("packed_mask", function)
+from pefthelpers.checks.verdict import check as __getattr__
 
 
 class Largest(TorchDispatchMode):
