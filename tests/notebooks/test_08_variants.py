@@ -198,7 +198,7 @@ def told(notebook):
     from pefthelpers import figures
 
     notebook.namespace |= {"figures": figures}
-    notebook.run("cost-rows", "cost", "results-table", "define-gap", "gaps", "smollm2")
+    notebook.run("cost-rows", "cost", "results", "results-table", "define-gap", "gaps", "smollm2")
     return notebook.namespace
 
 
