@@ -35,6 +35,10 @@ class Called:
         """Return what it returns; raise an exception of the name that it raised."""
         return self.channel.call(arguments, named)
 
+    def there(self, run, *arguments):
+        """Return ``run(function, *arguments)`` of the learner's process: for what shows only there, such as memory."""
+        return self.channel.call(arguments, {}, run)
+
 
 class Learner(Channel):
     """The judge's end of the connection to a learner's process, which has so many seconds of CPU in all."""
@@ -87,9 +91,9 @@ class Learner(Channel):
         self.foreign = type(value).__name__ if isinstance(value, Foreign) else ""
         return value
 
-    def call(self, arguments: tuple, named: dict):
-        """Call the learner's function."""
-        self.hand_over("call", (arguments, named))
+    def call(self, arguments: tuple, named: dict, run=None):
+        """Call the learner's function, or a function of ours with it."""
+        self.hand_over(run, (arguments, named))
         while "callback" in (reply := self.wait()):
             self.called_back(reply)
         if "changed" in reply:

@@ -56,10 +56,11 @@ def serve(shell, row: dict, channel: Channel) -> None:
         return there
 
     while True:
-        _, (arguments, named) = channel.taken(called)
+        run, (arguments, named) = channel.taken(called)
         before = packed([arguments, named])
         try:
-            reply = {"result": packed(answer(*arguments, **named))}
+            found = run(answer, *arguments) if run else answer(*arguments, **named)
+            reply = {"result": packed(found)}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's code may raise anything
             reply = {"raised": [type(error).__name__, words(error)]}
         after = packed([arguments, named])

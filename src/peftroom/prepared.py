@@ -107,6 +107,13 @@ def notebook(path: Path, to: Where, out: Where | None = None) -> nbformat.Notebo
     return ready
 
 
+def named(page: str) -> str:
+    """Return HTML with Jupyter's anchor at each heading, as links in a notebook write it."""
+    anchor = lambda title: re.sub("<[^>]+>", "", title).replace(" ", "-").replace('"', "&quot;")
+    name = lambda match: f'<{match[1]} id="{anchor(match[2])}">{match[2]}</{match[1]}>'
+    return re.sub(r"<(h[1-6])>(.*?)</\1>", name, page)
+
+
 def convert(ready: nbformat.NotebookNode, template: str, **resources: object) -> str:
     """Return a notebook as a page of one of our templates, by nbconvert."""
     from nbconvert import HTMLExporter, SlidesExporter
@@ -120,7 +127,10 @@ def convert(ready: nbformat.NotebookNode, template: str, **resources: object) ->
     }
     kind = SlidesExporter if template == "deck" else HTMLExporter
     exporter = kind(
-        template_name=template, extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
+        template_name=template,
+        extra_template_basedirs=[str(TEMPLATES)],
+        exclude_anchor_links=True,
+        filters={"named": named},
     )
     title = re.search(r"^# (.+)", ready.cells[0].source, re.MULTILINE)
     ready.metadata.title = title[1] if title else "Notebook"
