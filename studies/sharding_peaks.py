@@ -189,7 +189,7 @@ def main() -> None:
     ]
     versions = {name: version(name) for name in ("torch", "transformers", "peft")}
     about = {"versions": versions, "step": STEP | LORA, "layers_traced": FEW, "whole": WHOLE}
-    for grouping, devices, precision, model in product(GROUPINGS, DEVICES, ("nf4", "bf16"), MODELS):
+    for devices, grouping, precision, model in product(DEVICES, GROUPINGS, ("nf4", "bf16"), MODELS):
         cell = (model, precision, devices, grouping)
         if cell not in done:
             rows.append(row(*cell))
