@@ -305,7 +305,7 @@ def test_the_reward_rises_on_each_of_three_seeds(runs, method):
 
 def test_the_flawed_rule_is_cheated_on_each_recorded_seed(runs):
     rows = runs.query("reward == 'words' and beta == 0 and learning_rate == 2e-3")
-    assert len(rows) >= 1
+    assert {*rows["seed"]} == {0, 1, 2}
     for curve, scores in zip(rows["curve"], rows["rewards"], strict=True):
         assert scores[-1] > scores[0] + 0.2 and curve["guest"][-1] < curve["guest"][0] / 2
 
@@ -316,7 +316,7 @@ def test_pairs_are_judged_above_chance_and_not_by_length(record):
     rows = rows[rows["method"].isin(["dpo", "reward"])]
     chosen = results.at_chosen_rate(rows, ["method"])
     seeds = chosen.groupby("method")["seed"].nunique()
-    assert seeds["dpo"] == 3 and (record == "preference_smollm2" or seeds["reward"] == 3)
+    assert seeds["dpo"] == seeds["reward"] == 3
     for row in rows.itertuples():
         assert row.accuracy > 0.5 + 1.96 * math.sqrt(0.25 / row.pairs)
         assert row.method == "dpo" or row.longer_wins == pytest.approx(0.5, abs=0.06)
