@@ -1,6 +1,7 @@
 """Notebook 10: what it packs, groups and sums, against the libraries; what it says of TRL and of the record."""
 
 import random
+import statistics
 
 import pytest
 import torch
@@ -130,3 +131,16 @@ def test_the_record_holds_what_the_table_says():
     assert losses[same].max() - losses[same].min() < 1e-4
     equal = results.rows("speed_smollm2").query("part == 'equal'")
     assert (equal["gradient_difference"] < 1e-3).all()
+
+
+def test_the_recorded_curves_say_what_the_text_says():
+    rows = results.rows("speed_smollm2").query("part == 'curve'")
+    ends = rows.set_index(["recipe", "learning_rate", "seed"])["validation_loss"]
+    literal = ends["literal"]
+    apart = [ends["fast"][key] - value for key, value in literal.items()]
+    assert len(apart) == len(speed_study.SEEDS)
+    half = 2.920 * statistics.stdev(apart) / len(apart) ** 0.5
+    assert statistics.mean(apart) + half < 0  # fast ends lower
+    tried = ends["fast"].xs(0, level="seed")
+    assert tried.idxmin() == max(speed_study.LADDER)
+    assert sorted(tried)[1] - min(tried) > speed_study.MARGIN
