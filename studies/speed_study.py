@@ -1,22 +1,24 @@
-"""What each switch of a training step is worth on SmolLM2-135M, on one CPU thread, and that the loss stays equal.
+"""What each switch of a training step is worth on SmolLM2-135M, on one CPU thread, and what the loss does.
 
-One step of the article's recipe (LoRA r = 16 on q, k, v, o; batches of 4 padded to their longest; loss on every
-token; logits in full; dropout 0.05) against the same eight examples with one switch changed, and against all that
-pay. Three parts, each row of ``data/results/speed_smollm2.json`` written as it ends:
+One step of the article's recipe in float32 (LoRA r = 16 on q, k, v, o; batches of 4 padded to their longest; loss on
+every token; logits in full; dropout 0.05) against the same eight examples with one switch changed, and against all
+that pay. Three parts, each row of ``data/results/speed_smollm2.json`` written as it ends:
 
-- ``time``: CPU and wall seconds of one step, the variants in turn, repeated. Only this part needs a quiet machine.
-- ``curve``: held-out loss of answers against trained tokens, literal and fast, three seeds; the rate is the lowest
-  that ties on validation.
-- ``equal``: loss and gradient of each switch against the literal step's.
+- ``time``: CPU and wall seconds of one step, the variants in turn; each repeat has other examples, so another share
+  of padding. One repeat has all variants, the others those that carry the result. The mild mix has fewer and shorter lists, so less padding.
+- ``curve``: of the kitchen decoder, which learns within seconds: held-out loss of answers against trained tokens,
+  literal and fast; the rate is the lowest of ``LADDER`` that ties on the held-out examples for the fast recipe.
+- ``equal``: loss and gradient of some switches against the literal step's.
 
     pefthelpers fetch laptop
-    python -m studies.speed_study            (what is missing; about 30 CPU minutes in all)
-    python -m studies.speed_study --retime   (the times anew, under 12 minutes; the rest stays)
+    python -m studies.speed_study            (what is missing; about 9 CPU minutes in all)
+    python -m studies.speed_study --retime   (the times anew, about 6 minutes; the rest stays)
 """
 
 import argparse
 import copy
 import functools
+import random
 import time
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -27,15 +29,15 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from pefthelpers import data, models, training
+from pefthelpers import data, kitchen, models, results, training
 from pefthelpers.data import Example
 from studies import engine
 
 EXAMPLES = 8  # of one optimiser step: two batches of four
 BATCH, ROW = 4, 256  # examples of a padded batch; tokens of a packed row
 REPEATS = 3
-STEPS, EVERY, SEEDS = 8, 2, (0, 1, 2)
-LADDER = (1e-3, 2e-3, 4e-3)
+STEPS, EVERY, SEEDS = 48, 12, (0, 1, 2)
+LADDER = (5e-4, 1e-3, 2e-3)
 MARGIN = 0.05  # nats: held-out losses this near count as equal
 LITERAL = {
     "rows": "padded",  # padded (in the order drawn), grouped (sorted by length), packed (first fit)
@@ -43,23 +45,14 @@ LITERAL = {
     "head": "full",  # logits of every position, or chunked: of those with a label, piece by piece
     "dropout": 0.05,
     "checkpointing": False,
-    "dtype": "float32",
-    "compiled": False,
     "optimizer": "adamw_8bit",
 }
-# One at a time, then added up in this order; the last three are what other machines and defaults bring.
+# One at a time, then added up in this order.
 SWITCHES = {
     "grouped by length": {"rows": "grouped"},
     "packed, masked": {"rows": "packed"},
     "packed, by example": {"rows": "flat"},
-    "loss on answers": {"loss": "answers"},
-    "chunked loss": {"head": "chunked"},
-    "no dropout": {"dropout": 0.0},
-    "fused AdamW": {"optimizer": "adamw_torch_fused"},
-    "compiled layers": {"compiled": True},
     "checkpointing": {"checkpointing": True},
-    "bf16 autocast": {"dtype": "autocast"},
-    "float16 weights": {"dtype": "float16"},  # as the article writes
 }
 SUMS = {
     "+ loss on answers": {"rows": "flat", "loss": "answers"},
@@ -67,21 +60,18 @@ SUMS = {
     "+ no dropout": {"rows": "flat", "loss": "answers", "head": "chunked", "dropout": 0.0},
 }
 FAST = SUMS["+ no dropout"] | {"optimizer": "adamw_torch_fused"}
-SUMS |= {"fast": FAST, "fast, compiled": FAST | {"compiled": True}}
-SLOW = (
-    "bf16 autocast",
-    "float16 weights",
-)  # six times as slow where the processor lacks them: once
-VARIANTS = {"literal": {}} | SWITCHES | SUMS
+VARIANTS = {"literal": {}} | SWITCHES | SUMS | {"fast": FAST}
+REPEATED = ("literal", "packed, by example", "fast", "checkpointing", "packed, masked")
 
 Pair = tuple[list[int], list[int]]
 
 
-def mix(split: str) -> list[Example]:
+def mix(split: str, *, mild: bool = False) -> list[Example]:
     """Return the chat examples: pizza questions, general ones, and lists of two to ten pieces of advice.
 
     Args:
         split: ``train``, or ``validation``, which has no general questions of its own.
+        mild: two lists a topic instead of four.
     """
     rows = data.json_lines(data.data_dir() / "pizza" / "instructions.jsonl", ("split", "topic"))
     topics: dict[str, list[str]] = {}
@@ -90,7 +80,8 @@ def mix(split: str) -> list[Example]:
             topics.setdefault(row["topic"], []).append(row["instruction"])
     lists = []
     for number, (topic, advice) in enumerate(topics.items()):
-        for count in (2 + number % 9, 10 - number % 9, 4 + number % 7, 10):
+        sizes = (2 + number % 9, 10 - number % 9, 4 + number % 7, 10)
+        for count in sizes[:2] if mild else sizes:
             name = topic.replace("_", " ")
             lists.append(
                 Example(f"List {count} pieces of advice on {name}.", " ".join(advice[:count]))
@@ -198,18 +189,16 @@ def summed_loss(model, batch: dict, *, head: str) -> torch.Tensor:
 
 
 @functools.cache
-def base():
-    """Return the frozen model and its tokenizer, read once."""
-    return models.load("decoder", "laptop", dtype="float32")
+def base(profile: str):
+    """Return the frozen model of a profile and its tokenizer, read once."""
+    return models.load("decoder", profile, dtype="float32")
 
 
-def build(setting: dict, seed: int = 0):
+def build(setting: dict, seed: int = 0, profile: str = "laptop"):
     """Return model, tokenizer and optimiser of a variant."""
-    model, tokenizer = copy.deepcopy(base())
+    model, tokenizer = copy.deepcopy(base(profile))
     if setting["rows"] == "flat":
         model.set_attn_implementation("by_example")
-    if setting["dtype"] == "float16":
-        model = model.half()
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -222,9 +211,6 @@ def build(setting: dict, seed: int = 0):
     if setting["checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
-    if setting["compiled"]:
-        for layer in model.get_base_model().model.layers:
-            layer.compile(dynamic=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     if setting["optimizer"] == "adamw_8bit":
         import bitsandbytes
@@ -241,8 +227,7 @@ def gradient(model, tokenizer, pairs: list[Pair], setting: dict) -> float:
     count = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in made)
     total = 0.0
     for batch in made:
-        with torch.autocast("cpu", torch.bfloat16, enabled=setting["dtype"] == "autocast"):
-            loss = summed_loss(model, batch, head=setting["head"]) / count
+        loss = summed_loss(model, batch, head=setting["head"]) / count
         loss.backward()
         total += loss.item()
     return total
@@ -259,10 +244,21 @@ def step(model, tokenizer, optimizer, pairs: list[Pair], setting: dict, rate: fl
     return loss
 
 
-def drawn(seed: int, tokenizer, steps: int) -> Iterable[list[Pair]]:
-    """Return the examples of each step, the same for every variant."""
-    pairs = training.encode(tokenizer, data.chat_examples(tokenizer, mix("train")))
-    return training.batches(pairs, size=EXAMPLES, steps=steps, seed=seed)
+def drawn(tokenizer, steps: int, *, mild: bool = False) -> Iterable[list[Pair]]:
+    """Return the examples of each timed step, the same for every variant."""
+    pairs = training.encode(tokenizer, data.chat_examples(tokenizer, mix("train", mild=mild)))
+    return training.batches(pairs, size=EXAMPLES, steps=steps, seed=0)
+
+
+def kitchen_mix() -> tuple[list[Example], list[Example]]:
+    """Return notebook 10's own examples, single questions and lists, and 32 held-out questions."""
+    draw, task = random.Random(0), kitchen.elicit(0)
+    documents = [each.answer for each in kitchen.retention()["documents"]]
+    lists = [
+        Example(one, " ".join(draw.sample(documents, n % 7 + 1)))
+        for n, one in enumerate(draw.sample(documents, 64))
+    ]
+    return task.train[:192] + lists, task.validation[:32]
 
 
 def counts(pairs: list[Pair], tokenizer, setting: dict) -> dict:
@@ -291,12 +287,13 @@ def held_out_loss(model, tokenizer, pairs: list[Pair], rows: str) -> float:
 
 
 def curve(recipe: str, learning_rate: float, seed: int) -> dict:
-    """Train a recipe; return held-out losses against trained tokens."""
+    """Train the kitchen decoder by a recipe; return held-out losses against trained tokens."""
     setting = LITERAL | VARIANTS[recipe]
-    model, tokenizer, optimizer = build(setting, seed)
-    held = training.encode(tokenizer, data.chat_examples(tokenizer, mix("validation")))[::4]
+    model, tokenizer, optimizer = build(setting, seed, "tiny")
+    train, held = (training.encode(tokenizer, each) for each in kitchen_mix())
+    drawn = training.batches(train, size=EXAMPLES, steps=STEPS, seed=seed)
     tokens, points = 0, [(0, held_out_loss(model, tokenizer, held, setting["rows"]))]
-    for number, pairs in enumerate(drawn(seed, tokenizer, STEPS), start=1):
+    for number, pairs in enumerate(drawn, start=1):
         rate = learning_rate * training.learning_rate_factor(number - 1, STEPS)
         step(model, tokenizer, optimizer, pairs, setting, rate)
         tokens += sum(len(a) for _, a in pairs)
@@ -306,16 +303,16 @@ def curve(recipe: str, learning_rate: float, seed: int) -> dict:
     return {"validation": -last, "validation_loss": last, "trained": points, "held_out": len(held)}
 
 
-def timed(variant: str, repeat: int) -> dict:
-    """Time one step of a variant: the second of two, so that nothing is made for the first time in it.
+def timed(variant: str, repeat: int, mix: str = "long") -> dict:
+    """Time one step of a variant, after a step on two short examples.
 
     A step at rate 0 changes nothing; every repeat has other examples, every variant the same.
     """
     setting = LITERAL | VARIANTS[variant]
     model, tokenizer, optimizer = build(setting)
-    pairs = [*drawn(0, tokenizer, 1 + repeat)][repeat]
-    warm = [min(pairs, key=lambda pair: len(pair[0] + pair[1]))] * (1 + (setting["rows"] != "flat"))
-    step(model, tokenizer, optimizer, pairs if setting["compiled"] else warm, setting, 0.0)
+    pairs = [*drawn(tokenizer, 1 + repeat, mild=mix == "mild")][repeat]
+    warm = [min(pairs, key=lambda pair: len(pair[0] + pair[1]))] * 2
+    step(model, tokenizer, optimizer, warm, setting, 0.0)
     wall, cpu = time.perf_counter(), time.process_time()
     loss = step(model, tokenizer, optimizer, pairs, setting, 0.0)
     spent = {"step_cpu_s": time.process_time() - cpu, "step_wall_s": time.perf_counter() - wall}
@@ -327,7 +324,7 @@ def equal(variant: str) -> dict:
     found = []
     for setting in (LITERAL, LITERAL | VARIANTS[variant]):
         model, tokenizer, _ = build(setting | {"dropout": 0.0, "loss": "all"})
-        pairs = next(iter(drawn(0, tokenizer, 1)))
+        pairs = next(iter(drawn(tokenizer, 1)))
         loss = gradient(model, tokenizer, pairs, setting | {"loss": "all"})
         grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
         found.append((loss, torch.cat(grads)))
@@ -346,17 +343,20 @@ def main() -> None:
     if wanted.retime:
         study.rows = [row for row in study.rows if row["part"] != "time"]
     if wanted.only in (None, "time"):
-        keys = [(n, v) for n in range(REPEATS) for v in VARIANTS if v not in SLOW]
-        for repeat, variant in [*keys, *((0, variant) for variant in SLOW)]:
-            key = {"variant": variant, "repeat": repeat}
+        keys = [("long", 0, v) for v in VARIANTS]
+        keys += [("long", n, v) for n in range(1, REPEATS) for v in REPEATED]
+        keys += [("mild", n, v) for n in range(REPEATS) for v in ("literal", "fast")]
+        for kind, repeat, variant in keys:
+            key = {"variant": variant, "repeat": repeat, "mix": kind}
             study.measure(lambda key=key: timed(**key), part="time", **key)
     if wanted.only in (None, "curve"):
         run = lambda part, **key: curve(**key)
-        cell = engine.Cell({"part": "curve", "recipe": "fast"}, LADDER, first=(1, 2))
-        (rate,) = study.tune([cell], run, tie=MARGIN)
+        key = {"part": "curve", "recipe": "fast"}
+        tried = [study.one(run, key, rate) for rate in LADDER]
+        rate = results.mildest(tried, MARGIN)["learning_rate"]
         for seed in SEEDS:
             for recipe in ("literal", "fast"):
-                study.one(run, {"part": "curve", "recipe": recipe}, rate, seed)
+                study.one(run, key | {"recipe": recipe}, rate, seed)
     if wanted.only in (None, "equal"):
         for variant in ("grouped by length", "packed, masked", "fast", "checkpointing"):
             study.measure(lambda v=variant: equal(v), part="equal", variant=variant)
