@@ -67,9 +67,9 @@ def exporter():
 
 
 def rendered(executed: str) -> str:
-    """Return an executed notebook as HTML, its remote images (badges) as words."""
+    """Return an executed notebook as HTML, its remote images (badges) as words, its code reached by the keyboard."""
     body, _ = exporter().from_notebook_node(notebooks.parse(executed, "The executed notebook"))
-    return REMOTE_IMAGE.sub(r"\1", body)
+    return REMOTE_IMAGE.sub(r"\1", body.replace("<pre>", '<pre tabindex="0">'))
 
 
 TEMPLATES = jinja2.Environment(
