@@ -35,6 +35,7 @@ from peftmemory.tracing.heads import batch_of
 from peftmemory.tracing.kernels import gpu_kernels
 from peftmemory.tracing.live import LiveStorages
 from peftmemory.tracing.step import packed, quiet
+from studies.qlora_study import one_step
 
 MODELS, DEVICES = ("llama-3.1-8b", "llama-3.1-70b"), (8, 2, 64)
 STEP = {"batch": 1, "seq": 512, "checkpointing": True, "optimizer": "adamw_torch_fused"}
@@ -140,13 +141,7 @@ def step(built, config, setting, live: Resized) -> dict:
     states = [s for each in optimizer.state.values() for s in each.values() if torch.is_tensor(s)]
     live.name(map(local, states), "optimizer_states")
     inputs = batch_of(config, setting)
-    live.enter("forward")
-    loss = built(**inputs).loss
-    live.enter("backward")
-    loss.backward()
-    live.enter("optimizer")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    one_step(built, optimizer, inputs, live)
     return {moment: live.peaks[moment] for moment in ("forward", "backward", "optimizer")}
 
 
