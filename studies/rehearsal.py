@@ -100,7 +100,10 @@ class Desk:
 def command(*words: str) -> str:
     """Run a command of pefthelpers; return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "peftroom.cli", *words], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "peftroom.cli", *words],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
     )
     return done.stdout
 

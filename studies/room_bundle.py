@@ -84,7 +84,9 @@ def main() -> None:
         "make": lambda: timed([sys.executable, "-m", "peftroom.cli", "bundle", "--out", bundle]),
         "size": lambda: {
             "mb": size_mb(bundle),
-            "files": len(json.loads((bundle / "manifest.json").read_text())["files"]),
+            "files": len(
+                json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["files"]
+            ),
         },
         "check": lambda: timed([sys.executable, "-m", "peftroom.cli", "bundle", "--check", bundle]),
         "harmed": lambda: harmed(bundle),

@@ -38,7 +38,7 @@ MIB = 2**20
 
 def smaps(pid: int) -> dict[str, float]:
     """Return PSS, private and shared resident MiB of a process."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     private = kib["Private_Clean"] + kib["Private_Dirty"]
     sizes = {"pss": kib["Pss"], "private": private, "shared": kib["Rss"] - private}
@@ -94,7 +94,7 @@ class Learner:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def open(self, stem: str) -> None:
+    def begin(self, stem: str) -> None:
         """Start a kernel for a notebook of the learner's own folder."""
         path = f"notebooks/{stem}.ipynb"
         self.cells = [
@@ -210,7 +210,7 @@ def start(folder: Path, port: int) -> str:
     }
     variables = os.environ | urls | {"PEFTHELPERS_VENV": str(ROOT / ".venv")}
     program = [ROOT / ".venv-room/bin/jupyterhub", "-f", folder / "jupyterhub_config.py"]
-    with (folder / "hub.log").open("w") as log:
+    with (folder / "hub.log").open("w", encoding="utf-8") as log:
         hub = subprocess.Popen(program, cwd=folder, env=variables, stdout=log, stderr=log)
     HUB[:] = [psutil.Process(hub.pid)]
     for _ in range(300):
@@ -219,7 +219,7 @@ def start(folder: Path, port: int) -> str:
             return urls["ROOM_URL"]
         except requests.RequestException:
             time.sleep(0.3)
-    sys.exit((folder / "hub.log").read_text()[-3000:])
+    sys.exit((folder / "hub.log").read_text(encoding="utf-8")[-3000:])
 
 
 def each(learners: list[Learner], work) -> list:
@@ -231,10 +231,10 @@ def each(learners: list[Learner], work) -> list:
 def session(learner: Learner) -> dict:
     """Run notebook 00, then the first training of 02, in a kernel each."""
     paths = {key: notebooks.find([key])[0].stem for key in LAST_CELL}
-    learner.open(paths["00"])
+    learner.begin(paths["00"])
     row = {"learner": learner.name, "00": learner.run(None, None)}
     learner.close()
-    learner.open(paths["02"])
+    learner.begin(paths["02"])
     row["02_imports"] = learner.run(None, "imports")
     row["idle"] = learner.memory()
     row["02_training"] = learner.run("imports", LAST_CELL["02"])
@@ -278,7 +278,7 @@ def measure(folder: Path, port: int) -> dict:
     """Run the whole experiment in a folder; return the record."""
     passwords = server.prepare(NAMES, folder)
     if os.geteuid() == 0:  # a container, as here; a real room has an account of its own
-        with (folder / "jupyterhub_config.py").open("a") as config:
+        with (folder / "jupyterhub_config.py").open("a", encoding="utf-8") as config:
             config.write('c.Spawner.args.append("--allow-root")\n')
     try:
         url = start(folder, port)
@@ -303,7 +303,7 @@ def measure(folder: Path, port: int) -> dict:
             for name in NAMES
         }
     except Exception:
-        print((folder / "hub.log").read_text()[-5000:], file=sys.stderr)
+        print((folder / "hub.log").read_text(encoding="utf-8")[-5000:], file=sys.stderr)
         raise
     finally:
         started = processes()

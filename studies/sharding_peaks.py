@@ -178,7 +178,7 @@ def row(model: str, precision: str, devices: int, grouping: str) -> dict:
 def main() -> None:
     """Trace what is not in the record yet, and write each row at once."""
     path = data_dir() / "results" / "sharding_peaks.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     done = [
         tuple(row[name] for name in ("model", "precision", "devices", "grouping")) for row in rows
     ]
@@ -189,7 +189,8 @@ def main() -> None:
         if cell not in done:
             rows.append(row(*cell))
             lines = ",\n".join(map(json.dumps, rows))
-            path.write_text(f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}\n]}}\n')
+            text = f'{{"about": {json.dumps(about)},\n"rows": [\n{lines}\n]}}\n'
+            path.write_text(text, encoding="utf-8")
             print(*cell, rows[-1]["traced_bytes"] / rows[-1]["closed_form_bytes"], flush=True)
 
 

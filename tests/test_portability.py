@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import peftroom.cli  # noqa: F401 - it registers commands
 from nbregress import cli
 from support.imports import SRC
 
@@ -122,8 +123,13 @@ def posix_at_import(tree):
             yield ast.unparse(node)
 
 
+# The process in which a learner's code runs; `pefthelpers grade` refuses to start it on Windows.
+POSIX = {"host.py"}
+
+
 def test_no_module_needs_what_windows_lacks_to_be_imported():
-    found = {path.name: [*posix_at_import(ast.parse(path.read_text("utf-8")))] for path in SOURCES}
+    sources = [path for path in SOURCES if path.name not in POSIX]
+    found = {path.name: [*posix_at_import(ast.parse(path.read_text("utf-8")))] for path in sources}
     assert {name: uses for name, uses in found.items() if uses} == {}
     bad = "import fcntl\nfrom resource import x\ndef f():\n    import pwd\n    os.fork()"
     assert [*posix_at_import(ast.parse(bad))] == ["fcntl", "resource", "os.fork"]

@@ -21,7 +21,7 @@ from peftmemory.errors import EstimateError
 
 RUN_EXTRA = ("papermill", "nbformat", "nbclient", "nbconvert", "jupyter_client", "psutil", "rich")
 
-EXECUTE = ("run", "record", "matrix")
+EXECUTE = ("run", "record", "matrix", "grade")
 WINDOWS = (
     "executes notebooks on Linux, macOS or WSL (`wsl --install`) and not on Windows itself, where it was never "
     "tried; notebooks open there in Jupyter as everywhere."

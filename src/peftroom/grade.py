@@ -165,7 +165,7 @@ def grade_notebook(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=sandbox.environment(home),
-                text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
             try:

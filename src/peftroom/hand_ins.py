@@ -131,7 +131,8 @@ def zipped(path: Path, learner: str) -> Iterator[HandIn]:
                 if item.file_size > LARGEST:
                     found.problem = f"{item.file_size / 2**20:.0f} MiB: too large"
                 else:
-                    with archive.open(item) as file:
+                    member = archive.open  # gives bytes
+                    with member(item) as file:
                         try:
                             found.cells = cells_of(file.read(LARGEST))
                         except UserError as error:

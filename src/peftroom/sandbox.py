@@ -6,7 +6,6 @@ bubblewrap Linux's Landlock refuses writing; ``PROMISES`` says what holds then.
 
 import ctypes
 import os
-import resource
 import struct
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def choose(unprotected: bool) -> str:
     """
     if bubblewrap_works():
         return "bubblewrap"
-    if landlock() and os.geteuid() and can_isolate():  # root is not held by either
+    if landlock() and owner()[0] and can_isolate():  # root is not held by either
         return "namespaces"
     if unprotected:
         return "landlock" if landlock() else "nothing"
@@ -78,9 +77,7 @@ def bubblewrap(hand_ins: Path) -> list[str]:
     Args:
         hand_ins: the learners' folder, hidden even where it lies in what Python needs.
     """
-    apart = (
-        ["user"] if os.geteuid() else []
-    )  # root needs none to make the others, and becomes nobody
+    apart = ["user"] if owner()[0] else []  # root needs none to make the others, and becomes nobody
     words = ["bwrap", "--die-with-parent", "--new-session"]
     words += [f"--unshare-{name}" for name in (*apart, "ipc", "pid", "net", "uts")]
     words += [] if apart else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -134,7 +131,7 @@ def environment(scratch: str) -> dict[str, str]:
 def settle(held: str) -> None:
     """Make this process the grader's: nobody instead of root, unreadable to others."""
     libc = ctypes.CDLL(None)
-    if held == "bubblewrap" and os.geteuid() == 0:
+    if held == "bubblewrap" and owner()[0] == 0:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
@@ -168,7 +165,7 @@ def isolate(scratch: str) -> bool:
     """
     if sys.platform != "linux":
         return False
-    libc, user, group = ctypes.CDLL(None), os.getuid(), os.getgid()
+    libc, (user, group) = ctypes.CDLL(None), owner()
     libc.prctl(DUMPABLE, 1, 0, 0, 0)  # else its own entries in /proc are not its own
     if libc.unshare(NEW):
         return False
@@ -177,7 +174,7 @@ def isolate(scratch: str) -> bool:
         ("uid_map", f"{user} {user} 1"),
         ("gid_map", f"{group} {group} 1"),
     ):
-        Path("/proc/self", name).write_text(line)
+        Path("/proc/self", name).write_text(line, encoding="ascii")
     steps = (
         libc.mount(b"none", b"/", None, 1 << 14 | 1 << 18, None),  # what is mounted here stays here
         # All is read-only (mount_setattr): Landlock does not know of permissions and times.
@@ -185,6 +182,14 @@ def isolate(scratch: str) -> bool:
         libc.mount(b"scratch", scratch.encode(), b"tmpfs", 6, f"size={DISK},mode=1777".encode()),
     )
     return not any(steps)
+
+
+def owner() -> tuple[int, int]:
+    """Return the user and the group that this process runs as."""
+    import psutil
+
+    me = psutil.Process()
+    return me.uids().effective, me.gids().effective
 
 
 def can_isolate() -> bool:
@@ -197,16 +202,16 @@ def can_isolate() -> bool:
 
 def limit(timeout_s: float, held: str, scratch: str) -> None:
     """Take this process's last rights and set its limits: it is about to run a learner's code."""
+    import resource  # Windows has none, and no learner's code is run there
+
+    import psutil
+
     if held in ("landlock", "namespaces"):
         refuse_writing(ctypes.CDLL(None), scratch)
     if sys.platform == "linux":
         nothing = (ctypes.c_uint32 * 6)()
         ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), nothing)
-    used = (
-        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        if sys.platform == "linux"
-        else 0
-    )
+    used = psutil.Process().memory_info().vms if sys.platform == "linux" else 0
     for name, most in {
         "RLIMIT_AS": used + MEMORY,
         "RLIMIT_FSIZE": FILE,

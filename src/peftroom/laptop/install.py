@@ -109,7 +109,14 @@ def install(folder, target):
         ("the packages", pip),
     ):
         print(f"Making {said} in {environment}", flush=True)
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=isolated)
+        done = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=isolated,
+        )
         if done.returncode:
             last = ((done.stderr + done.stdout).strip().splitlines() or ["no reason given"])[-1]
             hint = (
