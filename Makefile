@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run solutions test book slides recipes devices lab laptop matrix pins audit gates adapterhub room clean
+.PHONY: run solutions test book slides site recipes devices lab laptop matrix pins audit gates adapterhub room clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -40,6 +40,10 @@ book: $(INSTALLED)
 
 slides: $(INSTALLED)
 	$(BIN)/pefthelpers slides --out runs/slides
+
+# Both in one folder, as Pages shows them.
+site: book slides
+	cp -r runs/slides runs/book/slides
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks
