@@ -124,6 +124,7 @@ def settings() -> dict[str, object]:
     folder = prepared.TEMPLATES / "book"
     said = yaml.safe_load((folder / "sphinx.yaml").read_text(encoding="utf-8"))
     said["html_static_path"] = [str(prepared.mathjax()), str(folder / "static")]
+    said["html_favicon"] = str(folder / "static" / "favicon.svg")
     said["html_theme_options"]["repository_url"] = repository()
     return said
 

@@ -18,6 +18,7 @@ NAMES = sorted(path.stem for path in figures.DRAWINGS.glob("*.svg"))
 SMALL = {"d_in": 192, "d_out": 512, "r": 8, "layers": 4, "d_model": 384, "m": 24}
 LARGE = {"d_in": 14336, "d_out": 14336, "r": 64, "layers": 80, "d_model": 4096, "m": 256}
 BLOCKS = {"block": 64, "group": 256, "dishes": 65, "pizzas": 24, "parameters": "1,685,184"}
+BLOCKS |= {"base": "1,685,184", "adapter": "108,544", "head": 193}  # of staff
 PALETTE = {figures.FROZEN, figures.TRAINED, *figures.CYCLE, "#333333", "#777777"}
 PALETTE |= {"#ffffff", "#f7deab", "#e3c47a", "#9fc5e8"}  # paper, computed, merged, constants
 
