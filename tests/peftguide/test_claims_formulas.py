@@ -335,7 +335,7 @@ def test_worked_out_again_it_is_what_the_ledger_says(number):
 # Not chosen, but compared: a rate above the chosen one.
 COMPARED = {"sweep_decoder/rows/task=elicit/method=lora/learning_rate=0.003/tasks"}
 # Studies whose question is what a rate does elsewhere than where it was chosen.
-CARRIED = ("alpha_study/", "prefix_stability/")
+CARRIED = ("alpha_study/", "prefix_stability/", "preference_kitchen/")
 
 
 def test_the_rates_in_the_ledgers_references_are_those_that_validation_chose():
