@@ -2,17 +2,18 @@
 
 One step of the article's recipe in float32 (LoRA r = 16 on q, k, v, o; batches of 4 padded to their longest; loss on
 every token; logits in full; dropout 0.05) against the same eight examples with one switch changed, and against all
-that pay. Three parts, each row of ``data/results/speed_smollm2.json`` written as it ends:
+that pay. Four parts, each row of ``data/results/speed_smollm2.json`` written as it ends:
 
 - ``time``: CPU and wall seconds of one step, the variants in turn; each repeat has other examples, so another share
-  of padding. One repeat has all variants, the others those that carry the result. The mild mix has fewer and shorter lists, so less padding.
-- ``curve``: of the kitchen decoder, which learns within seconds: held-out loss of answers against trained tokens,
-  literal and fast; the rate is the lowest of ``LADDER`` that ties on the held-out examples for the fast recipe.
+  of padding. The mild mix has fewer and shorter lists, so less padding. The compiler ran in one repeat.
+- ``data``: seconds that tokenising and padding a step's examples take, with 0, 1 and 2 worker processes.
+- ``curve``: held-out loss of answers against trained tokens, four recipes at one rate: the lowest of ``LADDER`` that
+  ties on the held-out examples for *fast, same loss*, whose gradient is the literal one's.
 - ``equal``: loss and gradient of some switches against the literal step's.
 
     pefthelpers fetch laptop
-    python -m studies.speed_study            (what is missing; about 9 CPU minutes in all)
-    python -m studies.speed_study --retime   (the times anew, about 6 minutes; the rest stays)
+    python -m studies.speed_study            (what is missing; about 45 CPU minutes in all)
+    python -m studies.speed_study --retime   (the times anew, about 9 minutes; the rest stays)
 """
 
 import argparse
@@ -26,31 +27,35 @@ from itertools import accumulate
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers import AttentionInterface
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from pefthelpers import data, kitchen, models, results, training
+from pefthelpers import data, models, results, training
 from pefthelpers.data import Example
 from studies import engine
 
 EXAMPLES = 8  # of one optimiser step: two batches of four
 BATCH, ROW = 4, 256  # examples of a padded batch; tokens of a packed row
 REPEATS = 3
-STEPS, EVERY, SEEDS = 48, 12, (0, 1, 2)
-LADDER = (5e-4, 1e-3, 2e-3)
+STEPS, EVERY, SEEDS, HELD_OUT = 24, 6, (0, 1, 2), 32
+LADDER = (3e-4, 1e-3, 3e-3)
 MARGIN = 0.05  # nats: held-out losses this near count as equal
 LITERAL = {
-    "rows": "padded",  # padded (in the order drawn), grouped (sorted by length), packed (first fit)
+    "rows": "padded",  # padded (in the order drawn), grouped (by length), packed (first fit), one or flat (one row)
     "loss": "all",  # on all tokens, or on the answers
     "head": "full",  # logits of every position, or chunked: of those with a label, piece by piece
     "dropout": 0.05,
     "checkpointing": False,
     "optimizer": "adamw_8bit",
+    "dtype": "float32",  # of the frozen base; what is trained stays in float32
+    "compile": False,
 }
 # One at a time, then added up in this order.
 SWITCHES = {
     "grouped by length": {"rows": "grouped"},
     "packed, masked": {"rows": "packed"},
+    "one row, masked": {"rows": "one"},
     "packed, by example": {"rows": "flat"},
     "checkpointing": {"checkpointing": True},
 }
@@ -60,8 +65,15 @@ SUMS = {
     "+ no dropout": {"rows": "flat", "loss": "answers", "head": "chunked", "dropout": 0.0},
 }
 FAST = SUMS["+ no dropout"] | {"optimizer": "adamw_torch_fused"}
-VARIANTS = {"literal": {}} | SWITCHES | SUMS | {"fast": FAST}
-REPEATED = ("literal", "packed, by example", "fast", "checkpointing", "packed, masked")
+# The loss of the literal recipe, on all tokens and with dropout.
+SAME = {"rows": "flat", "head": "chunked", "optimizer": "adamw_torch_fused"}
+VARIANTS = {"literal": {}} | SWITCHES | SUMS | {"fast": FAST, "fast, same loss": SAME}
+IN_BF16 = {
+    f"{name}, bf16": setting | {"dtype": "bfloat16"}
+    for name, setting in {"literal": {}, "fast": FAST, "fast, same loss": SAME}.items()
+}
+VARIANTS |= IN_BF16 | {"compiled": {"compile": True}}
+CURVES = ("fast, same loss", "literal", "fast", "fast, same loss, bf16")
 
 Pair = tuple[list[int], list[int]]
 
@@ -110,8 +122,8 @@ def batches(pairs: list[Pair], tokenizer, *, rows: str, loss: str) -> Iterator[d
     labels = [[-100] * len(p) + a if loss == "answers" else [*p, *a] for p, a in pairs]
     ids = [[*p, *a] for p, a in pairs]
     filler = training.filler_id(tokenizer)
-    if rows in ("packed", "flat"):
-        room = sum(map(len, ids)) if rows == "flat" else max(ROW, *map(len, ids))
+    if rows in ("packed", "one", "flat"):
+        room = max(ROW, *map(len, ids)) if rows == "packed" else sum(map(len, ids))
         chosen = first_fit([*map(len, ids)], room)
         joined = lambda parts: [[each for i in row for each in parts[i]] for row in chosen]
         starts = [[-100, *each[1:]] for each in labels]  # no example's last token predicts the next
@@ -160,11 +172,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total, gradient = hidden.new_zeros(()), torch.empty_like(hidden)
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
-            log_p = F.log_softmax(hidden[part] @ weight.T, dim=-1)  # (size, vocabulary), then gone
+            log_p = F.log_softmax(
+                (hidden[part] @ weight.T).float(), dim=-1
+            )  # (size, vocabulary), then gone
             total -= log_p.gather(1, labels[part, None]).sum()
             p = log_p.exp_()
             p[torch.arange(len(p)), labels[part]] -= 1
-            gradient[part] = p @ weight
+            gradient[part] = p.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
         return total
 
@@ -189,14 +203,14 @@ def summed_loss(model, batch: dict, *, head: str) -> torch.Tensor:
 
 
 @functools.cache
-def base(profile: str):
+def base(profile: str, dtype: str = "float32"):
     """Return the frozen model of a profile and its tokenizer, read once."""
-    return models.load("decoder", profile, dtype="float32")
+    return models.load("decoder", profile, dtype=dtype)
 
 
 def build(setting: dict, seed: int = 0, profile: str = "laptop"):
     """Return model, tokenizer and optimiser of a variant."""
-    model, tokenizer = copy.deepcopy(base(profile))
+    model, tokenizer = copy.deepcopy(base(profile, setting["dtype"]))
     if setting["rows"] == "flat":
         model.set_attn_implementation("by_example")
     torch.manual_seed(seed)
@@ -218,6 +232,8 @@ def build(setting: dict, seed: int = 0, profile: str = "laptop"):
         optimizer = bitsandbytes.optim.AdamW8bit(trained, lr=0.0, weight_decay=0.0)
     else:
         optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
+    if setting["compile"]:
+        model.forward = torch.compile(model.forward, dynamic=True)
     return model, tokenizer, optimizer
 
 
@@ -250,15 +266,10 @@ def drawn(tokenizer, steps: int, *, mild: bool = False) -> Iterable[list[Pair]]:
     return training.batches(pairs, size=EXAMPLES, steps=steps, seed=0)
 
 
-def kitchen_mix() -> tuple[list[Example], list[Example]]:
-    """Return notebook 10's own examples, single questions and lists, and 32 held-out questions."""
-    draw, task = random.Random(0), kitchen.elicit(0)
-    documents = [each.answer for each in kitchen.retention()["documents"]]
-    lists = [
-        Example(one, " ".join(draw.sample(documents, n % 7 + 1)))
-        for n, one in enumerate(draw.sample(documents, 64))
-    ]
-    return task.train[:192] + lists, task.validation[:32]
+def held_out(tokenizer) -> list[Pair]:
+    """Return the held-out questions and lists, drawn once for all runs."""
+    chosen = random.Random(0).sample(mix("validation"), HELD_OUT)
+    return training.encode(tokenizer, data.chat_examples(tokenizer, chosen))
 
 
 def counts(pairs: list[Pair], tokenizer, setting: dict) -> dict:
@@ -287,12 +298,13 @@ def held_out_loss(model, tokenizer, pairs: list[Pair], rows: str) -> float:
 
 
 def curve(recipe: str, learning_rate: float, seed: int) -> dict:
-    """Train the kitchen decoder by a recipe; return held-out losses against trained tokens."""
+    """Train by a recipe; return held-out losses against trained tokens, those of answers."""
     setting = LITERAL | VARIANTS[recipe]
-    model, tokenizer, optimizer = build(setting, seed, "tiny")
-    train, held = (training.encode(tokenizer, each) for each in kitchen_mix())
-    drawn = training.batches(train, size=EXAMPLES, steps=STEPS, seed=seed)
+    model, tokenizer, optimizer = build(setting, seed)
+    train = training.encode(tokenizer, data.chat_examples(tokenizer, mix("train")))
+    held = held_out(tokenizer)
     tokens, points = 0, [(0, held_out_loss(model, tokenizer, held, setting["rows"]))]
+    drawn = training.batches(train, size=EXAMPLES, steps=STEPS, seed=seed)
     for number, pairs in enumerate(drawn, start=1):
         rate = learning_rate * training.learning_rate_factor(number - 1, STEPS)
         step(model, tokenizer, optimizer, pairs, setting, rate)
@@ -304,19 +316,39 @@ def curve(recipe: str, learning_rate: float, seed: int) -> dict:
 
 
 def timed(variant: str, repeat: int, mix: str = "long") -> dict:
-    """Time one step of a variant, after a step on two short examples.
+    """Time one step of a variant, after a step on the same examples, which fills caches and compiles.
 
     A step at rate 0 changes nothing; every repeat has other examples, every variant the same.
     """
     setting = LITERAL | VARIANTS[variant]
     model, tokenizer, optimizer = build(setting)
     pairs = [*drawn(tokenizer, 1 + repeat, mild=mix == "mild")][repeat]
-    warm = [min(pairs, key=lambda pair: len(pair[0] + pair[1]))] * 2
-    step(model, tokenizer, optimizer, warm, setting, 0.0)
+    began = time.process_time()
+    step(model, tokenizer, optimizer, pairs, setting, 0.0)
+    first = time.process_time() - began
     wall, cpu = time.perf_counter(), time.process_time()
     loss = step(model, tokenizer, optimizer, pairs, setting, 0.0)
-    spent = {"step_cpu_s": time.process_time() - cpu, "step_wall_s": time.perf_counter() - wall}
+    spent = {
+        "first_step_cpu_s": first,
+        "step_cpu_s": time.process_time() - cpu,
+        "step_wall_s": time.perf_counter() - wall,
+    }
     return {"loss": loss, **spent, **counts(pairs, tokenizer, setting)}
+
+
+def loading(workers: int, steps: int = 32) -> dict:
+    """Time the data side of a step alone: tokenise and pad eight examples, in worker processes or not."""
+    _, tokenizer = base("laptop")
+    examples = data.chat_examples(tokenizer, mix("train"))[: steps * EXAMPLES]
+
+    def collate(part: list[Example]) -> list[dict]:
+        pairs = training.encode(tokenizer, part)
+        return [*batches(pairs, tokenizer, rows="padded", loss="all")]
+
+    wall = time.perf_counter()
+    loader = DataLoader(examples, EXAMPLES, num_workers=workers, collate_fn=collate)
+    made = sum(1 for _ in loader)
+    return {"step_wall_s": (time.perf_counter() - wall) / made, "steps": made}
 
 
 def equal(variant: str) -> dict:
@@ -341,24 +373,35 @@ def main() -> None:
     wanted = parser.parse_args()
     study = engine.start("speed_smollm2")
     if wanted.retime:
-        study.rows = [row for row in study.rows if row["part"] != "time"]
+        study.rows = [row for row in study.rows if row["part"] not in ("time", "data")]
     if wanted.only in (None, "time"):
-        keys = [("long", 0, v) for v in VARIANTS]
-        keys += [("long", n, v) for n in range(1, REPEATS) for v in REPEATED]
-        keys += [("mild", n, v) for n in range(REPEATS) for v in ("literal", "fast")]
-        for kind, repeat, variant in keys:
-            key = {"variant": variant, "repeat": repeat, "mix": kind}
+        turns = [*VARIANTS, *[v for _ in range(1, REPEATS) for v in VARIANTS if v != "compiled"]]
+        seen: dict[str, int] = {}
+        for variant in turns:
+            seen[variant] = seen.get(variant, -1) + 1
+            key = {"variant": variant, "repeat": seen[variant], "mix": "long"}
             study.measure(lambda key=key: timed(**key), part="time", **key)
+        for repeat in range(REPEATS):
+            for variant in ("literal", "fast, same loss", "fast"):
+                key = {"variant": variant, "repeat": repeat, "mix": "mild"}
+                study.measure(lambda key=key: timed(**key), part="time", **key)
+        for workers in (0, 1, 2):
+            study.measure(lambda n=workers: loading(n), part="data", workers=workers)
     if wanted.only in (None, "curve"):
         run = lambda part, **key: curve(**key)
-        key = {"part": "curve", "recipe": "fast"}
-        tried = [study.one(run, key, rate) for rate in LADDER]
+        tried = [study.one(run, {"part": "curve", "recipe": CURVES[0]}, rate) for rate in LADDER]
         rate = results.mildest(tried, MARGIN)["learning_rate"]
         for seed in SEEDS:
-            for recipe in ("literal", "fast"):
-                study.one(run, key | {"recipe": recipe}, rate, seed)
+            for recipe in CURVES:
+                study.one(run, {"part": "curve", "recipe": recipe}, rate, seed)
     if wanted.only in (None, "equal"):
-        for variant in ("grouped by length", "packed, masked", "fast", "checkpointing"):
+        for variant in (
+            "grouped by length",
+            "packed, masked",
+            "fast, same loss",
+            "fast",
+            "checkpointing",
+        ):
             study.measure(lambda v=variant: equal(v), part="equal", variant=variant)
 
 

@@ -75,7 +75,7 @@ def test_the_base_is_back_only_under_conditions(methods):
 
 def test_where_checkpointing_begins_to_pay(notebook):
     recorded = {}
-    keep = lambda name, value, unit: recorded.update({name: value})
+    keep = lambda name, value, **_: recorded.update({name: value})
     notebook.namespace |= {"pd": pd, "record": keep}
     by_moment = notebook.run("checkpointing")
     worst = by_moment.iloc[:-1].idxmax()

@@ -32,7 +32,7 @@ def notebook(cells):
     opened.namespace |= {"results": results, "kitchen": kitchen, "stats": stats, "Path": Path}
     opened.namespace |= {"training": training, "measure": measure, "tempfile": tempfile}
     opened.namespace["recorded"] = recorded = {}
-    opened.namespace["record"] = lambda name, value, unit: recorded.__setitem__(name, value)
+    opened.namespace["record"] = lambda name, value, **_: recorded.__setitem__(name, value)
     torch.manual_seed(1)
     opened.run("define-lora", "define-step", "define-frozen", "define-plus")
     opened.run(*(f"define-{name}" for name in LAYERS))
