@@ -64,12 +64,8 @@ def test_every_table_and_figure_of_the_record_is_on_the_page(made, page):
     assert text.count('<p class="caption">') >= figures
 
 
-# Known: in the dark some words of an output keep the theme's light colour on white (issue 19, not closed).
-DARK = pytest.param(True, marks=pytest.mark.xfail(reason="contrast of outputs in the dark"))
-
-
 @browser
-@pytest.mark.parametrize("phone", [False, DARK])
+@pytest.mark.parametrize("phone", [False, True])
 def test_pages_are_whole_without_a_network(made, started, phone):
     faults = []
     for kind in ("book/notebooks", "export"):
