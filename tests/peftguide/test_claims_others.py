@@ -74,6 +74,7 @@ def claim_35():
         "base": base,
         "tokenizer": tokenizer,
         "SEED": 0,
+        "N": 8,
     }
     names = ("get_peft_model", "PrefixTuningConfig", "initialize_kv_prefix_from_text")
     book.namespace |= {name: getattr(peft, name) for name in names}
