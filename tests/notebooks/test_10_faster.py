@@ -119,6 +119,32 @@ def test_padding_free_alone_is_refused(tmp_path):
         trainer(tmp_path, padding_free=True)
 
 
+def test_the_cell_to_take_home_needs_a_model_a_file_and_a_folder_alone(notebook, tmp_path, capsys):
+    import tempfile
+
+    import pandas as pd
+
+    given = {"MODEL": "", "DATA": "", "SEED": 0, "tempfile": tempfile, "pd": pd}
+    notebook.namespace |= given | {"models": models, "kitchen": kitchen}
+    notebook.run("own")
+    names = ("own_model", "own_data")
+    alone = {name: notebook.namespace[name] for name in names} | {"own_folder": str(tmp_path)}
+    exec(notebook.by_id["stand-alone"].source, alone)  # noqa: S102 - our own notebook
+    rows = len(alone["trainer"].train_dataset)
+    assert f"96 examples in {rows} rows" in capsys.readouterr().out and rows < 96
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    assert not alone["args"].gradient_checkpointing
+
+
+def test_a_reader_s_own_file_and_model_are_taken(notebook):
+    import tempfile
+
+    notebook.namespace |= {"MODEL": "a/model", "DATA": "mine.jsonl", "tempfile": tempfile}
+    notebook.run("own")
+    assert notebook.namespace["own_model"] == "a/model"
+    assert notebook.namespace["own_data"] == "mine.jsonl"
+
+
 def test_the_record_holds_what_the_table_says():
     rows = results.rows("speed_smollm2").query("part == 'time'")
     cost = rows.pivot_table(index=["mix", "repeat"], columns="variant", values="step_cpu_s")
