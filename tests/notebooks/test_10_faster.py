@@ -41,6 +41,25 @@ def test_first_fit_is_the_studys_and_keeps_its_rows(notebook, seed):
     assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
 
 
+def test_attention_by_example_is_attention_of_each_example_alone(notebook):
+    source = notebook.by_id["by-example"].source.split("\n\n")[0]
+    exec(source, notebook.namespace)  # noqa: S102 - our own notebook
+    torch.manual_seed(0)
+    query, (key, value) = torch.randn(1, 4, 9, 8), torch.randn(2, 1, 2, 9, 8)  # grouped heads
+    found, _ = notebook.namespace["by_example"](
+        None, query, key, value, None, scaling=0.3, cu_seq_lens_q=[0, 2, 5, 9]
+    )
+    assert found.shape == (1, 9, 4, 8)
+    for start, stop in ((0, 2), (2, 5), (5, 9)):
+        q, k, v = (each[:, :, start:stop] for each in (query, key, value))
+        k, v = (each.repeat_interleave(2, dim=1) for each in (k, v))
+        scores = (q @ k.mT * 0.3).masked_fill(
+            ~torch.ones(len(q[0, 0]), len(q[0, 0]), dtype=torch.bool).tril(), float("-inf")
+        )
+        wanted = (scores.softmax(-1) @ v).transpose(1, 2)
+        torch.testing.assert_close(found[:, start:stop], wanted)
+
+
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_the_loss_in_pieces_equals_cross_entropy(notebook, size):
     torch.manual_seed(size)
