@@ -41,6 +41,25 @@ def test_first_fit_is_the_studys_and_keeps_its_rows(notebook, seed):
     assert all(sum(lengths[i] for i in row) <= 64 for row in rows)
 
 
+def test_attention_by_example_is_attention_of_each_example_alone(notebook):
+    source = notebook.by_id["by-example"].source.split("\n\n")[0]
+    exec(source, notebook.namespace)  # noqa: S102 - our own notebook
+    torch.manual_seed(0)
+    query, (key, value) = torch.randn(1, 4, 9, 8), torch.randn(2, 1, 2, 9, 8)  # grouped heads
+    found, _ = notebook.namespace["by_example"](
+        None, query, key, value, None, scaling=0.3, cu_seq_lens_q=[0, 2, 5, 9]
+    )
+    assert found.shape == (1, 9, 4, 8)
+    for start, stop in ((0, 2), (2, 5), (5, 9)):
+        q, k, v = (each[:, :, start:stop] for each in (query, key, value))
+        k, v = (each.repeat_interleave(2, dim=1) for each in (k, v))
+        scores = (q @ k.mT * 0.3).masked_fill(
+            ~torch.ones(len(q[0, 0]), len(q[0, 0]), dtype=torch.bool).tril(), float("-inf")
+        )
+        wanted = (scores.softmax(-1) @ v).transpose(1, 2)
+        torch.testing.assert_close(found[:, start:stop], wanted)
+
+
 @pytest.mark.parametrize("size", [1, 3, 64])
 def test_the_loss_in_pieces_equals_cross_entropy(notebook, size):
     torch.manual_seed(size)
@@ -117,6 +136,32 @@ def test_wrapped_rows_mix_examples_and_nothing_warns(tmp_path, recwarn):
 def test_padding_free_alone_is_refused(tmp_path):
     with pytest.raises(ValueError, match="max_length"):
         trainer(tmp_path, padding_free=True)
+
+
+def test_the_cell_to_take_home_needs_a_model_a_file_and_a_folder_alone(notebook, tmp_path, capsys):
+    import tempfile
+
+    import pandas as pd
+
+    given = {"MODEL": "", "DATA": "", "SEED": 0, "tempfile": tempfile, "pd": pd}
+    notebook.namespace |= given | {"models": models, "kitchen": kitchen}
+    notebook.run("own")
+    names = ("own_model", "own_data")
+    alone = {name: notebook.namespace[name] for name in names} | {"own_folder": str(tmp_path)}
+    exec(notebook.by_id["stand-alone"].source, alone)  # noqa: S102 - our own notebook
+    rows = len(alone["trainer"].train_dataset)
+    assert f"96 examples in {rows} rows" in capsys.readouterr().out and rows < 96
+    assert (tmp_path / "adapter_model.safetensors").exists()
+    assert not alone["args"].gradient_checkpointing
+
+
+def test_a_reader_s_own_file_and_model_are_taken(notebook):
+    import tempfile
+
+    notebook.namespace |= {"MODEL": "a/model", "DATA": "mine.jsonl", "tempfile": tempfile}
+    notebook.run("own")
+    assert notebook.namespace["own_model"] == "a/model"
+    assert notebook.namespace["own_data"] == "mine.jsonl"
 
 
 def test_the_record_holds_what_the_table_says():
