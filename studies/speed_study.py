@@ -39,7 +39,7 @@ EXAMPLES = 8  # of one optimiser step: two batches of four
 BATCH, ROW = 4, 256  # examples of a padded batch; tokens of a packed row
 REPEATS = 3
 STEPS, EVERY, SEEDS, HELD_OUT = 24, 6, (0, 1, 2), 32
-LADDER = (3e-4, 1e-3, 3e-3)
+LADDER = (3e-4, 1e-3, 3e-3, 1e-2)
 MARGIN = 0.05  # nats: held-out losses this near count as equal
 LITERAL = {
     "rows": "padded",  # padded (in the order drawn), grouped (by length), packed (first fit), one or flat (one row)
@@ -233,6 +233,9 @@ def build(setting: dict, seed: int = 0, profile: str = "laptop"):
     else:
         optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
     if setting["compile"]:
+        torch._inductor.config.force_disable_caches = (
+            True  # the first step pays, as on a new machine
+        )
         model.forward = torch.compile(model.forward, dynamic=True)
     return model, tokenizer, optimizer
 
