@@ -141,7 +141,7 @@ def estimates(notebook):
         bars=lambda rows, **how: None,
         curves=lambda lengths, lines, xlabel: recorded.update(lines=lines),
     )
-    keep = lambda name, value, unit: recorded.update({name: value})
+    keep = lambda name, value, unit, silent=False: recorded.update({name: value})
     notebook.namespace |= {"pd": pd, "GIB": peftmemory.GIB, "CARD_GIB": 24, "record": keep}
     notebook.namespace |= {"draw": draw, "copy": copy, "results": results}
     notebook.run("promise")
