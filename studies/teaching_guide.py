@@ -7,6 +7,7 @@ import re
 
 import yaml
 
+from nbregress import notebooks
 from pefthelpers import results
 from pefthelpers.paths import atomic_path, data_dir
 from studies.rehearsal import COURSES
@@ -48,6 +49,29 @@ def rehearsed() -> str:
     return f"{table(heads, rows)}\n\n{note}"
 
 
+def headings(cells: list) -> list[str]:
+    """Return the headings below the title, as the notebook writes them."""
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(r"^###? (.+)$", text, re.MULTILINE)
+
+
+def where(step: dict) -> str:
+    """Return where in its notebook a step of the 90-minute course stands: headings, or an exercise."""
+    kind = next((each for each in ("cells", "shown", "exercise", "quiz") if each in step), None)
+    if kind is None:
+        return ""
+    number, *rest = [step[kind]] if kind == "quiz" else step[kind]
+    cells = notebooks.read(notebooks.find([number])[0]).cells
+    if kind == "quiz":
+        assert any("quiz" in notebooks.tags(cell) for cell in cells)
+        return "below the last exercise"
+    if kind == "exercise":
+        text = "\n".join(cell.source for cell in cells)
+        return f"*Your turn*, {re.search(rf'^[*][*]({rest[0]} [(].*?[)])', text, re.MULTILINE)[1]}"
+    first, *end = ([cell.id for cell in cells].index(name) for name in rest)
+    return " · ".join(f"*{each}*" for each in headings(cells[first : end[0] if end else first + 1]))
+
+
 def course(name: str) -> str:
     """Return a course's table: minutes, machine seconds where notebooks run whole, what to say, what goes wrong."""
     found, rows, clock = yaml.safe_load(COURSES.read_text(encoding="utf-8"))[name], [], 0
@@ -57,11 +81,13 @@ def course(name: str) -> str:
         if whole:
             number = step["notebook"]
             row.append(f"{results.read(f'{stem(number)}.tiny')['seconds']:.0f}" if number else "")
+        else:
+            row.insert(2, where(step))
         row += [step["say"], step["wrong"], step["skip"]]
         rows.append(row + ([step["exercises"], step["quiz"]] if whole else []))
         clock += step["minutes"]
-    heads = ["at minute", "section", "minutes, *estimated*"]
-    heads += ["run all, seconds, *measured*"] if whole else []
+    heads = ["at minute", "section"] + ([] if whole else ["headings in the notebook"])
+    heads += ["minutes, *estimated*"] + (["run all, seconds, *measured*"] if whole else [])
     heads += ["say", "goes wrong", "skip if late"] + (["exercises", "quiz"] if whole else [])
     return table(heads, rows)
 

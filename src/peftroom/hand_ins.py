@@ -126,7 +126,7 @@ def zipped(path: Path, learner: str) -> Iterator[HandIn]:
         with zipfile.ZipFile(path) as archive:
             for item in sorted(archive.infolist(), key=lambda each: each.filename)[:200]:
                 found = HandIn(learner, f"{path.name}/{item.filename}")
-                if not item.filename.endswith(".ipynb") or item.filename.startswith("__MACOSX"):
+                if not re.search(r"^(?!__MACOSX|\.)(?!.*/\.).*\.ipynb$", item.filename):
                     continue
                 if item.file_size > LARGEST:
                     found.problem = f"{item.file_size / 2**20:.0f} MiB: too large"
@@ -166,9 +166,9 @@ def collect(folder: Path) -> list[HandIn]:
                 found += zipped(file, learner)
             elif file.suffix == ".ipynb" or file.is_symlink():
                 found.append(read(file, str(file.relative_to(folder)), learner))
-        if len(found) == before and entry.is_dir():
-            found.append(HandIn(entry.name, entry.name, problem="no notebook in the folder"))
-    if not found:
+        if len(found) == before:
+            found.append(HandIn(entry.name, entry.name, problem="no notebook and no zip file"))
+    if all(each.file == each.learner for each in found):  # nothing but what holds no notebook
         raise UserError(f"{folder} holds no notebook: it takes a subfolder or file a learner.")
     return found
 
