@@ -40,11 +40,13 @@ def rehearsed() -> str:
     rows.append([f"{clock}", "**end**", "", "", *total])
     heads = ["at minute", "step", "minutes, *estimated*", "what the rehearsal did"]
     heads += ["processor seconds, *measured*", "seconds by the clock, *measured*"]
+    late = [row["step"] for row in found["rows"] if row["wall_s"] > 60 * row["minutes"]]
     note = (
         f"Rehearsed on {found['about']['date']}, two cores ({found['about']['processor']}) that other work kept busy: "
         "processor seconds say what the "
         "step costs, seconds by the clock what it took there. Of the grading the processor seconds are the command's own; its "
         "sandbox, which runs notebook 00 once, is not counted."
+        f" Longer by the clock than its minutes: {', '.join(late).lower() or 'no step'}."
     )
     return f"{table(heads, rows)}\n\n{note}"
 

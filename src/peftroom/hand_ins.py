@@ -156,10 +156,8 @@ def collect(folder: Path) -> list[HandIn]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        before, files = (
-            len(found),
-            [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry),
-        )
+        before = len(found)
+        files = [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry)
         for file in files:
             learner = entry.name if file != entry else entry.stem
             if file.suffix == ".zip" and not file.is_symlink():
