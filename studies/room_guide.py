@@ -72,6 +72,16 @@ def bundle_text() -> str:
             size = f"{found[sized]['mb']:,.0f}" if sized else ""
             times = f"{minutes(step['wall_s'])} | {minutes(step['cpu_s'])}"
             lines.append(f"| {text} | {size} | {times} |")
+    harmed = found["harmed"]
+    codes = " and ".join(f"{harmed[each]['rc']}" for each in ("check", "installer"))
+    lines += [
+        "",
+        (
+            f"Of the copy with one file harmed, `--check` and the installer said `{harmed['check']['said'][0]}`, with exit codes {codes}; "
+            f"{'it was installed all the same' if harmed['installed'] else 'nothing was installed'}. A connection to the outside, tried "
+            f"from where the whole copy was then installed, ended in `{found['outside']['said'][-1]}`."
+        ),
+    ]
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ import re
 
 import yaml
 
+from nbregress import notebooks
 from pefthelpers import results
 from pefthelpers.paths import atomic_path, data_dir
 from studies.rehearsal import COURSES
@@ -39,13 +40,38 @@ def rehearsed() -> str:
     rows.append([f"{clock}", "**end**", "", "", *total])
     heads = ["at minute", "step", "minutes, *estimated*", "what the rehearsal did"]
     heads += ["processor seconds, *measured*", "seconds by the clock, *measured*"]
+    late = [row["step"] for row in found["rows"] if row["wall_s"] > 60 * row["minutes"]]
     note = (
         f"Rehearsed on {found['about']['date']}, two cores ({found['about']['processor']}) that other work kept busy: "
         "processor seconds say what the "
         "step costs, seconds by the clock what it took there. Of the grading the processor seconds are the command's own; its "
         "sandbox, which runs notebook 00 once, is not counted."
+        f" Longer by the clock than its minutes: {', '.join(late).lower() or 'no step'}."
     )
     return f"{table(heads, rows)}\n\n{note}"
+
+
+def headings(cells: list) -> list[str]:
+    """Return the headings below the title, as the notebook writes them."""
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(r"^###? (.+)$", text, re.MULTILINE)
+
+
+def where(step: dict) -> str:
+    """Return where in its notebook a step of the 90-minute course stands: headings, or an exercise."""
+    kind = next((each for each in ("cells", "shown", "exercise", "quiz") if each in step), None)
+    if kind is None:
+        return ""
+    number, *rest = [step[kind]] if kind == "quiz" else step[kind]
+    cells = notebooks.read(notebooks.find([number])[0]).cells
+    if kind == "quiz":
+        assert any("quiz" in notebooks.tags(cell) for cell in cells)
+        return "below the last exercise"
+    if kind == "exercise":
+        text = "\n".join(cell.source for cell in cells)
+        return f"*Your turn*, {re.search(rf'^[*][*]({rest[0]} [(].*?[)])', text, re.MULTILINE)[1]}"
+    first, *end = ([cell.id for cell in cells].index(name) for name in rest)
+    return " · ".join(f"*{each}*" for each in headings(cells[first : end[0] if end else first + 1]))
 
 
 def course(name: str) -> str:
@@ -57,11 +83,13 @@ def course(name: str) -> str:
         if whole:
             number = step["notebook"]
             row.append(f"{results.read(f'{stem(number)}.tiny')['seconds']:.0f}" if number else "")
+        else:
+            row.insert(2, where(step))
         row += [step["say"], step["wrong"], step["skip"]]
         rows.append(row + ([step["exercises"], step["quiz"]] if whole else []))
         clock += step["minutes"]
-    heads = ["at minute", "section", "minutes, *estimated*"]
-    heads += ["run all, seconds, *measured*"] if whole else []
+    heads = ["at minute", "section"] + ([] if whole else ["headings in the notebook"])
+    heads += ["minutes, *estimated*"] + (["run all, seconds, *measured*"] if whole else [])
     heads += ["say", "goes wrong", "skip if late"] + (["exercises", "quiz"] if whole else [])
     return table(heads, rows)
 

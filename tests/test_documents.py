@@ -13,7 +13,8 @@ from pefthelpers.paths import data_dir
 from studies import readme_figure
 
 ROOT = data_dir().parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "data/README.md", "docs/tools.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "TEACHING.md", "data/README.md")
+DOCUMENTS += ("docs/tools.md", "docs/room.md", "docs/pages.md", "docs/accessibility.md")
 PACKAGES = (
     "pefthelpers",
     "peftmemory",
@@ -40,6 +41,10 @@ MADE_BY_A_RUN = (
     "junit.xml",
     "config.json",
     "lora.py",
+    "names.txt",
+    "manifest.json",
+    "passwords.tsv",
+    "install.",
 )
 
 

@@ -45,9 +45,13 @@ def test_each_step_names_what_is_in_the_notebooks(name, step):
             assert set(ids) <= {cell.id for cell in notebooks.read(path).cells}
     if number := step.get("notebook"):
         (path,) = notebooks.find([number])
-        text = "\n".join(cell.source for cell in notebooks.read(path).cells)
+        cells = notebooks.read(path).cells
+        text = "\n".join(cell.source for cell in cells)
         for exercise in filter(None, step["exercises"].split(", ")):
             assert f"**{exercise} (" in text
+        for heading in re.findall(r"\*([^*]+)\*", step["say"] + step["skip"]):
+            assert heading in teaching_guide.headings(cells)
+        assert not step["quiz"] or any("quiz" in notebooks.tags(cell) for cell in cells)
 
 
 def test_the_rehearsal_did_every_step_in_the_guide_s_order():

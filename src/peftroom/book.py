@@ -20,8 +20,10 @@ from peftroom import prepared
 PARTS = {"Start": 0, "Methods": 6, "Comparison": 7, "Beyond": 99}
 DOCUMENTS = {
     "TEACHING.md": "For a room",
-    "docs/tools.md": "Tools",
+    "docs/room.md": "For a room",
     "docs/pages.md": "For a room",
+    "docs/accessibility.md": "For a room",
+    "docs/tools.md": "Tools",
     "CONTRIBUTING.md": "For maintainers",
     "data/README.md": "For maintainers",
     "docs/moved.md": "For maintainers",

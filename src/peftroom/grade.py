@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
@@ -203,10 +204,10 @@ def terminal(rows: list[Row], notes: list[str]) -> str:
         right = sum(row.mark == "correct" for row in own)
         lines.append("  ".join([f"{learner:{width}}", *signs, f"{right} of {len(own)}"]))
     legend = "   ".join(f"{sign} {mark}" for mark, sign in SIGNS.items())
+    why = groupby((r for r in rows if r.why), lambda r: (r.learner, r.notebook, r.mark, r.why))
     said = [
-        f"{r.learner}, {r.notebook} {r.exercise} ({r.name}): {SIGNS[r.mark]} {r.why}"
-        for r in rows
-        if r.why
+        f"{who}, {stem} {', '.join(f'{r.exercise} ({r.name})' for r in own)}: {SIGNS[mark]} {reason}"
+        for (who, stem, mark, reason), own in why
     ]
     return "\n".join([*lines, "", legend, "", *said, *notes]).rstrip()
 

@@ -126,7 +126,7 @@ def zipped(path: Path, learner: str) -> Iterator[HandIn]:
         with zipfile.ZipFile(path) as archive:
             for item in sorted(archive.infolist(), key=lambda each: each.filename)[:200]:
                 found = HandIn(learner, f"{path.name}/{item.filename}")
-                if not item.filename.endswith(".ipynb") or item.filename.startswith("__MACOSX"):
+                if not re.search(r"^(?!__MACOSX|\.)(?!.*/\.).*\.ipynb$", item.filename):
                     continue
                 if item.file_size > LARGEST:
                     found.problem = f"{item.file_size / 2**20:.0f} MiB: too large"
@@ -156,19 +156,17 @@ def collect(folder: Path) -> list[HandIn]:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        before, files = (
-            len(found),
-            [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry),
-        )
+        before = len(found)
+        files = [entry] if not entry.is_dir() or entry.is_symlink() else inside(entry)
         for file in files:
             learner = entry.name if file != entry else entry.stem
             if file.suffix == ".zip" and not file.is_symlink():
                 found += zipped(file, learner)
             elif file.suffix == ".ipynb" or file.is_symlink():
                 found.append(read(file, str(file.relative_to(folder)), learner))
-        if len(found) == before and entry.is_dir():
-            found.append(HandIn(entry.name, entry.name, problem="no notebook in the folder"))
-    if not found:
+        if len(found) == before:
+            found.append(HandIn(entry.name, entry.name, problem="no notebook and no zip file"))
+    if all(each.file == each.learner for each in found):  # nothing but what holds no notebook
         raise UserError(f"{folder} holds no notebook: it takes a subfolder or file a learner.")
     return found
 

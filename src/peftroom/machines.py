@@ -93,7 +93,7 @@ def parse(line: str) -> dict:
 
 
 def collect(path: Path) -> tuple[dict[str, dict], list[str]]:
-    """Read the lines of a file, or of all files of a folder; of two with one name the newer counts.
+    """Read the lines of a file, or of all of a folder, PowerShell's UTF-16 too; of two with one name the newer counts.
 
     Returns:
         ({name: its line}, what could not be read or stands twice, each named by file and line).
@@ -106,7 +106,8 @@ def collect(path: Path) -> tuple[dict[str, dict], list[str]]:
     files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
     machines, said = {}, []
     for file in files:
-        for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
+        coding = "utf-16" if file.read_bytes()[:2] == b"\xff\xfe" else "utf-8-sig"
+        for number, line in enumerate(file.read_text(coding, "replace").splitlines(), 1):
             if not line.strip():
                 continue
             try:

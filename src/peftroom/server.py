@@ -26,7 +26,7 @@ def read_names(path: Path) -> list[str]:
         UserError: no file, no text, no name, a name twice, or one that cannot be a folder's.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"Cannot read {path} ({getattr(error, 'strerror', error)}): it is a text file with a "

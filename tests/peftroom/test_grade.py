@@ -109,11 +109,18 @@ def test_every_learner_gets_the_right_table_twice(collection, tmp_path, monkeypa
         assert marks == {name: ALL[name] for name in ALL if name not in ("hog", "hogs")}
 
 
+def of_papers(folder):
+    (folder / "bob.pdf").write_bytes(b"%PDF")
+    (folder / "carol").mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda folder: folder / "none", "is no folder: grade takes one with a subfolder or file"),
         (lambda folder: folder, "holds no notebook: it takes a subfolder or file a learner"),
+        (of_papers, "holds no notebook: it takes a subfolder or file a learner"),
     ],
 )
 def test_wrong_use_ends_in_a_sentence(make, sentence, tmp_path, run):
@@ -145,12 +152,15 @@ def test_a_zip_and_a_link_and_a_cell_of_the_learner_s_own_are_read(
                               "metadata": {}, "outputs": [], "execution_count": None})  # fmt: skip
     with zipfile.ZipFile(tmp_path / "carol.zip", "w") as archive:
         archive.writestr("05/05_adapters.ipynb", json.dumps(book))
+        for copy in ("05/.ipynb_checkpoints/05_adapters-checkpoint", "__MACOSX/05/._05_adapters"):
+            archive.writestr(f"{copy}.ipynb", "a copy that nobody handed in")
     (tmp_path / "dave.zip").write_bytes(b"PK no zip")
     (tmp_path / "erin.ipynb").symlink_to(os.devnull)
+    (tmp_path / "frank.pdf").write_bytes(b"%PDF")  # handed in, so not silently left out
     found = hand_ins.collect(tmp_path)
     grade.collection.cache_clear()
-    assert [each.learner for each in found] == ["carol", "dave", "erin"]
-    assert [bool(each.problem) for each in found] == [False, True, True]
+    assert [each.learner for each in found] == ["carol", "dave", "erin", "frank.pdf"]
+    assert [bool(each.problem) for each in found] == [False, True, True, True]
     monkeypatch.chdir(collection)
     (official,) = grade.collection()
     to_run = found[0].of(official.exercises[1], official)

@@ -79,6 +79,16 @@ def test_a_room_that_is_ready_ends_with_0(tmp_path, capsys):
     assert code == 0 and said[-1] == "30 of 30 machines are ready."
 
 
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig"])
+def test_files_that_windows_wrote_are_read(coding, tmp_path, capsys):
+    lines, names = tmp_path / "lines", tmp_path / "names.txt"
+    lines.mkdir()
+    (lines / "07.txt").write_text(line(7) + "\n", encoding=coding)
+    names.write_text("seat07\n", encoding="utf-8-sig")
+    code, said = said_of(capsys, "--collect", lines, "--expect", names)
+    assert code == 0 and said[-1] == "1 of 1 machines are ready."
+
+
 def test_of_two_lines_the_newer_counts_and_a_stranger_is_named(tmp_path, capsys):
     lines, names = tmp_path / "lines", tmp_path / "names.txt"
     old = line(3, ready=False, reasons=["old"], when="2026-11-26T09:00:00+00:00")
