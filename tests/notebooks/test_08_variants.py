@@ -219,6 +219,7 @@ def test_what_the_text_says_of_the_gains(told):
     assert lower[48]["dora"].mean() > half[48, "dora"]
     for steps, method in ((48, "rslora"), (24, "loraplus"), (24, "pissa")):
         assert -half[steps, method] < lower[steps][method].mean() < 0
+    assert lower[24]["vera"].mean() + half[24, "vera"] < 0 and (lower[24]["vera"] < 0).all()
 
 
 def test_what_the_text_says_of_the_rates(told):
