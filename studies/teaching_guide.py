@@ -84,11 +84,11 @@ def course(name: str) -> str:
             number = step["notebook"]
             row.append(f"{results.read(f'{stem(number)}.tiny')['seconds']:.0f}" if number else "")
         else:
-            row.insert(2, where(step))
+            row[1] = "<br>".join(filter(None, (f"**{step['step']}**", where(step))))
         row += [step["say"], step["wrong"], step["skip"]]
         rows.append(row + ([step["exercises"], step["quiz"]] if whole else []))
         clock += step["minutes"]
-    heads = ["at minute", "section"] + ([] if whole else ["headings in the notebook"])
+    heads = ["at minute", "section" if whole else "section, *its headings in the notebook*"]
     heads += ["minutes, *estimated*"] + (["run all, seconds, *measured*"] if whole else [])
     heads += ["say", "goes wrong", "skip if late"] + (["exercises", "quiz"] if whole else [])
     return table(heads, rows)
