@@ -2,14 +2,18 @@
 
 import random
 import statistics
+import types
 
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
+import peftmemory
 from pefthelpers import kitchen, models, results, training
+from peftmemory.tracing import trace_step
 from studies import speed_study
 
 
@@ -141,8 +145,6 @@ def test_padding_free_alone_is_refused(tmp_path):
 def test_the_cell_to_take_home_needs_a_model_a_file_and_a_folder_alone(notebook, tmp_path, capsys):
     import tempfile
 
-    import pandas as pd
-
     given = {"MODEL": "", "DATA": "", "SEED": 0, "tempfile": tempfile, "pd": pd}
     notebook.namespace |= given | {"models": models, "kitchen": kitchen}
     notebook.run("own")
@@ -214,3 +216,20 @@ def test_the_recorded_curves_say_what_the_text_says():
     assert literal.index.get_level_values("learning_rate").unique() == min(
         rate for rate in tried.index if tried[rate] <= tried.min() + speed_study.MARGIN
     )
+
+
+def test_traced_peaks_of_the_3b_model_are_the_closed_form_s(notebook):
+    names = {"peftmemory": peftmemory, "trace_step": lambda model, light, **fit: trace(light, fit)}
+    asked = []
+
+    def trace(light, fit):
+        asked.append((light, fit))
+        return types.SimpleNamespace(peak=1)
+
+    notebook.namespace |= names | {"share_drawn": 0.4, "pd": pd, "record": lambda *a, **b: None}
+    notebook.namespace |= {"pairs": [([0], [1])], "lengths": [2], "step_cost": lambda *_: 1.0}
+    notebook.run("gpu-table")
+    assert len(asked) == 6
+    for light, fit in {str(each): each for each in asked}.values():
+        formula = peftmemory.estimate("llama-3.2-3b", light, **fit).peak
+        assert formula == pytest.approx(trace_step("llama-3.2-3b", light, **fit).peak, rel=1e-3)
