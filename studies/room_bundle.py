@@ -1,6 +1,6 @@
 """A bundle made, checked, harmed, installed and run on this machine with the network refused.
 
-    python -m studies.room_bundle FOLDER [--notebooks 00 02] [--out FILE]
+    python -m studies.room_bundle FOLDER [--notebooks 00 02] [--out FILE]     (default: all notebooks)
 
 FOLDER keeps the bundle and what is installed from it; a step that is in the record is not done again. Installing and
 running happen in a network namespace of their own (`unshare --net`), in which nothing but loopback exists: the
@@ -65,7 +65,7 @@ def main() -> None:
     """Do each step that is not in the record yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--notebooks", nargs="*", default=["00", "02"])
+    parser.add_argument("--notebooks", nargs="*", default=[], help="default: all")
     parser.add_argument("--out", type=Path, default=data_dir() / "results" / "room_bundle.json")
     options = parser.parse_args()
     folder = options.folder.resolve()
@@ -94,7 +94,8 @@ def main() -> None:
         "install": lambda: timed([*ALONE, "sh", bundle / "install.sh", "--to", laptop], env=clean),
         "installed": lambda: {"mb": size_mb(laptop)},
         "run": lambda: (
-            timed([*ALONE, *program], env=clean, cwd=laptop) | {"notebooks": options.notebooks}
+            timed([*ALONE, *program], env=clean, cwd=laptop)
+            | {"notebooks": options.notebooks or ["all"]}
         ),
     }
     record = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else {}

@@ -66,7 +66,7 @@ def bundle_text() -> str:
         ("make", "make the bundle (network)", "size"),
         ("check", "compare its files with the manifest", None),
         ("install", "install it (no network)", "installed"),
-        ("run", f"run notebooks {names} (no network)", None),
+        ("run", f"run notebooks: {names} (no network)", None),
     ):
         if step := found.get(key):
             size = f"{found[sized]['mb']:,.0f}" if sized else ""
