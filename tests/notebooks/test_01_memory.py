@@ -196,7 +196,7 @@ def test_thirty_lines_are_a_real_steps_peaks(notebook, batch, seq):
 
 
 def test_the_sign_depends_on_the_mode(notebook, estimates):
-    """LoRA on q and v keeps less in all five modes, on every layer more in two."""
+    """LoRA on q and v keeps less in all five modes, on all linear maps more in two."""
     few, every = ({"target_modules": t} for t in (["q_proj", "v_proj"], "all-linear"))
     made = {"full": None, "q, v": LoraConfig(r=8, **few), "all": LoraConfig(r=8, **every)}
     notebook.namespace |= {"saved_activations": saved_activations, "LoraConfig": LoraConfig}
