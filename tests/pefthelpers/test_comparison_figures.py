@@ -3,11 +3,12 @@
 import itertools
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 
 from pefthelpers import figures, results, retention
-from pefthelpers.figures import comparison
+from pefthelpers.figures import comparison, memory
 from pefthelpers.methods import LABELS
 
 
@@ -52,10 +53,28 @@ def test_the_published_points_are_all_named_and_none_on_another(shown):
 def test_each_line_of_steps_is_named_with_its_last_score(shown):
     rows = results.at_chosen_rate(results.rows("budget_curves"), ["cell", "steps"])
     curve = rows.pivot_table(index="cell", columns="steps", values="test")
-    comparison.steps(curve, xlabel="steps", ylabel="score")
+    comparison.steps(curve, runs=rows, xlabel="steps", ylabel="score")
     (axis,) = shown[0][0].axes
     assert len(axis.texts) == len(axis.lines) == len(comparison.BUDGETS)
     assert f"prompt: {curve.loc['prompt', 2000]:.2f}" in boxes(axis)
+    ends = sorted((word.xy[1], word.get_text()) for word in axis.texts if word.xy[0] == 2000)
+    heights = [boxes(axis)[name].y0 for _, name in ends]
+    assert len(ends) > 5 and heights == sorted(
+        heights
+    )  # the names stand in the order of the scores
+    drawn = axis.collections[list(comparison.BUDGETS).index("prefix")].get_segments()
+    tests = rows[rows["cell"] == "prefix"].groupby("steps")["test"]
+    np.testing.assert_allclose(np.array(drawn)[:, :, 1], tests.agg(["min", "max"]))
+
+
+def test_cards_with_names_are_named_at_their_lines():
+    bars = {"a step": {"frozen_weights": 2**33}}
+    named, bare = memory.stacks(bars, cards_gib={"T4": 14.5}), memory.stacks(bars, cards_gib=[14.5])
+    words = [[word.get_text() for word in figure.axes[0].texts] for figure in (named, bare)]
+    assert words == [["T4"], ["14.5"]]
+    lines = [figure.axes[0].lines[0].get_xdata()[0] for figure in (named, bare)]
+    assert lines == [14.5, 14.5]
+    mpl.pyplot.close("all")
 
 
 def test_scores_write_the_rate_at_each_point(shown):

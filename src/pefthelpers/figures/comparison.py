@@ -1,8 +1,9 @@
 """Plots of the comparison: intervals of the methods, and retention against target."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import numpy as np
 
 from pefthelpers import figures
 from pefthelpers.methods import LABELS
@@ -52,22 +53,43 @@ def intervals(axis, table, *, label: str) -> None:
     axis.grid(axis="x", color="#e3e6ea", lw=0.8)
 
 
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Move rising heights as little as leaves each at least ``gap`` above the one before."""
+    pools = []  # of neighbours that move together
+    for number, height in enumerate(heights):
+        pools.append([height - gap * number])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    means = [np.mean(pool) for pool in pools for _ in pool]
+    return [mean + gap * number for number, mean in enumerate(means)]
+
+
 def names(axis, points: Mapping) -> None:
-    """Write each name beside its ``(x, y)``, moved up or down until it covers no other and no point."""
+    """Write each name beside its ``(x, y)``, moved until it covers no other and no point.
+
+    Names of points with one ``x`` keep the order of their heights.
+    """
     axis.figure.canvas.draw()
     box_of, inside = mpl.transforms.Bbox.from_bounds, axis.bbox
     taken = [box_of(*(axis.transData.transform(p) - 5), 10, 10) for p in points.values()]
-    for name, point in sorted(points.items(), key=lambda item: item[1][1]):
-        for away in sorted(range(-160, 161, 2), key=abs):
+    ordered, wanted, below = sorted(points.items(), key=lambda item: item[1][1]), {}, {}
+    for x in {point[0] for point in points.values()}:
+        column = [(n, axis.transData.transform(p)[1]) for n, p in ordered if p[0] == x]
+        heights = np.array([height for _, height in column]) * 72 / axis.figure.dpi
+        wanted |= dict(zip((n for n, _ in column), apart(heights, 11) - heights, strict=True))
+    for name, point in ordered:
+        floor = max(inside.y0, below.get(point[0], inside.y0))
+        for away in sorted(range(-160, 161, 2), key=lambda away: abs(away - wanted[name])):
             line = {"arrowstyle": "-", "color": "#9aa5b1", "lw": 0.6} if abs(away) > 8 else None
             where = {"xytext": (7, away - 3), "textcoords": "offset points", "fontsize": 8}
             word = axis.annotate(name, point, **where, arrowprops=line, in_layout=False)
             word.update_positions(axis.figure.canvas.get_renderer())
             box = mpl.text.Text.get_window_extent(word)
-            if inside.y0 < box.y0 and box.y1 < inside.y1 and not any(map(box.overlaps, taken)):
+            if floor < box.y0 and box.y1 < inside.y1 and not any(map(box.overlaps, taken)):
                 break
             word.remove()
         taken.append(box)
+        below[point[0]] = box.y0
 
 
 def curves(axis, paths: Mapping, *, x: str, y: str) -> None:
@@ -107,13 +129,14 @@ def scores(tables: Mapping, units: Mapping) -> None:
     figures.show(figure, "; ".join(f"{name}: {said}" for name, said in means.items()))
 
 
-def steps(curve, *, xlabel: str, ylabel: str) -> None:
+def steps(curve, *, xlabel: str, ylabel: str, runs=None) -> None:
     """Show score against steps, a line for each of ``BUDGETS``, named at its end with its last score.
 
     Args:
         curve: a DataFrame of scores indexed by cell, with the steps as columns.
         xlabel: of the steps.
         ylabel: of the scores.
+        runs: the DataFrame of runs behind the scores; thin bars show their lowest and highest ``test``.
     """
     figure, axis = figures.axes(1, width=9, height=5.4)
     axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel, xlim=(90, 6000), ylim=(-0.06, 1.12))
@@ -122,6 +145,9 @@ def steps(curve, *, xlabel: str, ylabel: str) -> None:
         method, dash = BUDGETS[cell].split()
         colour, marker = LOOKS[method]
         axis.plot(line, dash, marker=marker, color=colour, mfc="none" if cell == "full" else None)
+        if runs is not None:
+            tests = runs[runs["cell"] == cell].groupby("steps")["test"]
+            axis.vlines(line.index, tests.min(), tests.max(), color=colour, lw=0.9, alpha=0.6)
         name = f"LoRA {cell[5:]}" if cell.startswith("lora") else LABELS[method]
         ends[f"{name}: {line.iloc[-1]:.2f}"] = line.index[-1], line.iloc[-1]
     axis.minorticks_off()

@@ -24,7 +24,7 @@ KINDS = {
 def stacks(
     rows: Mapping[str, Mapping[str, int]],
     *,
-    cards_gib: Sequence[float] = (),
+    cards_gib: Sequence[float] | Mapping[str, float] = (),
     card_gib: float | None = None,
     title: str = "",
 ):
@@ -32,7 +32,7 @@ def stacks(
 
     Args:
         rows: label to bytes by kind.
-        cards_gib: memory of cards, drawn as vertical lines.
+        cards_gib: memory of cards, drawn as vertical lines; with names, these stand at the lines.
         card_gib: the card whose line is bold.
         title: above the bars.
     """
@@ -44,12 +44,13 @@ def stacks(
             edge = {"edgecolor": "#666666", "lw": 0.4}
             axis.barh(list(rows), sizes, left=left, color=colour, label=word, height=0.62, **edge)
         left += sizes
-    end = 1.06 * max(left.max(), *cards_gib) if cards_gib else 1.06 * left.max()
-    for card in cards_gib:
+    named = cards_gib if isinstance(cards_gib, Mapping) else {f"{c:g}": c for c in cards_gib}
+    end = 1.06 * max(left.max(), *named.values()) if named else 1.06 * left.max()
+    for name, card in named.items():
         bold = card == card_gib
         axis.axvline(card, color="#111111", lw=2.2 if bold else 1, ls="-" if bold else "--")
         place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        axis.text(card, 1.0, f"{card:g}", fontweight="bold" if bold else "normal", **place)
+        axis.text(card, 1.0, name, fontweight="bold" if bold else "normal", **place)
     axis.set(xlim=(0, end), xlabel="GiB" + (", lines: cards" if cards_gib else ""))
     axis.invert_yaxis()
     axis.set_title(title, fontsize=11, pad=18)

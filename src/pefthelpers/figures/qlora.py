@@ -49,8 +49,13 @@ def against_block(rows, column: str, label: str) -> None:
             found = rows[(rows["weights_of"] == source) & (rows["kind"] == kind)]
             axis.plot(found["block"], found[column], marker=marker, markersize=5, label=kind)
         axis.set_xscale("log", base=2)
+        blocks = sorted(rows["block"].unique())
+        axis.set_xticks(blocks, blocks)
+        axis.tick_params(axis="x", labelsize=8)
         axis.set(title=source, xlabel="block size", ylim=(low - room, high + room))
     panels[0].set_ylabel(label)
     panels[0].legend()
     alt = f"{label} against block size, for {', '.join(sources)}: a line each for nf4, fp4, int4."
-    figures.show(figure, f"{alt} The numbers are in the table.")
+    at = rows[rows["block"] == 64]
+    said = "; ".join(f"{o['weights_of']} {o['kind']} {o[column]:.4f}" for _, o in at.iterrows())
+    figures.show(figure, f"{alt} At 64: {said}.")
