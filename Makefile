@@ -1,4 +1,4 @@
-# make run | test | lab | laptop | matrix | book | slides | room : each sets itself up in .venv and goes.
+# make run | test | learners | lab | laptop | matrix | book | slides | room : each sets itself up in .venv and goes.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 export OMP_WAIT_POLICY = PASSIVE
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: run solutions test book slides site recipes devices lab laptop matrix pins audit gates adapterhub room clean
+.PHONY: run solutions test learners book slides site recipes devices lab laptop matrix pins audit gates adapterhub room clean
 
 run: $(INSTALLED)
 	$(BIN)/pefthelpers run --profile tiny --jobs $(JOBS) --out runs/tiny
@@ -24,6 +24,10 @@ test: $(INSTALLED)
 	$(BIN)/deptry src
 	$(BIN)/pefthelpers lint
 	$(BIN)/python -m pytest
+
+# All made-up learners are graded, the hostile ones too.
+learners: $(INSTALLED)
+	$(BIN)/python -m pytest tests/peftroom -m every_learner
 
 # Every recipe on small random models, in float32, bf16 and on a simulated card, and their table; `make test` runs a part.
 # A part alone: make recipes RECIPES='decoder and a100'
