@@ -194,7 +194,7 @@ def test_the_short_names_of_the_studies_say_projection_or_none(book):
     from pefthelpers import methods
 
     assert methods.config("prefix", "decoder").prefix_projection
-    assert 'DECODER = {"prefix": "prefix, projection"}' in book.by_id["gates"].source
+    assert 'DECODER = COMMON | {"prefix": "prefix, projection"}\n' in book.by_id["gates"].source
     rows = results.rows("seq2seq_gates").groupby("method")["trainable"].max()
     assert rows["prefix"] < rows["prefix_projection"]
     assert '"prefix": "prefix, no projection"' in book.by_id["gates"].source

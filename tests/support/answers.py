@@ -63,6 +63,16 @@ def added_up(W, dW, n, dtype=torch.float32):
     return W
 
 
+def trained_numbers(width=None, vectors=1, bias=1, kinds=2, layers=None):
+    """Count what a prefix's projection trains; each argument makes a mistake."""
+
+    def count(n, L, hidden, heads, kv_heads, h):
+        d, m = width(hidden, heads) if width else hidden // heads * kv_heads, layers or L
+        return vectors * n * d + d * h + bias * h + (h + bias) * kinds * m * d
+
+    return count
+
+
 CHECKS = {
     "first_try": start.first_try,
     "model_states": lambda a: memory.model_states(a, parameters=2**30),
@@ -87,6 +97,7 @@ CHECKS = {
     "without_prefix": prefix.without_prefix,
     "answer_logits": prefix.answer_logits,
     "may_look": prefix.may_look,
+    "projection": prefix.projection,
     "bottleneck": adapters.bottleneck,
     "largest_width": lambda a: adapters.largest_width(a, d=768, layers=12, budget=1_250_000),
     "zero_start": adapters.zero_start,
@@ -536,6 +547,12 @@ RIGHT = {
         may_look(), may_look(dtype=torch.float32), may_look(dtype=torch.int64), mask_in_loops,
         lambda m, n: may_look()(m, n)[:, None], lambda m, n: may_look()(m, n).numpy(),
     ],
+    "projection": [
+        trained_numbers(), lambda *a: float(trained_numbers()(*a)),
+        lambda n, L, width, heads, kv_heads, h: (
+            (n + h + 2 * L * h + 2 * L) * torch.tensor(width * kv_heads // heads) + h
+        ),
+    ],
     "bottleneck": [
         lambda x, down, up, f: x + up(f(down(x))),
         lambda x, down, up, f: x + f(x @ down.weight.T + down.bias) @ up.weight.T + up.bias,
@@ -807,6 +824,14 @@ WRONG = {
         (lambda m, n: may_look(pad="none")(m, n)[0], "one row"),
         (lambda m, n: may_look()(m, n).mT, "form"), (lambda m, n: m, "form"),
         (lambda m, n: torch.ones_like(may_look()(m, n)), "else"),
+    ],
+    "projection": [
+        (trained_numbers(lambda hidden, heads: hidden), "query heads"),
+        (trained_numbers(lambda hidden, heads: hidden // heads), "one head"),
+        (trained_numbers(vectors=0), "no vectors"), (trained_numbers(bias=0), "no biases"),
+        (trained_numbers(kinds=1), "one tensor"), (trained_numbers(layers=1), "one layer"),
+        (lambda n, L, width, heads, kv_heads, h: n * 2 * L * (width // heads * kv_heads), "prefix"),
+        (lambda *a: 14_787_840, "else"), (lambda *a: str(trained_numbers()(*a)), "no number"),
     ],
     "bottleneck": [
         (lambda x, down, up, f: up(f(down(x))), "no residual"),
