@@ -187,16 +187,24 @@ def test_sharded_gradients_are_those_of_one_process(book, monkeypatch):
 def test_the_program_to_take_home_runs_on_two_processes_and_refuses_what_is_not_sharded(book):
     text = book.by_id["home-md"].source.split("```python\n")[1].split("```")[0]
     Path("train_lora.py").write_text(text)
+    assert text.count("FOUR_BIT = False") == 1
+    Path("four_bit.py").write_text(text.replace("FOUR_BIT = False", "FOUR_BIT = True"))
     rows = [{"prompt": "question : a ?", "completion": " answer : b ."}] * 16
     Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     where = models.folder_of("decoder", profiles.settings("decoder", "tiny"))
     ways = [
-        ("--config_file", CONFIGS / config, "train_lora.py", where, "rows.jsonl", folder)
-        for config, folder in (("data_parallel.yaml", "saved"), ("fsdp2.yaml", "refused"))
+        ("--config_file", CONFIGS / config, program, where, "rows.jsonl", folder)
+        for config, program, folder in (
+            ("data_parallel.yaml", "train_lora.py", "saved"),
+            ("fsdp2.yaml", "train_lora.py", "refused"),
+            ("data_parallel.yaml", "four_bit.py", "saved-4"),
+        )
     ]
-    (good, said), (bad, refused) = book.namespace["launches"](*ways, **CPU, OMP_NUM_THREADS="1")
-    assert good == 0, said
-    assert Path("saved/adapter_model.safetensors").exists()
+    ended = book.namespace["launches"](*ways, **CPU, OMP_NUM_THREADS="1")
+    (good, said), (bad, refused), (four, told) = ended
+    assert (good, four) == (0, 0), said + told
+    for folder in ("saved", "saved-4"):
+        assert Path(folder, "adapter_model.safetensors").exists()
     assert bad == 1 and "FSDP2 was asked for" in refused
     assert [*Path("refused").iterdir()] == []  # the Trainer made the folder; nothing was trained
 

@@ -362,6 +362,7 @@ def test_the_rates_in_the_ledgers_references_are_those_that_validation_chose():
     cells = {"lora_study": ["task", "targets", "r"], "qlora_smollm2": ["task", "arm"]}
     cells["prefix_study"] = ["role", "task", "kind", "tokens", "steps"]
     cells["budget_curves"] = ["cell", "steps"]
+    cells["encoder_study"] = ["method"]
     cells["variants_kitchen"] = ["task", "steps", "method"]
     cells["sweep_decoder"] = cells["sweep_seq2seq"] = ["task", "method"]
     cells |= {f"{m}_gates": ["base", "task", "method", "replay"] for m in ("kitchen", "seq2seq")}
