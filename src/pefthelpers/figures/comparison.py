@@ -67,7 +67,7 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
 def names(axis, points: Mapping) -> None:
     """Write each name beside its ``(x, y)``, moved until it covers no other and no point.
 
-    Names of points with one ``x`` keep the order of their heights.
+    Names of points that stand above each other keep the order of their heights.
     """
     axis.figure.canvas.draw()
     box_of, inside = mpl.transforms.Bbox.from_bounds, axis.bbox
@@ -78,7 +78,8 @@ def names(axis, points: Mapping) -> None:
         heights = np.array([height for _, height in column]) * 72 / axis.figure.dpi
         wanted |= dict(zip((n for n, _ in column), apart(heights, 11) - heights, strict=True))
     for name, point in ordered:
-        floor = max(inside.y0, below.get(point[0], inside.y0))
+        column = round(axis.transData.transform(point)[0] / 60)  # pixels, about a short name
+        floor = max(inside.y0, below.get(column, inside.y0))
         for away in sorted(range(-160, 161, 2), key=lambda away: abs(away - wanted[name])):
             line = {"arrowstyle": "-", "color": "#9aa5b1", "lw": 0.6} if abs(away) > 8 else None
             where = {"xytext": (7, away - 3), "textcoords": "offset points", "fontsize": 8}
@@ -89,7 +90,7 @@ def names(axis, points: Mapping) -> None:
                 break
             word.remove()
         taken.append(box)
-        below[point[0]] = box.y0
+        below[column] = box.y0
 
 
 def curves(axis, paths: Mapping, *, x: str, y: str) -> None:
