@@ -1,4 +1,4 @@
-"""Book, slides and exported pages of two notebooks: built and seen without a network."""
+"""Book, slides and exported pages of four notebooks: built and seen without a network."""
 
 import re
 import socket
@@ -14,12 +14,17 @@ from support import seen
 from support.browser import browser
 
 ROOT = Path(__file__).resolve().parents[2]
-TWO = ["06b", "07"]  # formulas, tables, figures, a quiz and the chooser
+FOUR = [
+    "04",
+    "06b",
+    "07",
+    "07b",
+]  # formulas, captions, links in tables, figures, a quiz and the chooser
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Build each kind of page of two notebooks while every address but this machine's is refused."""
+    """Build each kind of page of four notebooks while every address but this machine's is refused."""
     out, asked = tmp_path_factory.mktemp("pages"), []
     connect = socket.socket.connect
 
@@ -32,7 +37,7 @@ def made(tmp_path_factory):
     socket.socket.connect = refused
     try:
         for kind in ("book", "slides", "export"):
-            assert main([kind, *TWO, "--out", str(out / kind)]) == 0, kind
+            assert main([kind, *FOUR, "--out", str(out / kind)]) == 0, kind
     finally:
         socket.socket.connect = connect
     assert asked == []
