@@ -26,7 +26,7 @@ LEARNED = {("07", "slice-check")}
 # What is compared with another interpreter stays on the CPU, where that one computes.
 ON_THE_CPU = {"05b_adapterhub"}
 # 01 and 01b count what the CPU's kernels keep: a GPU's keep other tensors (data/results/gpu_notebooks.json). The cells
-# of 02, 04, 05, 06, 07 and 09 that stand alone know no profile: they take the GPU that there is.
+# of 02, 04, 05, 06, 07, 09 and 10 that stand alone know no profile: they take the GPU that there is.
 MEANT = {
     "01": ("on cpu, not on cuda, since saved", "on cpu, not on cuda, since models"),
     "02": "on cuda, not on cpu, since stand-alone",
@@ -35,6 +35,7 @@ MEANT = {
     "06": "on cuda, not on cpu, since alone",
     "07": "on cuda, not on cpu, since alone",
     "09": "on cuda, not on cpu, since alone",
+    "10": "on cuda, not on cpu, since stand-alone",
 }
 # Copies of the base alive at most at the end of a cell, where the profile's model is a real one.
 BASES = 6
