@@ -211,9 +211,10 @@ def test_lora_alone_did_not_protect_what_the_model_knew_and_replay_did():
             f"(Of the old tasks, such as finding the fish in a list, they still did {done['full', False]} and "
             f"{done['lora', False]}.)",
             f"both kept {said['lora', True]} of the facts and {done['lora', True]} of the tasks or more.",
-            f"{real['full', False]} of general questions right after full fine-tuning and {real['lora', False]} after "
-            f"LoRA, {percent(base)} before; with a quarter of each batch replayed (questions of the measured kind) "
-            f"{real['full', True]} and {real['lora', True]}.",
+            f"It answered {percent(base)} of general questions right.",
+            f"it answered {real['full', False]} after full fine-tuning and {real['lora', False]} after LoRA. With a "
+            f"quarter of each batch replayed (questions of the measured kind): {real['full', True]} and "
+            f"{real['lora', True]}.",
         )
         == []
     )
