@@ -55,7 +55,7 @@ def hub(tmp_path_factory):
 def test_it_runs_on_a_machine_with_a_gpu(stem, profile, hub, tmp_path, pytestconfig):
     out = tmp_path / "found.json"
     command = [sys.executable, "-m", "support.simulated_cuda.notebook", stem, profile, str(out)]
-    env = os.environ | {"HF_HUB_CACHE": str(hub)}
+    env = os.environ | {"HF_HUB_CACHE": str(hub), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
     assert out.exists(), f"{stem} did not run to its end: {done.stderr[-2000:]}"
     found = json.loads(out.read_text(encoding="utf-8"))
