@@ -172,9 +172,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         total, gradient = hidden.new_zeros(()), torch.empty_like(hidden)
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
-            log_p = F.log_softmax(
-                (hidden[part] @ weight.T).float(), dim=-1
-            )  # (size, vocabulary), then gone
+            logits = hidden[part] @ weight.T  # (size, vocabulary), then gone
+            log_p = F.log_softmax(logits.float(), dim=-1)
             total -= log_p.gather(1, labels[part, None]).sum()
             p = log_p.exp_()
             p[torch.arange(len(p)), labels[part]] -= 1
@@ -203,14 +202,14 @@ def summed_loss(model, batch: dict, *, head: str) -> torch.Tensor:
 
 
 @functools.cache
-def base(profile: str, dtype: str = "float32"):
-    """Return the frozen model of a profile and its tokenizer, read once."""
-    return models.load("decoder", profile, dtype=dtype)
+def base(dtype: str = "float32"):
+    """Return the frozen model in a data type and its tokenizer, read once."""
+    return models.load("decoder", "laptop", dtype=dtype)
 
 
-def build(setting: dict, seed: int = 0, profile: str = "laptop"):
+def build(setting: dict, seed: int = 0):
     """Return model, tokenizer and optimiser of a variant."""
-    model, tokenizer = copy.deepcopy(base(profile, setting["dtype"]))
+    model, tokenizer = copy.deepcopy(base(setting["dtype"]))
     if setting["rows"] == "flat":
         model.set_attn_implementation("by_example")
     torch.manual_seed(seed)
@@ -233,9 +232,8 @@ def build(setting: dict, seed: int = 0, profile: str = "laptop"):
     else:
         optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True)
     if setting["compile"]:
-        torch._inductor.config.force_disable_caches = (
-            True  # the first step pays, as on a new machine
-        )
+        # The first step pays for all compiling, as on a new machine.
+        torch._inductor.config.force_disable_caches = True
         model.forward = torch.compile(model.forward, dynamic=True)
     return model, tokenizer, optimizer
 
@@ -341,7 +339,7 @@ def timed(variant: str, repeat: int, mix: str = "long") -> dict:
 
 def loading(workers: int, steps: int = 32) -> dict:
     """Time the data side of a step alone: tokenise and pad eight examples, in worker processes or not."""
-    _, tokenizer = base("laptop")
+    _, tokenizer = base()
     examples = data.chat_examples(tokenizer, mix("train"))[: steps * EXAMPLES]
 
     def collate(part: list[Example]) -> list[dict]:
@@ -378,16 +376,15 @@ def main() -> None:
     if wanted.retime:
         study.rows = [row for row in study.rows if row["part"] not in ("time", "data")]
     if wanted.only in (None, "time"):
-        turns = [*VARIANTS, *[v for _ in range(1, REPEATS) for v in VARIANTS if v != "compiled"]]
-        seen: dict[str, int] = {}
-        for variant in turns:
-            seen[variant] = seen.get(variant, -1) + 1
-            key = {"variant": variant, "repeat": seen[variant], "mix": "long"}
+        keys = [
+            ("long", n, v) for n in range(REPEATS) for v in VARIANTS if not n or v != "compiled"
+        ]
+        keys += [
+            ("mild", n, v) for n in range(REPEATS) for v in ("literal", "fast, same loss", "fast")
+        ]
+        for kind, repeat, variant in keys:
+            key = {"variant": variant, "repeat": repeat, "mix": kind}
             study.measure(lambda key=key: timed(**key), part="time", **key)
-        for repeat in range(REPEATS):
-            for variant in ("literal", "fast, same loss", "fast"):
-                key = {"variant": variant, "repeat": repeat, "mix": "mild"}
-                study.measure(lambda key=key: timed(**key), part="time", **key)
         for workers in (0, 1, 2):
             study.measure(lambda n=workers: loading(n), part="data", workers=workers)
     if wanted.only in (None, "curve"):

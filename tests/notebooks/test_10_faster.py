@@ -230,14 +230,14 @@ def test_the_recorded_curves_say_what_the_text_says():
 
 
 def test_traced_peaks_of_the_3b_model_are_the_closed_form_s(notebook):
-    names = {"peftmemory": peftmemory, "trace_step": lambda model, light, **fit: trace(light, fit)}
     asked = []
 
-    def trace(light, fit):
+    def trace(model, light, **fit):
         asked.append((light, fit))
         return types.SimpleNamespace(peak=1)
 
-    notebook.namespace |= names | {"share_drawn": 0.4, "pd": pd, "record": lambda *a, **b: None}
+    notebook.namespace |= {"peftmemory": peftmemory, "trace_step": trace}
+    notebook.namespace |= {"share_drawn": 0.4, "pd": pd, "record": lambda *a, **b: None}
     notebook.namespace |= {"pairs": [([0], [1])], "lengths": [2], "step_cost": lambda *_: 1.0}
     notebook.run("gpu-table")
     assert len(asked) == 6

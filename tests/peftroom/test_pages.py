@@ -14,12 +14,8 @@ from support import seen
 from support.browser import browser
 
 ROOT = Path(__file__).resolve().parents[2]
-FOUR = [
-    "04",
-    "06b",
-    "07",
-    "07b",
-]  # formulas, captions, links in tables, figures, a quiz and the chooser
+# Formulas, captions, links in tables, figures, a quiz and the chooser.
+FOUR = ["04", "06b", "07", "07b"]
 
 
 @pytest.fixture(scope="module")

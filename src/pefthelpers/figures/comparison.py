@@ -1,6 +1,6 @@
 """Plots of the comparison: intervals of the methods, and retention against target."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -53,15 +53,12 @@ def intervals(axis, table, *, label: str) -> None:
     axis.grid(axis="x", color="#e3e6ea", lw=0.8)
 
 
-def apart(heights: Sequence[float], gap: float) -> list[float]:
+def apart(heights: np.ndarray, gap: float) -> np.ndarray:
     """Move rising heights as little as leaves each at least ``gap`` above the one before."""
-    pools = []  # of neighbours that move together
-    for number, height in enumerate(heights):
-        pools.append([height - gap * number])
-        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    means = [np.mean(pool) for pool in pools for _ in pool]
-    return [mean + gap * number for number, mean in enumerate(means)]
+    from scipy.optimize import isotonic_regression
+
+    gaps = gap * np.arange(len(heights))
+    return isotonic_regression(heights - gaps).x + gaps
 
 
 def names(axis, points: Mapping) -> None:
